@@ -1,0 +1,6 @@
+"""From records to what they mean: tables, statistics, fronts, figures and the report."""
+
+from results.load import ResultsError, load
+from results.report import write_report
+
+__all__ = ["ResultsError", "load", "write_report"]

@@ -1,0 +1,94 @@
+"""What a defense changes: differences to the undefended trial of the same scenario."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from results.load import Objective, Record, Run
+from results.statistics import HIGHER, LOWER, difference, pool, side
+from results.values import Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One objective of a defended trial beside the undefended one."""
+
+    metric: str
+    defended: Value
+    undefended: Value
+    difference: Value
+    """Defended minus undefended."""
+    verdict: str
+    """better, worse, or cannot be told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """What one defense alone changes."""
+
+    record: Record
+    """The first of the seeds."""
+    seeds: int
+    changes: tuple[Change, ...]
+
+
+def bounds(run: Run, metric: str) -> tuple[float, float] | None:
+    """Give the range in which a metric lies by its nature, from the manifest; None where open."""
+    base = metric if metric in run.manifest["metrics"] else metric.rpartition("_at_")[0]
+    declared = run.manifest["metrics"].get(base, {})
+    if declared.get("unit") != "fraction":
+        return None
+    return (-1.0, 1.0) if "difference" in declared.get("interval", "") else (0.0, 1.0)
+
+
+def pooled(run: Run, records: Sequence[Record], metric: str) -> Value | None:
+    """Pool a metric over the seeds that measured it; None where none did."""
+    values = [value for record in records if (value := record.value(metric)) is not None]
+    return pool(values, bounds(run, metric)) if values else None
+
+
+def undefended(run: Run, like: Record) -> tuple[Record, ...]:
+    """Give the usable undefended trials of the same data, model, training and effort."""
+    scenario = like.scenario()
+    return tuple(r for r in run.usable if not r.stack and r.scenario() == scenario)
+
+
+def change(
+    run: Run, objective: Objective, defended: Sequence[Record], plain: Sequence[Record]
+) -> Change | None:
+    """Give what changes from the plain trials to the defended ones; None where not measured."""
+    after, before = (pooled(run, records, objective.metric) for records in (defended, plain))
+    if after is None or before is None:
+        return None
+    moved = difference(after, before)
+    return Change(
+        metric=objective.metric,
+        defended=after,
+        undefended=before,
+        difference=moved,
+        verdict=_verdict(moved, objective),
+    )
+
+
+def defense_effects(run: Run) -> tuple[Effect, ...]:
+    """Give one effect per single-defense spec, its seeds pooled, by the defense's label."""
+    specs: dict[str, list[Record]] = {}
+    for record in run.usable:
+        if len(record.stack) == 1:
+            specs.setdefault(record.without_seed(), []).append(record)
+    effects = []
+    for records in specs.values():
+        plain = undefended(run, records[0])
+        changes = [change(run, objective, records, plain) for objective in run.objectives]
+        known = tuple(single for single in changes if single is not None)
+        if known:
+            effects.append(Effect(record=records[0], seeds=len(records), changes=known))
+    return tuple(sorted(effects, key=lambda effect: (effect.record.label, effect.record.trial)))
+
+
+def _verdict(moved: Value, objective: Objective) -> str:
+    order = side(moved, 0.0)
+    if order not in (HIGHER, LOWER):
+        return str(order)
+    return "better" if (order == HIGHER) == objective.maximized else "worse"

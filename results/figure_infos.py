@@ -1,0 +1,199 @@
+"""What each figure shows, computed: no drawing here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from results.effects import Effect
+from results.load import UNDEFENDED, Record
+from results.pareto import Front
+from results.values import Value, counted, number_text
+
+MAX_CURVES = 8
+MAX_EFFECTS = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParetoPoint:
+    """One trial in the plane of clean accuracy (x) and another objective (y)."""
+
+    x: Value
+    y: Value
+    family: str
+    on_front: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParetoInfo:
+    """A front of two objectives."""
+
+    x_label: str
+    y_label: str
+    points: tuple[ParetoPoint, ...]
+    families: tuple[str, ...]
+    """The undefended first, then by name, stacks last."""
+
+    def alt(self) -> str:
+        """Describe the figure in words."""
+        on = [point for point in self.points if point.on_front]
+        ends = [min(on, key=lambda p: p.x.value), max(on, key=lambda p: p.x.value)]
+        span = " to ".join(f"({number_text(p.x.value)}, {number_text(p.y.value)})" for p in ends)
+        return (
+            f"{counted(len(self.points), 'trial')}, {self.y_label} over {self.x_label}, with 95 % "
+            f"intervals. {len(on)} on the front, from {span}."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HypervolumeInfo:
+    """The hypervolume after each finished trial."""
+
+    volumes: tuple[float, ...]
+    objectives: str
+
+    def alt(self) -> str:
+        """Describe the figure in words."""
+        return (
+            f"Hypervolume over {self.objectives}: {number_text(self.volumes[0])} after the first, "
+            f"{number_text(self.volumes[-1])} after {counted(len(self.volumes), 'trial')}."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """The learning curves of one trial."""
+
+    label: str
+    losses: tuple[tuple[float, ...], tuple[float, ...]]
+    """Training, validation; per epoch, empty where not recorded."""
+    accuracies: tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvesInfo:
+    """The learning curves of members of a front."""
+
+    curves: tuple[Curve, ...]
+    members: int
+    """On the front, drawn or not."""
+
+    def alt(self) -> str:
+        """Describe the figure in words."""
+        return (
+            f"Loss and accuracy over epochs, training and validation, of {len(self.curves)} of "
+            f"{counted(self.members, 'front member')}."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffectsInfo:
+    """Differences to undefended: per objective, per defense."""
+
+    metrics: tuple[tuple[str, bool], ...]
+    """(objective, whether more is better)."""
+    rows: tuple[Effect, ...]
+    total: int
+
+    def alt(self) -> str:
+        """Describe the figure in words."""
+        return (
+            f"Difference to the undefended model with its 95 % interval, in "
+            f"{counted(len(self.metrics), 'objective')}, for {len(self.rows)} of "
+            f"{counted(self.total, 'single defense')}."
+        )
+
+
+def pareto_info(front: Front) -> ParetoInfo | None:
+    """Give the plane of a front of two objectives, clean accuracy first; None where it is empty."""
+    if not front.records:
+        return None
+    x_metric, y_metric = front.objectives
+    points = []
+    for record, on in zip(front.records, front.on_front, strict=True):
+        x, y = record.value(x_metric.metric), record.value(y_metric.metric)
+        assert x is not None and y is not None
+        points.append(ParetoPoint(x=x, y=y, family=family(record), on_front=on))
+    names = {point.family for point in points}
+    return ParetoInfo(
+        x_label=_axis(x_metric.metric, x_metric.maximized),
+        y_label=_axis(y_metric.metric, y_metric.maximized),
+        points=tuple(points),
+        families=tuple(sorted(names, key=_family_order)),
+    )
+
+
+def hypervolume_info(front: Front) -> HypervolumeInfo | None:
+    """Give the history of a front's hypervolume; None where it has none."""
+    if not front.hypervolumes:
+        return None
+    return HypervolumeInfo(volumes=front.hypervolumes, objectives=front.title)
+
+
+def curves_info(front: Front) -> CurvesInfo | None:
+    """Give the curves of the first members that recorded any; None where none did."""
+    recorded = [member for member in front.members if any(member.curves.values())]
+    if not recorded:
+        return None
+    curves = []
+    for member in recorded[:MAX_CURVES]:
+        train, held = (
+            tuple(tuple(member.curves.get(f"{pool}_{what}", ())) for what in ("loss", "accuracy"))
+            for pool in ("train", "validation")
+        )
+        curves.append(
+            Curve(
+                label=f"{member.trial[:6]}  {_shorten(member.label)}",
+                losses=(train[0], held[0]),
+                accuracies=(train[1], held[1]),
+            )
+        )
+    return CurvesInfo(curves=tuple(curves), members=len(front.members))
+
+
+def effects_info(effects: Sequence[Effect], front: Front) -> EffectsInfo | None:
+    """Choose the effects that are drawn: all, or of each defense as many as there is room for."""
+    if not effects:
+        return None
+    rows = list(effects)
+    each = MAX_EFFECTS
+    while len(rows) > MAX_EFFECTS and each > 1:
+        each -= 1
+        seen: dict[str, int] = {}
+        rows = []
+        for effect in effects:
+            name = str(effect.record.stack[0]["name"])
+            seen[name] = seen.get(name, 0) + 1
+            if seen[name] <= each:
+                rows.append(effect)
+    return EffectsInfo(
+        metrics=tuple((each_.metric, each_.maximized) for each_ in front.objectives),
+        rows=tuple(rows),
+        total=len(effects),
+    )
+
+
+def family(record: Record) -> str:
+    """Give the legend entry of a trial: its defense's name, or how many are stacked."""
+    if not record.stack:
+        return UNDEFENDED
+    return (
+        str(record.stack[0]["name"]) if len(record.stack) == 1 else f"stack of {len(record.stack)}"
+    )
+
+
+def effect_label(effect: Effect) -> str:
+    """Give the row label of an effect."""
+    return _shorten(effect.record.label)
+
+
+def _family_order(name: str) -> tuple[int, str]:
+    return (0 if name == UNDEFENDED else 2 if name.startswith("stack of ") else 1, name)
+
+
+def _axis(metric: str, maximized: bool) -> str:
+    return f"{metric} ({'higher' if maximized else 'lower'} is better)"
+
+
+def _shorten(label: str, limit: int = 64) -> str:
+    return label if len(label) <= limit else f"{label[: limit - 1]}…"

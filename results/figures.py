@@ -1,0 +1,253 @@
+"""The figures of a report: each is drawn from its info and saved as PNG and SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from results.effects import Effect
+from results.figure_infos import (
+    CurvesInfo,
+    EffectsInfo,
+    HypervolumeInfo,
+    ParetoInfo,
+    ParetoPoint,
+    effect_label,
+)
+from results.files import replace_file
+from results.load import UNDEFENDED
+from results.reproduction import PublishedFigure
+from results.values import Value
+
+DPI = 150
+# Okabe and Ito's palette, without its yellow, which is hard to see on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5B5B5B")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+VERDICT_LOOKS = {
+    "better": (PALETTE[2], "o"),
+    "worse": (PALETTE[1], "s"),
+    "cannot be told": ("#777777", "D"),
+}
+_WIDTH = 7.0
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.labelsize": 10,
+    "axes.titlesize": 10.5,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E3E3E3",
+    "axes.axisbelow": True,
+    "figure.constrained_layout.use": True,
+    # Fixed, so that the same run gives the same file.
+    "svg.hashsalt": "defense-sweep",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """A figure to be drawn: its file name, its title, its description and how to draw it."""
+
+    name: str
+    title: str
+    alt: str
+    draw: Callable[[], Figure]
+
+
+def save(drawing: Drawing, folder: Path) -> tuple[Path, Path]:
+    """Draw and write `<name>.png` and `<name>.svg`; give their paths."""
+    with matplotlib.rc_context(), style.context(["default", _STYLE]):
+        figure = drawing.draw()
+        FigureCanvasAgg(figure)
+        png = replace_file(
+            folder / f"{drawing.name}.png",
+            lambda path: figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None}),
+        )
+        svg = replace_file(
+            folder / f"{drawing.name}.svg",
+            lambda path: figure.savefig(path, format="svg", metadata={"Date": None}),
+        )
+    return png, svg
+
+
+def draw_pareto(info: ParetoInfo) -> Figure:
+    """Draw every trial with its intervals, the front as a line, the undefended as a star."""
+    rows = -(-(len(info.families) + 1) // 3)
+    figure = Figure(figsize=(_WIDTH, 4.6 + 0.2 * rows))
+    axes = figure.subplots()
+    crowded = len(info.points) > 25
+    colours = _families(info.families)
+    for name in info.families:
+        for on_front in (False, True):
+            chosen = [p for p in info.points if p.family == name and p.on_front == on_front]
+            _draw_family(axes, name, chosen, colours[name], faint=crowded and not on_front)
+    on = sorted((p for p in info.points if p.on_front), key=lambda p: p.x.value)
+    axes.plot(
+        [p.x.value for p in on], [p.y.value for p in on], drawstyle="steps-pre", color="black",
+        linewidth=1.2, zorder=3, label="front",
+    )  # fmt: skip
+    axes.set_xlabel(info.x_label)
+    axes.set_ylabel(info.y_label)
+    _legend(figure, axes, columns=3)
+    return figure
+
+
+def draw_hypervolume(info: HypervolumeInfo) -> Figure:
+    """Draw the hypervolume after each finished trial."""
+    figure = Figure(figsize=(_WIDTH, 3.4))
+    axes = figure.subplots()
+    trials = range(1, len(info.volumes) + 1)
+    axes.plot(trials, info.volumes, drawstyle="steps-post", color=PALETTE[0], linewidth=1.8)
+    axes.plot([len(info.volumes)], [info.volumes[-1]], "o", color=PALETTE[0])
+    axes.set_xlabel("finished trials that count")
+    axes.set_ylabel("hypervolume (higher is better)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def draw_curves(info: CurvesInfo) -> Figure:
+    """Draw loss and accuracy over epochs, training dashed and validation solid."""
+    figure = Figure(figsize=(_WIDTH, 3.6 + 0.19 * (len(info.curves) + 1)))
+    left, right = figure.subplots(1, 2)
+    for place, curve in enumerate(info.curves):
+        colour = PALETTE[place % len(PALETTE)]
+        marker = "" if place < len(PALETTE) else "."
+        for axes, (train, held) in ((left, curve.losses), (right, curve.accuracies)):
+            axes.plot(range(1, len(train) + 1), train, "--", color=colour, linewidth=1, alpha=0.8)
+            axes.plot(
+                range(1, len(held) + 1), held, "-", color=colour, linewidth=1.6, marker=marker,
+                label=curve.label,
+            )  # fmt: skip
+    for axes, name in ((left, "loss"), (right, "accuracy")):
+        axes.set_xlabel("epoch")
+        axes.set_title(f"{name} (solid: validation, dashed: training)", fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(figure, left, columns=1)
+    return figure
+
+
+def draw_effects(info: EffectsInfo) -> Figure:
+    """Draw a row per defense and a panel per objective: the difference with its interval."""
+    figure = Figure(figsize=(_WIDTH, 1.9 + 0.36 * len(info.rows) * -(-len(info.metrics) // 2)))
+    lines = -(-len(info.metrics) // 2)
+    grid = figure.subplots(lines, min(2, len(info.metrics)), sharey=True, squeeze=False)
+    panels: list[Axes] = list(grid.flat)
+    labels = [effect_label(effect) for effect in info.rows]
+    for axes, (metric, maximized) in zip(panels, info.metrics, strict=False):
+        _draw_changes(axes, info.rows, metric)
+        axes.set_title(metric)
+        axes.set_xlabel(f"defended - undefended ({'right' if maximized else 'left'} is better)")
+        axes.xaxis.label.set_fontsize(8.5)
+        axes.set_yticks(range(len(labels)), [_two_lines(label) for label in labels], fontsize=8)
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+    for axes in panels[len(info.metrics) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def draw_published(info: PublishedFigure) -> Figure:
+    """Draw ours with its intervals and the published figures as open diamonds."""
+    figure = Figure(figsize=(_WIDTH, 4.2))
+    axes = figure.subplots()
+    for place, (label, points) in enumerate(info.series):
+        colour = PALETTE[place % len(PALETTE)]
+        ours = [(point.x, point.ours) for point in points if point.ours is not None]
+        theirs = [(p.x, p.published) for p in points if p.published is not None]
+        if ours:
+            axes.errorbar(
+                [x for x, _ in ours], [value.value for _, value in ours],
+                yerr=_reach([value for _, value in ours]), color=colour, marker="o", capsize=3, label=f"{label}, ours",
+            )  # fmt: skip
+        if theirs:
+            axes.plot(
+                [x for x, _ in theirs], [y for _, y in theirs], linestyle=":", marker="D",
+                color=colour, markerfacecolor="white", markersize=7, label=f"{label}, published",
+            )  # fmt: skip
+    axes.set_xlabel(info.x_label)
+    axes.set_ylabel(info.y_label)
+    axes.set_title(info.title)
+    _legend(figure, axes, columns=2)
+    return figure
+
+
+def _draw_family(
+    axes: Axes, name: str, points: Sequence[ParetoPoint], look: tuple[str, str], *, faint: bool
+) -> None:
+    if not points:
+        return
+    colour, marker = look
+    plain = name == UNDEFENDED
+    on_front = points[0].on_front
+    axes.errorbar(
+        [p.x.value for p in points],
+        [p.y.value for p in points],
+        xerr=_reach([p.x for p in points]),
+        yerr=_reach([p.y for p in points]),
+        linestyle="none",
+        color=colour,
+        marker=marker,
+        markersize=15 if plain else 8 if on_front else 5.5,
+        markeredgecolor="white" if plain or not on_front else "black",
+        ecolor=(colour, 0.13 if faint and not plain else 0.55),
+        elinewidth=1,
+        alpha=1.0,
+        zorder=6 if plain else 5 if on_front else 2,
+        label="undefended" if plain else name,
+    )
+
+
+def _draw_changes(axes: Axes, rows: Sequence[Effect], metric: str) -> None:
+    axes.axvline(0, color="black", linewidth=0.9)
+    for place, effect in enumerate(rows):
+        for each in effect.changes:
+            if each.metric == metric:
+                colour, marker = VERDICT_LOOKS[each.verdict]
+                moved = each.difference
+                axes.errorbar(
+                    [moved.value], [place], xerr=_reach([moved]), color=colour, marker=marker,
+                    markersize=5.5, capsize=2.5,
+                )  # fmt: skip
+
+
+def _reach(values: Sequence[Value]) -> tuple[list[float], list[float]]:
+    """Give how far the intervals reach below and above their values."""
+    below = [max(0.0, value.value - value.low) for value in values]
+    return below, [max(0.0, value.high - value.value) for value in values]
+
+
+def _families(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Give each family its own pair of colour and marker; the undefended is a black star."""
+    looks = {}
+    for place, name in enumerate(name for name in names if name != UNDEFENDED):
+        looks[name] = (PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)])
+    return {**looks, UNDEFENDED: ("black", "*")}
+
+
+def _legend(figure: Figure, axes: Axes, *, columns: int) -> None:
+    """Put a legend below the axes, with one entry a label."""
+    handles, labels = axes.get_legend_handles_labels()
+    entries = dict(zip(labels, handles, strict=True))
+    if entries:
+        figure.legend(
+            list(entries.values()), list(entries), loc="outside lower center", ncols=columns,
+            markerscale=0.8,
+        )  # fmt: skip
+
+
+def _two_lines(label: str) -> str:
+    """Break a defense's label before its settings."""
+    name, bracket, settings = label.partition("(")
+    return f"{name}\n({settings}" if bracket else name

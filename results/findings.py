@@ -1,0 +1,190 @@
+"""What a run found, in words that carry their numbers and intervals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from results.effects import Change, change, undefended
+from results.load import Objective, Record, Run
+from results.pareto import Front, membership
+from results.status import Counts, best_record, counts
+from results.values import Value, counted, number_text, signed_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The trial with the best value of one objective, and what it costs in the others."""
+
+    objective: Objective
+    record: Record
+    value: Value
+    change: Change | None
+    """To the undefended trial; None where there is none or the best is undefended itself."""
+    costs: tuple[Change, ...]
+    """The other objectives beside the undefended trial."""
+    others: tuple[tuple[str, Value], ...]
+    """(metric, value) of the other objectives of this trial."""
+
+
+def best_points(run: Run) -> tuple[Best, ...]:
+    """Give the best usable trial of each objective; the earliest where several tie."""
+    found = []
+    for objective in run.objectives:
+        best = best_record(run, objective)
+        if best is not None:
+            found.append(_best(run, objective, *best))
+    return tuple(found)
+
+
+def findings(run: Run, found: Sequence[Front]) -> list[str]:
+    """Write what was found, the headline first, one sentence or two an entry."""
+    tally = counts(run)
+    points = _headline_first(best_points(run))
+    words = [_best_sentence(best) for best in points]
+    if not words:
+        words = ["No trial has completed yet, so nothing can be said about any defense."]
+    words += [sentence for best in points if (sentence := _cost_sentence(best))]
+    words += [_front_sentence(front) for front in found if front.key.startswith("all")]
+    words.append(counts_sentence(tally))
+    return words
+
+
+def counts_sentence(tally: Counts) -> str:
+    """Write how many trials completed, and what is left out of every front and why."""
+    words = f"{tally.done:,} of {counted(tally.asked, 'trial')} asked for completed and count."
+    left = [
+        (tally.failed, "failed"),
+        (tally.stopped, "stopped before the end"),
+        (tally.stale, "stale (a stage has changed since)"),
+        (tally.corrupt, "with a record that cannot be read"),
+    ]
+    parts = [f"{count:,} {reason}" for count, reason in left if count]
+    return f"{words} Left out: {', '.join(parts)}." if parts else f"{words} None is left out."
+
+
+def warning(run: Run) -> str:
+    """Write what these figures must not be taken for."""
+    efforts = Counter(str(record.spec.get("effort", "")) for record in run.usable)
+    published = any(
+        (record.spec.get("data") or {}).get("pools") == "published" for record in run.usable
+    )
+    held_out = "the official test images" if published else "validation data"
+    if not efforts or "screen" in efforts:
+        return (
+            f"These are screen figures: cheap attacks on {held_out}, unaudited. The best of many "
+            "trials looks better than it is. Every recommendation is unverified until an audit."
+        )
+    return (
+        f"These figures were measured at {' and '.join(sorted(efforts))} effort on {held_out}, but "
+        "no audit of chosen winners is part of this report. Every recommendation is unverified "
+        "until an audit."
+    )
+
+
+def measured_on(run: Run) -> str:
+    """Write the radius of the standard ball and the number of points behind the objectives."""
+    radius = standard_radius(run)
+    ball = "the data set's standard radius" if radius is None else f"eps {radius:.4g}"
+    points = {
+        (objective.metric, value.n)
+        for objective in run.objectives
+        for record in run.usable
+        if (value := record.value(objective.metric)) is not None
+    }
+    parts = []
+    for objective in run.objectives:
+        sizes = sorted(n for metric, n in points if metric == objective.metric)
+        if sizes:
+            span = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+            parts.append(f"{objective.metric} n = {span}")
+    tail = f" Points: {', '.join(parts)}." if parts else ""
+    return f"Attacks keep within an Linf ball of {ball}.{tail}"
+
+
+def standard_radius(run: Run) -> float | None:
+    """Give the standard radius that the manifest or the evasion threat names, where one does."""
+    named = run.manifest.get("standard_radius")
+    if isinstance(named, int | float):
+        return float(named)
+    radii = {
+        threat.get("eps")
+        for record in run.records
+        for threat in record.spec.get("threats", ())
+        if threat.get("name") == "evasion" and isinstance(threat.get("eps"), int | float)
+    }
+    return float(radii.pop()) if len(radii) == 1 else None
+
+
+def _best(run: Run, objective: Objective, record: Record, value: Value) -> Best:
+    plain = undefended(run, record) if record.stack else ()
+    rest = [other for other in run.objectives if other.metric != objective.metric]
+    costs = [change(run, other, [record], plain) for other in rest]
+    return Best(
+        objective=objective,
+        record=record,
+        value=value,
+        change=change(run, objective, [record], plain),
+        costs=tuple(cost for cost in costs if cost is not None),
+        others=tuple(
+            (other.metric, single)
+            for other in rest
+            if (single := record.value(other.metric)) is not None
+        ),
+    )
+
+
+def _headline_first(points: Sequence[Best]) -> list[Best]:
+    """Put robustness first and clean accuracy last: the reader came for the former."""
+    order = {"robust_accuracy": 0, "clean_accuracy": 2}
+    return sorted(points, key=lambda best: order.get(best.objective.metric, 1))
+
+
+def _best_sentence(best: Best) -> str:
+    extreme = "highest" if best.objective.maximized else "lowest"
+    words = (
+        f"The {extreme} {best.objective.metric} is {best.value.text()} on {best.value.n:,} points, "
+        f"by {best.record.label} (trial {best.record.trial[:10]})."
+    )
+    if not best.record.stack:
+        return f"{words} No defense improved on the undefended model here."
+    if best.change is None:
+        return f"{words} There is no undefended trial of the same scenario to compare with."
+    told = {
+        "better": "so the two can be told apart: the defense is better",
+        "worse": "so the two can be told apart: the defense is worse",
+        "cannot be told": "so the two cannot be told apart on these points",
+    }[best.change.verdict]
+    return (
+        f"{words} Undefended: {best.change.undefended.text()}; the difference is "
+        f"{signed_text(best.change.difference.value)} {best.change.difference.interval_text()}, "
+        f"{told}."
+    )
+
+
+def _cost_sentence(best: Best) -> str:
+    if not best.costs:
+        return ""
+    parts = [
+        f"{cost.metric} {signed_text(cost.difference.value)} {cost.difference.interval_text()} "
+        f"({cost.verdict})"
+        for cost in best.costs
+    ]
+    return f"What the best {best.objective.metric} costs against undefended: {'; '.join(parts)}."
+
+
+def _front_sentence(front: Front) -> str:
+    members, compared = len(front.members), len(front.records)
+    if not compared:
+        return "There is no front: no trial has every objective."
+    shares = membership(front)
+    sure = sum(shares[member.trial] >= 0.95 for member in front.members)
+    volume = ""
+    if front.hypervolume is not None:
+        volume = f" The hypervolume is {number_text(front.hypervolume)}."
+    return (
+        f"{counted(members, 'trial')} of {compared:,} compared {'is' if members == 1 else 'are'} "
+        f"on the front over {front.title}; {sure} of them in at least 95 % of draws from the "
+        f"intervals.{volume}"
+    )

@@ -1,0 +1,239 @@
+"""A run's folder read back: its manifest and every record, with those that cannot be read named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from results.values import Value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STATUSES = ("completed", "failed", "stopped")
+UNDEFENDED = "none"
+FORMAT = 1
+_REQUIRED = ("run", "trials", "space", "objectives", "metrics")
+
+
+class ResultsError(ValueError):
+    """What a user can mend: says what, where and how in one line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One trial's record."""
+
+    trial: str
+    status: str
+    error: str | None
+    spec: Mapping[str, Any]
+    stack: tuple[Mapping[str, Any], ...]
+    """Defenses in the order of the spec, each {"name": .., parameter: value}."""
+    label: str
+    """The stack in words; "none" where nothing defends."""
+    metrics: Mapping[str, Value | None]
+    reasons: Mapping[str, str]
+    """Metric -> why it has no value."""
+    curves: Mapping[str, list[float]] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    stage_versions: Mapping[str, int] = field(default_factory=dict)
+    stale_stages: tuple[str, ...] = ()
+    """Stages that ran in another version than the manifest names."""
+    finished: str = ""
+
+    @property
+    def stale(self) -> bool:
+        """Whether a stage ran in another version than the run's own."""
+        return bool(self.stale_stages)
+
+    @property
+    def usable(self) -> bool:
+        """Whether its figures count: completed and not stale."""
+        return self.status == "completed" and not self.stale
+
+    def value(self, metric: str) -> Value | None:
+        """Give a metric's value, or None where it was not measured."""
+        return self.metrics.get(metric)
+
+    def scenario(self) -> str:
+        """Give what must agree before two trials differ by their defenses alone."""
+        parts = {name: self.spec.get(name) for name in ("data", "model", "training", "effort")}
+        return json.dumps(parts, sort_keys=True)
+
+    def without_seed(self) -> str:
+        """Give the spec's identity without its seed."""
+        parts = {name: part for name, part in self.spec.items() if name != "seed"}
+        return json.dumps(parts, sort_keys=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """A metric that the search optimises."""
+
+    metric: str
+    direction: str
+    worst: float | None
+
+    @property
+    def maximized(self) -> bool:
+        """Whether more is better."""
+        return self.direction == "maximize"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run: its manifest, its records in order of finishing, and the files that cannot be read."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    records: tuple[Record, ...]
+    corrupt: tuple[tuple[str, str], ...]
+    """(file name, reason)."""
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.manifest["run"])
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives in the manifest's order."""
+        return tuple(
+            Objective(metric=row["metric"], direction=row["direction"], worst=row.get("worst"))
+            for row in self.manifest["objectives"]
+        )
+
+    @property
+    def usable(self) -> tuple[Record, ...]:
+        """The completed records that are not stale."""
+        return tuple(record for record in self.records if record.usable)
+
+    def trials(self) -> pd.DataFrame:
+        """Give the table of trials; its columns are those of `tables.trials_frame`."""
+        from results.tables import trials_frame
+
+        return trials_frame(self)
+
+
+def load(run: str | Path) -> Run:
+    """Read a run's folder.
+
+    A record that cannot be read is named in `corrupt`. ResultsError where the folder or its
+    manifest is missing or no manifest at all.
+    """
+    path = Path(run)
+    if not path.is_dir():
+        raise ResultsError(f"no run at {path}: no such folder; give the folder that `launch` named")
+    manifest = _manifest(path / "manifest.json")
+    versions = manifest.get("stage_versions", {})
+    records: list[Record] = []
+    corrupt: list[tuple[str, str]] = []
+    for file in sorted((path / "records").glob("*.json")):
+        if file.name.startswith("."):
+            continue
+        try:
+            records.append(_record(_strict_json(file), file.stem, versions))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            corrupt.append((file.name, _reason(error)))
+    records.sort(key=lambda record: (record.finished == "", record.finished, record.trial))
+    return Run(path=path, manifest=manifest, records=tuple(records), corrupt=tuple(corrupt))
+
+
+def stack_label(stack: Iterable[Mapping[str, Any]]) -> str:
+    """Write a stack as `a(eps=0.0314) + b(T=1.5)`; settings that are off or unset are left out."""
+    return " + ".join(_defense_label(defense) for defense in stack) or UNDEFENDED
+
+
+def setting_text(value: Any) -> str:
+    """Write a parameter's value compactly; a set is joined as `0.0157+0.0314`."""
+    if isinstance(value, list | tuple):
+        return "+".join(setting_text(single) for single in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _defense_label(defense: Mapping[str, Any]) -> str:
+    settings = [
+        f"{name}={setting_text(value)}"
+        for name, value in defense.items()
+        if name != "name" and value is not None and value is not False
+    ]
+    return f"{defense['name']}({', '.join(settings)})" if settings else str(defense["name"])
+
+
+def _manifest(file: Path) -> Mapping[str, Any]:
+    hint = "launch the run again under its name to write it anew"
+    if not file.is_file():
+        raise ResultsError(f"no manifest at {file}: is this a run's folder? Else {hint}")
+    try:
+        manifest = _strict_json(file)
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"cannot read {file}: {_reason(error)}; {hint}") from None
+    if not isinstance(manifest, dict):
+        raise ResultsError(f"{file} holds no JSON object; {hint}")
+    missing = [name for name in _REQUIRED if name not in manifest]
+    if missing:
+        raise ResultsError(f"{file} lacks {', '.join(missing)}; {hint}")
+    if manifest.get("format", FORMAT) != FORMAT:
+        raise ResultsError(
+            f"{file} is of format {manifest['format']}, this program reads {FORMAT}; "
+            "use the version that wrote it"
+        )
+    return manifest
+
+
+def _record(plain: Any, stem: str, versions: Mapping[str, int]) -> Record:
+    if not isinstance(plain, dict):
+        raise ValueError("holds no JSON object")
+    if plain["trial"] != stem:
+        raise ValueError(f"is the record of trial {plain['trial']}")
+    if plain["status"] not in STATUSES:
+        raise ValueError(f"unknown status {plain['status']!r}; known: {', '.join(STATUSES)}")
+    stack = tuple(plain["spec"]["stack"])
+    ran: dict[str, int] = plain.get("stage_versions") or {}
+    metrics: dict[str, Value | None] = {}
+    reasons: dict[str, str] = {}
+    for name, row in (plain.get("metrics") or {}).items():
+        metrics[name] = _value(row)
+        if row["value"] is None:
+            reasons[name] = str(row.get("reason", "no reason given"))
+    return Record(
+        trial=plain["trial"],
+        status=plain["status"],
+        error=plain.get("error"),
+        spec=plain["spec"],
+        stack=stack,
+        label=stack_label(stack),
+        metrics=metrics,
+        reasons=reasons,
+        curves=plain.get("curves") or {},
+        timings=plain.get("timings") or {},
+        stage_versions=ran,
+        stale_stages=tuple(s for s, version in ran.items() if versions.get(s, version) != version),
+        finished=plain.get("finished") or "",
+    )
+
+
+def _value(row: Mapping[str, Any]) -> Value | None:
+    if row["value"] is None:
+        return None
+    return Value(float(row["value"]), float(row["low"]), float(row["high"]), int(row["n"]))
+
+
+def _strict_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"lacks {error.args[0]!r}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"is no JSON ({error})"
+    return str(error) or type(error).__name__

@@ -1,0 +1,198 @@
+"""What a parameter may be in a space: one value, a choice, a range, or any of several of these.
+
+In a space file: a number or word is fixed; a list is a choice (a list inside it is a set that is
+drawn from per image); {low, high, log, num} is a range; {any_of: [..]} joins such domains.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from trainables.errors import InputError
+from trainables.parameters import Parameter, parse_value
+from trainables.quantity import Quantity, parse_quantity
+
+Scalar = str | int | float | bool
+Flat = dict[str, Any]
+"""What a searcher draws: flat names -> plain values."""
+
+
+class Chooser(Protocol):
+    """Whoever decides: an Optuna trial, or an enumeration of everything."""
+
+    def choose(self, name: str, options: Sequence[Scalar]) -> Scalar:
+        """Pick one of the options."""
+
+    def number(self, name: str, span: "Range") -> float | int:
+        """Pick a number of the range, in the range's own unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Some values; a single one is fixed and is not asked for."""
+
+    options: tuple[Any, ...]
+    """As the user wrote them; a tuple is a set."""
+
+    @property
+    def labels(self) -> list[Scalar]:
+        """The options as plain values: sets joined by +."""
+        return [_label(option) for option in self.options]
+
+    def draw(self, chooser: Chooser, name: str) -> Flat:
+        """Ask for one option."""
+        return {name: chooser.choose(name, self.labels)} if len(self.options) > 1 else {}
+
+    def read(self, flat: Mapping[str, Any], name: str, declared: Parameter, radius: float) -> Any:
+        """Give the value that the flat names stand for."""
+        label = flat.get(name, self.labels[0])
+        if label not in self.labels:
+            raise InputError(f"{name}: {label!r} is none of {self.labels}")
+        return parse_value(self.options[self.labels.index(label)], declared, name, radius)
+
+    def locate(self, raw: Any, name: str, declared: Parameter, radius: float) -> Flat | None:
+        """Give the flat names under which a value is drawn, or None where it is not among them."""
+        wanted = parse_value(raw, declared, name, radius)
+        for option, label in zip(self.options, self.labels, strict=True):
+            if _same(parse_value(option, declared, name, radius), wanted):
+                return {name: label} if len(self.options) > 1 else {}
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Numbers from low to high, both included, in absolute units or multiples of the radius."""
+
+    low: float
+    high: float
+    of_radius: bool
+    log: bool
+    integer: bool
+    num: int | None
+    """Points of the range in a grid search."""
+
+    def draw(self, chooser: Chooser, name: str) -> Flat:
+        """Ask for one number."""
+        return {name: chooser.number(name, self)}
+
+    def read(self, flat: Mapping[str, Any], name: str, declared: Parameter, radius: float) -> Any:
+        """Give the value that the flat names stand for."""
+        number = flat.get(name, self.points()[0])
+        if not self.low <= number <= self.high:
+            raise InputError(f"{name}: {number!r} is outside [{self.low:g}, {self.high:g}]")
+        value = Quantity(number, self.of_radius).resolve(radius)
+        return int(value) if declared.kind == "int" else value
+
+    def locate(self, raw: Any, name: str, declared: Parameter, radius: float) -> Flat | None:
+        """Give the flat names under which a value is drawn, or None where it is outside."""
+        value = parse_value(raw, declared, name, radius)
+        if isinstance(value, str | bool | tuple):
+            return None
+        number = value / radius if self.of_radius else value
+        slack = 1e-9 * max(abs(self.low), abs(self.high))
+        if not self.low - slack <= number <= self.high + slack:
+            return None
+        return {name: min(max(number, self.low), self.high)}
+
+    def points(self) -> list[float | int]:
+        """List `num` equally (with log: geometrically) spaced points, or the two ends."""
+        count = self.num or 2
+        if count == 1:
+            return [self.low]
+        if self.log:
+            ratio = (self.high / self.low) ** (1 / (count - 1))
+            spaced = [self.low * ratio**i for i in range(count)]
+        else:
+            spaced = [self.low + (self.high - self.low) * i / (count - 1) for i in range(count)]
+        spaced[-1] = self.high
+        return sorted({round(p) for p in spaced}) if self.integer else spaced
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """Several domains, one of which is asked."""
+
+    branches: tuple["Domain", ...]
+
+    def draw(self, chooser: Chooser, name: str) -> Flat:
+        """Ask for a branch, then ask that."""
+        branch = int(chooser.choose(f"{name}.branch", list(range(len(self.branches)))))
+        drawn = self.branches[branch].draw(chooser, f"{name}.{branch}")
+        return {f"{name}.branch": branch, **drawn}
+
+    def read(self, flat: Mapping[str, Any], name: str, declared: Parameter, radius: float) -> Any:
+        """Give the value that the flat names stand for."""
+        branch = int(flat.get(f"{name}.branch", 0))
+        return self.branches[branch].read(flat, f"{name}.{branch}", declared, radius)
+
+    def locate(self, raw: Any, name: str, declared: Parameter, radius: float) -> Flat | None:
+        """Give the flat names of the first branch that holds the value."""
+        for number, branch in enumerate(self.branches):
+            found = branch.locate(raw, f"{name}.{number}", declared, radius)
+            if found is not None:
+                return {f"{name}.branch": number, **found}
+        return None
+
+
+Domain = Choice | Range | AnyOf
+
+
+def parse_domain(raw: Any, declared: Parameter, place: str) -> Domain:
+    """Read a domain from a space file; InputError names the place and what is wrong."""
+    if isinstance(raw, Mapping):
+        if set(raw) == {"any_of"} and isinstance(raw["any_of"], list) and raw["any_of"]:
+            return AnyOf(tuple(parse_domain(branch, declared, place) for branch in raw["any_of"]))
+        return _parse_range(raw, declared, place)
+    if isinstance(raw, list):
+        if not raw:
+            raise InputError(f"{place}: the choice is empty; list at least one value")
+        options = tuple(tuple(option) if isinstance(option, list) else option for option in raw)
+        if len({str(_label(option)) for option in options}) < len(options):
+            raise InputError(f"{place}: a value stands twice in {raw}")
+    else:
+        options = (raw,)
+    for option in options:
+        parse_value(option, declared, place, radius=1.0)
+    return Choice(options)
+
+
+def _parse_range(raw: Mapping[str, Any], declared: Parameter, place: str) -> Range:
+    known = {"low", "high", "log", "num"}
+    if not {"low", "high"} <= set(raw) or set(raw) - known:
+        raise InputError(
+            f"{place}: {dict(raw)} is no range; write {{low: .., high: ..}}, with log: true and "
+            "num: points if wanted, or {any_of: [..]}"
+        )
+    if declared.kind not in ("float", "int"):
+        raise InputError(f"{place} is no number, so it has no range; list its values")
+    low, high = parse_quantity(raw["low"]), parse_quantity(raw["high"])
+    log, num = raw.get("log", False), raw.get("num")
+    if low.of_radius != high.of_radius:
+        raise InputError(f"{place}: write both ends as multiples of the radius, or neither")
+    if not isinstance(log, bool):
+        raise InputError(f"{place}: log must be true or false, but got {log!r}")
+    if num is not None and (isinstance(num, bool) or not isinstance(num, int) or num < 1):
+        raise InputError(f"{place}: num must be a whole number of at least 1, but got {num!r}")
+    if not low.value < high.value:
+        raise InputError(f"{place}: low must be below high, but got {raw['low']} and {raw['high']}")
+    if log and low.value <= 0:
+        raise InputError(f"{place}: a logarithmic range must start above 0, not at {raw['low']}")
+    for end in (raw["low"], raw["high"]):
+        parse_value(end, declared, place, radius=1.0)
+    integer = declared.kind == "int"
+    if integer:
+        return Range(int(low.value), int(high.value), low.of_radius, log, integer, num)
+    return Range(low.value, high.value, low.of_radius, log, integer, num)
+
+
+def _label(option: Any) -> Scalar:
+    return "+".join(str(part) for part in option) if isinstance(option, tuple) else option
+
+
+def _same(a: Any, b: Any) -> bool:
+    parts_a, parts_b = (v if isinstance(v, tuple) else (v,) for v in (a, b))
+    return len(parts_a) == len(parts_b) and all(
+        math.isclose(x, y, rel_tol=1e-9) if isinstance(x, float) and isinstance(y, float) else x == y
+        for x, y in zip(parts_a, parts_b, strict=True)
+    )

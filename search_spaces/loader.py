@@ -1,0 +1,135 @@
+"""The one loader of space files: YAML -> Space, strict, with errors that name file and place."""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from search_spaces.schema import SpaceFile
+from search_spaces.space import Space, build_space
+from trainables.errors import InputError
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What the command line says in the place of a space file; None leaves the file's word."""
+
+    dataset: str | None = None
+    image_size: int | None = None
+    model: str | None = None
+    trials: int | None = None
+    seed: int | None = None
+    budget: str | None = None
+
+
+def available() -> dict[str, Path]:
+    """List the spaces that come with the project, by name."""
+    files = [*FOLDER.glob("*.yaml"), *FOLDER.glob("reproductions/*.yaml")]
+    return {path.stem: path for path in sorted(files)}
+
+
+def load_space(name_or_path: str, overrides: Overrides | None = None) -> Space:
+    """Load a space by name or from a file.
+
+    Raises InputError, in one line with the file and the place, for anything that is not right.
+    """
+    path = _find(name_or_path)
+    plain = _read(path)
+    try:
+        file = SpaceFile.model_validate(plain)
+        return build_space(_overridden(file, overrides or Overrides()))
+    except ValidationError as error:
+        raise InputError(f"{path}: {_first_line(error)}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _find(name_or_path: str) -> Path:
+    known = available()
+    if name_or_path in known:
+        return known[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such space file")
+        return path
+    raise InputError(f"unknown space {name_or_path!r}; known: {', '.join(known)}, or a .yaml file")
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML without the silent loss of a key that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        plain = yaml.load(path.read_text(), _UniqueKeys)  # noqa: S506 - derived from SafeLoader
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or "no YAML"
+        raise InputError(f"{path}: {place}{problem}") from None
+    if not isinstance(plain, dict):
+        raise InputError(f"{path}: a space file is a mapping with name, scenarios, defenses, ..")
+    return plain
+
+
+def _overridden(file: SpaceFile, overrides: Overrides) -> SpaceFile:
+    plain = file.model_dump()
+    if overrides.budget is not None:
+        if overrides.budget not in file.budgets:
+            known = ", ".join(file.budgets) or "none: only reproductions have budgets"
+            raise InputError(f"unknown budget {overrides.budget!r}; known: {known}")
+        _apply_budget(plain, plain["budgets"][overrides.budget])
+    for scenario in plain["scenarios"]:
+        if overrides.dataset is not None and scenario["dataset"] != overrides.dataset:
+            # Another data set brings its own network and training.
+            scenario |= {"dataset": overrides.dataset, "model": None, "training": {}}
+        if overrides.model is not None:
+            scenario["model"] = overrides.model
+        if overrides.image_size is not None:
+            scenario["image_size"] = overrides.image_size
+    if overrides.trials is not None:
+        plain["search"]["trials"] = overrides.trials
+    if overrides.seed is not None:
+        plain["search"]["seed"] = overrides.seed
+        plain["seeds"] = [overrides.seed + i for i in range(len(plain["seeds"]))]
+    return SpaceFile.model_validate(plain)
+
+
+def _apply_budget(plain: dict[str, Any], budget: Mapping[str, Any]) -> None:
+    for scenario in plain["scenarios"]:
+        scenario["training"] |= budget["training"]
+        for name in ("dataset", "model"):
+            if budget[name] is not None:
+                scenario[name] = budget[name]
+    for name in ("train_images", "measured_images"):
+        plain[name] = budget[name]
+
+
+def _first_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        section = SpaceFile if len(first["loc"]) == 1 else None
+        known = f"; known: {', '.join(section.model_fields)}" if section else ""
+        return f"{place}: unknown key{known}{more}"
+    return f"{place}: {first['msg']}{more}"

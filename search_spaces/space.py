@@ -1,0 +1,402 @@
+"""A space: which trials there are, drawn as flat names and read back as specs."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from search_spaces.domains import AnyOf, Chooser, Choice, Domain, Flat, Range, Scalar, parse_domain
+from search_spaces.enumeration import NotEnumerable, enumerate_draws
+from search_spaces.schema import ModelSection, ScenarioSection, SpaceFile
+from trainables.datasets import dataset_entry
+from trainables.defenses import SLOTS, build_defense, build_stack, defense_type
+from trainables.defenses.defense import Defense, Slot
+from trainables.defenses.registry import conflict
+from trainables.errors import InputError
+from trainables.identity import seed_from
+from trainables.metrics import Direction, metric
+from trainables.parameters import build, declared_parameters
+from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
+from trainables.threats import Threat, build_threat
+from trainables.threats.clean import METRIC_NAMES as CLEAN_METRICS
+
+NONE = "none"
+_CONSTRAINT = re.compile(r"^\s*(?P<metric>[\w.]+)\s*(?P<sign><=|>=)\s*(?P<bound>[-+.\deE]+)\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A metric to optimise, its direction, and the worst value that the hypervolume counts from."""
+
+    metric: str
+    direction: Direction
+    worst: float
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A bound that a trial's metric has to keep."""
+
+    metric: str
+    sign: str
+    bound: float
+
+    def violation(self, value: float) -> float:
+        """Give by how much a value breaks the bound; zero or less keeps it."""
+        return value - self.bound if self.sign == "<=" else self.bound - value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A data set, a network and the domains of a training."""
+
+    dataset: str
+    image_size: int | None
+    model: ModelSection
+    training: Mapping[str, Domain]
+    radius: float
+
+
+@dataclass(frozen=True)
+class Space:
+    """A checked space file.
+
+    `draw` asks a chooser for flat names, `spec` reads them back: the two meet in nothing but the
+    names, so that a record's draw can be told to a study again.
+    """
+
+    file: SpaceFile
+    scenarios: tuple[Scenario, ...]
+    domains: Mapping[str, Mapping[str, Domain]]
+    """Defense -> parameter -> domain."""
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+
+    @property
+    def name(self) -> str:
+        """The space's name."""
+        return self.file.name
+
+    @cached_property
+    def slots(self) -> dict[Slot, list[str]]:
+        """Each slot that is searched, with the defenses that may fill it."""
+        slots: dict[Slot, list[str]] = {}
+        for name in self.domains:
+            slot = defense_type(name).slot
+            if slot is not None:
+                slots.setdefault(slot, []).append(name)
+        return {slot: slots[slot] for slot in SLOTS if slot in slots}
+
+    def draw(self, chooser: Chooser) -> Flat:
+        """Ask for everything that makes a trial."""
+        flat = self._draw_shared(chooser)
+        for slot, names in self.slots.items():
+            picked = str(chooser.choose(f"slot.{slot}", [NONE, *names]))
+            flat[f"slot.{slot}"] = picked
+            for parameter, domain in self.domains.get(picked, {}).items():
+                flat |= domain.draw(chooser, f"{picked}.{parameter}")
+        return flat
+
+    def spec(self, flat: Mapping[str, Any]) -> TrialSpec:
+        """Build the spec that the flat names stand for; names that are left out take their default.
+
+        A stack that is too high or cannot be stacked is cut, in the same way each time. Raises
+        InputError for names that the space does not know.
+        """
+        unknown = sorted(set(flat) - self._known_names)
+        if unknown:
+            raise InputError(f"space {self.name}: it draws no {unknown[0]!r}")
+        scenario = self.scenarios[self._scenario_number(flat)]
+        prefix = self._prefix(scenario)
+        raw_training = {
+            name: domain.read(flat, f"{prefix}{name}", declared, scenario.radius)
+            for name, domain in scenario.training.items()
+            if (declared := declared_parameters(TrainingSpec)[name])
+        }
+        return TrialSpec(
+            data=self._data(scenario),
+            model=ModelSpec(name=scenario.model.name, norm=scenario.model.norm),
+            training=build(TrainingSpec, raw_training, owner="training", radius=scenario.radius),
+            stack=build_stack(self._stack(flat, scenario)),
+            threats=self.threats(scenario.radius),
+            effort=self.file.effort,
+            seed=int(flat.get("seed", self.file.seeds[0])),
+        )
+
+    def threats(self, radius: float) -> tuple[Threat, ...]:
+        """Build the threats for a data set of this standard radius."""
+        return tuple(
+            build_threat(name, raw or {}, radius=radius) for name, raw in self.file.threats.items()
+        )
+
+    def first_draws(self) -> list[Flat]:
+        """Give the draws of the stacks that come first, in every scenario.
+
+        Raises InputError where a value lies outside of what the space draws.
+        """
+        return [
+            self._locate(stack, scenario, f"first[{number}]")
+            for scenario in self.scenarios
+            for number, stack in enumerate(self.file.first)
+        ]
+
+    def enumerate(self) -> Iterator[Flat]:
+        """Give every draw; NotEnumerable (an InputError) names a range without points."""
+        return enumerate_draws(self.draw)
+
+    def distinct_specs(self, limit: int) -> dict[str, Flat] | None:
+        """Give a draw for each distinct trial, by identity; None if there are more than `limit`
+        draws or a range stands in the way."""
+        found: dict[str, Flat] = {}
+        try:
+            for count, flat in enumerate(self.enumerate()):
+                if count >= limit:
+                    return None
+                found.setdefault(self.spec(flat).trial, flat)
+        except NotEnumerable:
+            return None
+        return found
+
+    def canonical(self) -> dict[str, Any]:
+        """Give what makes the space what it is, as plain JSON values; the number of trials, the
+        resources and the text about it are not part of that."""
+        plain: dict[str, Any] = self.file.model_dump(mode="json")
+        del plain["search"]["trials"], plain["resources"], plain["budgets"], plain["description"]
+        return plain
+
+    def published_rows(self) -> list[dict[str, Any]]:
+        """Give the rows of the published table with their stacks in canonical form."""
+        if self.file.published is None:
+            return []
+        scenario = self.scenarios[0]
+        return [
+            {
+                **row.model_dump(mode="json"),
+                "stack": [d.canonical() for d in _build_all(row.stack, scenario.radius)],
+            }
+            for row in self.file.published.rows
+        ]
+
+    def _draw_shared(self, chooser: Chooser) -> Flat:
+        flat: Flat = {}
+        if len(self.scenarios) > 1:
+            flat["scenario"] = chooser.choose("scenario", list(range(len(self.scenarios))))
+        if len(self.file.seeds) > 1:
+            flat["seed"] = chooser.choose("seed", self.file.seeds)
+        scenario = self.scenarios[self._scenario_number(flat)]
+        for name, domain in scenario.training.items():
+            flat |= domain.draw(chooser, f"{self._prefix(scenario)}{name}")
+        return flat
+
+    def _scenario_number(self, flat: Mapping[str, Any]) -> int:
+        return int(flat.get("scenario", 0))
+
+    def _prefix(self, scenario: Scenario) -> str:
+        if len(self.scenarios) == 1:
+            return "training."
+        return f"scenario{self.scenarios.index(scenario)}.training."
+
+    def _data(self, scenario: Scenario) -> DataSpec:
+        return DataSpec(
+            name=scenario.dataset,
+            image_size=scenario.image_size,
+            pools=self.file.pools,
+            train_images=self.file.train_images,
+            measured_images=self.file.measured_images,
+        )
+
+    def _stack(self, flat: Mapping[str, Any], scenario: Scenario) -> list[Defense]:
+        picked = [str(flat.get(f"slot.{slot}", NONE)) for slot in self.slots]
+        names = [name for name in picked if name != NONE]
+        # Which ones are cut must not favour a slot, and must not change from run to run.
+        names.sort(key=lambda name: seed_from(name, *sorted(names)))
+        stack: list[Defense] = []
+        for name in names:
+            raw = {
+                parameter: domain.read(
+                    flat,
+                    f"{name}.{parameter}",
+                    declared_parameters(defense_type(name))[parameter],
+                    scenario.radius,
+                )
+                for parameter, domain in self.domains[name].items()
+            }
+            defense = build_defense(name, raw, radius=scenario.radius)
+            fits = not any(conflict(defense, other) for other in stack)
+            if fits and len(stack) < self.file.max_stack:
+                stack.append(defense)
+        return stack
+
+    def _locate(self, stack: Mapping[str, Any], scenario: Scenario, place: str) -> Flat:
+        defenses = {d.name: d for d in _build_all(stack, scenario.radius)}
+        if len(defenses) > self.file.max_stack:
+            raise InputError(f"space {self.name}: {place} stacks more than max_stack allows")
+        flat: Flat = {}
+        if len(self.scenarios) > 1:
+            flat["scenario"] = self.scenarios.index(scenario)
+        for name in defenses:
+            if name not in self.domains:
+                raise InputError(f"space {self.name}: {place}: {name} is not among its defenses")
+        for slot, names in self.slots.items():
+            filled = [name for name in names if name in defenses]
+            flat[f"slot.{slot}"] = filled[0] if filled else NONE
+            for name in filled:
+                flat |= self._locate_parameters(defenses[name], scenario, place)
+        return flat
+
+    def _locate_parameters(self, defense: Defense, scenario: Scenario, place: str) -> Flat:
+        flat: Flat = {}
+        for parameter, domain in self.domains[defense.name].items():
+            declared = declared_parameters(type(defense))[parameter]
+            value = getattr(defense, parameter)
+            found = domain.locate(
+                value, f"{defense.name}.{parameter}", declared, scenario.radius
+            )
+            if found is None:
+                raise InputError(
+                    f"space {self.name}: {place}: {defense.name}.{parameter} = {value} is outside "
+                    "of what the space draws; widen its domain or name another value"
+                )
+            flat |= found
+        return flat
+
+    @cached_property
+    def _known_names(self) -> set[str]:
+        names = {f"slot.{slot}" for slot in self.slots}
+        names |= {"scenario"} if len(self.scenarios) > 1 else set()
+        names |= {"seed"} if len(self.file.seeds) > 1 else set()
+        for scenario in self.scenarios:
+            for name, domain in scenario.training.items():
+                names |= _names_of(domain, f"{self._prefix(scenario)}{name}")
+        for defense, parameters in self.domains.items():
+            for parameter, domain in parameters.items():
+                names |= _names_of(domain, f"{defense}.{parameter}")
+        return names
+
+
+def build_space(file: SpaceFile) -> Space:
+    """Check what a space file means; InputError says what is wrong, and where."""
+    scenarios = tuple(_scenario(section) for section in file.scenarios)
+    domains = {name: _domains(name, raw or {}) for name, raw in file.defenses.items() if name != NONE}
+    threats = [
+        build_threat(name, raw or {}, radius=scenarios[0].radius)
+        for name, raw in file.threats.items()
+    ]
+    measured = {*CLEAN_METRICS, *(name for threat in threats for name in threat.metric_names())}
+    space = Space(
+        file=file,
+        scenarios=scenarios,
+        domains=domains,
+        objectives=tuple(_objective(section, measured) for section in file.objectives),
+        constraints=tuple(_constraint(text, measured) for text in file.constraints),
+    )
+    if len({objective.metric for objective in space.objectives}) < len(space.objectives):
+        raise InputError("objectives: one is named twice")
+    space.first_draws()
+    space.published_rows()
+    next(iter(space.enumerate()), None) if file.search.algorithm == "grid" else None
+    return space
+
+
+class StudyChooser:
+    """Let an Optuna trial decide: its suggest_* calls under the names of the draw."""
+
+    def __init__(self, trial: Any) -> None:
+        self.trial = trial
+
+    def choose(self, name: str, options: Sequence[Scalar]) -> Scalar:
+        """Suggest one of the options."""
+        picked: Scalar = self.trial.suggest_categorical(name, list(options))
+        return picked
+
+    def number(self, name: str, span: Range) -> float | int:
+        """Suggest a number of the range."""
+        suggest: Callable[..., float | int] = (
+            self.trial.suggest_int if span.integer else self.trial.suggest_float
+        )
+        return suggest(name, span.low, span.high, log=span.log)
+
+
+def _scenario(section: ScenarioSection) -> Scenario:
+    entry = dataset_entry(section.dataset)
+    model = section.model or entry.default_model
+    model = ModelSection(name=model) if isinstance(model, str) else model
+    ModelSpec(name=model.name, norm=model.norm)
+    declared = declared_parameters(TrainingSpec)
+    raw = {**entry.training, **section.training}
+    unknown = sorted(set(raw) - set(declared))
+    if unknown:
+        raise InputError(
+            f"training: unknown parameter {unknown[0]!r}; known: {', '.join(declared)}"
+        )
+    training = {
+        name: parse_domain(value, declared[name], f"training.{name}") for name, value in raw.items()
+    }
+    return Scenario(
+        dataset=section.dataset,
+        image_size=section.image_size,
+        model=model,
+        training=training,
+        radius=entry.radius,
+    )
+
+
+def _domains(name: str, raw: Mapping[str, Any]) -> dict[str, Domain]:
+    declared = declared_parameters(defense_type(name))
+    unknown = sorted(set(raw) - set(declared))
+    if unknown:
+        known = ", ".join(declared) or "none: it takes no parameters"
+        raise InputError(f"{name}: unknown parameter {unknown[0]!r}; known: {known}")
+    return {
+        parameter: parse_domain(value, declared[parameter], f"{name}.{parameter}")
+        for parameter, value in raw.items()
+    }
+
+
+def _build_all(stack: Mapping[str, Any], radius: float) -> tuple[Defense, ...]:
+    return build_stack(build_defense(name, raw or {}, radius=radius) for name, raw in stack.items())
+
+
+def _objective(section: Any, measured: set[str]) -> Objective:
+    name, worst = (section, None) if isinstance(section, str) else (section.metric, section.worst)
+    declared = metric(name)
+    _check_measured(name, measured, "objectives")
+    if declared.may_be_missing or declared.direction == "none":
+        raise InputError(
+            f"objectives: {name} has no better direction or is missing for some models; "
+            "objectives must be defined for every deployed model"
+        )
+    worst = declared.worst if worst is None else worst
+    if worst is None:
+        raise InputError(
+            f"objectives: {name} has no worst value of its own; write "
+            f"{{metric: {name}, worst: ..}}, from which the hypervolume counts"
+        )
+    return Objective(name, declared.direction, worst)
+
+
+def _constraint(text: str, measured: set[str]) -> Constraint:
+    match = _CONSTRAINT.match(text)
+    if not match:
+        raise InputError(f"constraints: {text!r} is none; write 'clean_accuracy >= 0.9'")
+    metric(match["metric"])
+    _check_measured(match["metric"], measured, "constraints")
+    try:
+        return Constraint(match["metric"], match["sign"], float(match["bound"]))
+    except ValueError:
+        raise InputError(f"constraints: {text!r}: {match['bound']!r} is not a number") from None
+
+
+def _check_measured(name: str, measured: set[str], place: str) -> None:
+    if name not in measured:
+        raise InputError(f"{place}: none of the space's threats measures {name}; add the threat")
+
+
+def _names_of(domain: Domain, name: str) -> set[str]:
+    if isinstance(domain, AnyOf):
+        inner = (_names_of(b, f"{name}.{i}") for i, b in enumerate(domain.branches))
+        return {f"{name}.branch"}.union(*inner)
+    if isinstance(domain, Choice) and len(domain.options) == 1:
+        return set()
+    return {name}

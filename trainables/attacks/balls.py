@@ -1,0 +1,77 @@
+"""The norm balls that iterated attacks move in: one object a norm, so that no attack is written twice.
+
+Axes: B batch, C channels, H, W. A radius is a float or one per image, shape (B,).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainables.errors import InputError
+
+Radius = float | Tensor
+_TINY = 1e-12
+
+
+def broadcast(radius: Radius, like: Tensor) -> Tensor:
+    """Give the radius a shape that multiplies images: (B, 1, 1, 1), or () for one radius."""
+    tensor = torch.as_tensor(radius, dtype=like.dtype, device=like.device)
+    return tensor.view(-1, *[1] * (like.dim() - 1)) if tensor.dim() else tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Ball:
+    """How to start in, climb in and return to the ball of one norm."""
+
+    direction: Callable[[Tensor], Tensor]
+    """Gradient -> the steepest step of unit length."""
+    project: Callable[[Tensor, Tensor], Tensor]
+    """(perturbation, radius as broadcast) -> the nearest perturbation inside."""
+    start: Callable[[Tensor, Tensor, torch.Generator], Tensor]
+    """(images, radius as broadcast, generator) -> a random perturbation inside."""
+
+
+def _l2_norms(images: Tensor) -> Tensor:
+    return images.flatten(1).norm(dim=1).view(-1, *[1] * (images.dim() - 1))
+
+
+def _linf_project(delta: Tensor, radius: Tensor) -> Tensor:
+    return torch.clamp(delta, -radius, radius)
+
+
+def _linf_start(images: Tensor, radius: Tensor, generator: torch.Generator) -> Tensor:
+    unit = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+    return (2 * unit - 1) * radius
+
+
+def _l2_direction(gradient: Tensor) -> Tensor:
+    return gradient / _l2_norms(gradient).clamp_min(_TINY)
+
+
+def _l2_project(delta: Tensor, radius: Tensor) -> Tensor:
+    return delta * torch.clamp(radius / _l2_norms(delta).clamp_min(_TINY), max=1.0)
+
+
+def _l2_start(images: Tensor, radius: Tensor, generator: torch.Generator) -> Tensor:
+    gaussian = torch.randn(
+        images.shape, generator=generator, device=images.device, dtype=images.dtype
+    )
+    uniform = torch.rand(len(images), generator=generator, device=images.device)
+    # Uniform in the ball: the length of a uniform point is U^(1/dimension) of the radius.
+    length = uniform ** (1 / images[0].numel())
+    return _l2_direction(gaussian) * broadcast(length, images) * radius
+
+
+BALLS: Mapping[str, Ball] = {
+    "linf": Ball(torch.sign, _linf_project, _linf_start),
+    "l2": Ball(_l2_direction, _l2_project, _l2_start),
+}
+
+
+def ball(norm: str) -> Ball:
+    """Look a norm's ball up; InputError names the known norms."""
+    if norm not in BALLS:
+        raise InputError(f"unknown norm {norm!r}; known: {', '.join(BALLS)}")
+    return BALLS[norm]

@@ -1,0 +1,244 @@
+"""What a defense or a threat may ask of the trial that it is part of."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainables import training
+from trainables.artefacts import Artefact, ArtefactStore
+from trainables.datasets import Dataset, LabelledImages, Pools, split_pools, stratified_subset
+from trainables.defenses import Stack
+from trainables.defenses.defense import shapes_training
+from trainables.errors import InputError
+from trainables.evaluation import in_batches
+from trainables.identity import identity_hash, seed_from
+from trainables.imports import code_fingerprint
+from trainables.models import build_model, missing_parts, model_code_fingerprint
+from trainables.modes import seeded
+from trainables.predictor import Predictor
+from trainables.spec import TrialSpec
+
+SCREEN_POINTS = 512
+"""Held-out points that a screen attacks."""
+AUDIT_POINTS_CPU = 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """A model that a stack was trained with."""
+
+    model: nn.Module
+    members: LabelledImages
+    """The rows that it was trained on, after filtering."""
+    curves: Mapping[str, list[float]]
+    seconds: tuple[float, ...]
+    """Per epoch, as measured when it was trained."""
+    key: str
+    """Of its artefact."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrialContext:
+    """A trial under way: its spec, data, store and seeds."""
+
+    spec: TrialSpec
+    dataset: Dataset
+    pools: Pools
+    store: ArtefactStore
+    device: torch.device
+    lpips_weights: Path | None = None
+    used: dict[str, str] = field(default_factory=dict)
+    """Role -> key of each artefact that the trial came to use."""
+
+    @property
+    def held_out(self) -> LabelledImages:
+        """The pool that is measured: validation in the search, test in audits and reproductions."""
+        if self.spec.effort == "screen" and self.pools.validation is not None:
+            return self.pools.validation
+        return self.pools.test
+
+    @property
+    def curve_pool(self) -> LabelledImages:
+        """The pool that learning curves are drawn on; nothing is selected by them."""
+        return self.pools.test if self.pools.validation is None else self.pools.validation
+
+    def points(self) -> LabelledImages:
+        """Give the fixed, stratified points that attacks run on at this effort."""
+        pool = self.held_out
+        limit = SCREEN_POINTS
+        if self.spec.effort == "audit":
+            limit = AUDIT_POINTS_CPU if self.device.type == "cpu" else len(pool)
+        if len(pool) <= limit:
+            return pool
+        return pool.select(stratified_subset(pool.labels, limit, seed=0))
+
+    def generator(self, *purpose: str) -> torch.Generator:
+        """Give a generator of its own for a purpose, seeded from the deployment's identity."""
+        return torch.Generator(self.device).manual_seed(seed_from(self.deployment, *purpose))
+
+    @cached_property
+    def deployment(self) -> str:
+        """The identity of the deployed model and its data: the spec without its threats.
+
+        Stages seed from it, so what one threat finds does not hang on which others are asked for.
+        """
+        return identity_hash(
+            {
+                **self.spec.canonical(),
+                "threats": [],
+                "stack": [_identity_of(defense) for defense in self.spec.stack],
+                "code": model_code_fingerprint(self.spec.model.name),
+                "dataset": self.dataset.fingerprint,
+            }
+        )
+
+    def scores(self, predictor: Predictor, images: LabelledImages) -> Tensor:
+        """Give the predictor's scores on a pool (N, K), drawn with the purpose's own seed."""
+        generator = self.generator("scores")
+        with torch.no_grad():
+            return in_batches(lambda x: predictor.scores(x, generator).float(), images)
+
+    def log_probabilities(self, predictor: Predictor, images: LabelledImages) -> Tensor:
+        """Give the deployed log-probabilities on a pool (N, K)."""
+        generator = self.generator("log_probabilities")
+        return in_batches(lambda x: predictor.predict(x, generator).log_probabilities, images)
+
+    def cached(
+        self, kind: str, identity: Mapping[str, Any], builder: Callable[[], Artefact]
+    ) -> Artefact:
+        """Give an artefact from the store, built if nobody has, and note that it was used."""
+        self.used[kind] = self.store.key(kind, identity)
+        return self.store.get_or_build(kind, identity, builder)
+
+    def train(self, stack: Stack, data: LabelledImages, seed: int) -> Trained:
+        """Train the trial's network under a stack on some rows, or give what was trained before.
+
+        Defenses that only change the deployment have no part in the identity, so a new
+        temperature trains nothing.
+        """
+        shaping = tuple(defense for defense in stack if shapes_training(defense))
+        identity = {
+            "version": training.VERSION,
+            "data": content_hash(data),
+            "curves_on": content_hash(self.curve_pool),
+            "calibration": content_hash(self.pools.calibration)
+            if any(defense.needs_calibration for defense in shaping) and self.pools.calibration
+            else None,
+            "model": {**asdict(self.spec.model), "code": model_code_fingerprint(self.spec.model.name)},
+            "training": asdict(self.spec.training),
+            "stack": [_identity_of(defense) for defense in shaping],
+            "seed": seed,
+        }
+        artefact = self.cached("model", identity, lambda: self._fit(shaping, data, identity))
+        weights = {k.removeprefix("model."): v for k, v in artefact.tensors.items() if k != "kept"}
+        with seeded(0, self.device):  # the initial weights are overwritten
+            model = self._new_model(shaping)
+        model.load_state_dict(weights)
+        return Trained(
+            model=model.to(self.device).eval(),
+            members=data.select(artefact.tensors["kept"].to(self.device)),
+            curves=artefact.values["curves"],
+            seconds=tuple(artefact.values["epoch_seconds"]),
+            key=self.used["model"],
+        )
+
+    def _fit(self, stack: Stack, data: LabelledImages, identity: Mapping[str, Any]) -> Artefact:
+        kept = torch.arange(len(data), device=self.device)
+        for defense in stack:
+            kept = kept[defense.filter(data.select(kept), self)]
+        with seeded(seed_from(identity_hash(identity), "training"), self.device) as generator:
+            model = self._new_model(stack).to(self.device)
+            starts = [start for d in stack if (start := d.prepare(self)) is not None]
+            progress = training.train(
+                model,
+                training.TrainingPlan(
+                    data=data.select(kept),
+                    held_out=self.curve_pool,
+                    calibration=self.pools.calibration,
+                    num_classes=self.dataset.num_classes,
+                    augmentation=self.dataset.augmentation,
+                    settings=self.spec.training,
+                    stack=stack,
+                    start=starts[0] if starts else None,
+                ),
+                generator,
+            )
+        weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+        return Artefact(
+            {**weights, "kept": kept},
+            {"curves": progress.curves, "epoch_seconds": progress.epoch_seconds},
+        )
+
+    def _new_model(self, stack: Stack) -> nn.Module:
+        model = build_model(
+            self.spec.model.name,
+            dataset=self.dataset,
+            norm=self.spec.model.norm,
+            activation=self.spec.training.activation,
+        )
+        for defense in stack:
+            model = defense.modify_model(model, self)
+        return model
+
+
+def build_context(
+    spec: TrialSpec,
+    dataset: Dataset,
+    store: ArtefactStore,
+    device: torch.device,
+    lpips_weights: Path | None = None,
+) -> TrialContext:
+    """Split the data and check that the stack fits data and model.
+
+    Raises InputError, naming the defense, where a part of the model or a pool is lacking.
+    """
+    pools = _pools(
+        dataset,
+        "search" if spec.data.pools == "search" else "published",
+        train_images=spec.data.train_images,
+        measured_images=spec.data.measured_images,
+    )
+    ctx = TrialContext(spec, dataset, pools, store, device, lpips_weights)
+    with seeded(0, device):
+        model = ctx._new_model(())
+    for defense in spec.stack:
+        lacking = missing_parts(model, defense.needs)
+        if lacking:
+            raise InputError(
+                f"{defense.name} needs {', '.join(lacking)} of a model, which {spec.model.name} "
+                "lacks; see the Model contract in trainables/models/contract.py"
+            )
+        if defense.needs_calibration and pools.calibration is None:
+            raise InputError(
+                f"{defense.name} uses the calibration pool, which the published pools lack; "
+                "use pools: search"
+            )
+    return ctx
+
+
+@lru_cache(maxsize=16)
+def content_hash(data: LabelledImages) -> str:
+    """Hash the pixels and labels of a pool; pools are never changed in place."""
+    digest = hashlib.sha256(str(data.scale).encode())
+    for tensor in (data.pixels, data.labels):
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
+    return digest.hexdigest()[:16]
+
+
+# A worker runs many trials on one data set: its pools are made, and hashed, once.
+_pools = lru_cache(maxsize=8)(split_pools)
+
+
+def _identity_of(defense: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = defense.canonical()
+    if ":" in defense.name:
+        plain["code"] = code_fingerprint(defense.name)
+    return plain

@@ -1,0 +1,29 @@
+"""Data sets: one uint8 tensor on the device, five pools, bad input named in one line."""
+
+from trainables.datasets.augment import augment
+from trainables.datasets.dataset import Dataset, LoadOptions
+from trainables.datasets.images import LabelledImages
+from trainables.datasets.registry import DATASETS, DatasetEntry, dataset_entry, load_dataset
+from trainables.datasets.splits import (
+    POOL_NAMES,
+    POOL_SEED,
+    Pools,
+    split_pools,
+    stratified_subset,
+)
+
+__all__ = [
+    "DATASETS",
+    "POOL_NAMES",
+    "POOL_SEED",
+    "Dataset",
+    "DatasetEntry",
+    "LabelledImages",
+    "LoadOptions",
+    "Pools",
+    "augment",
+    "dataset_entry",
+    "load_dataset",
+    "split_pools",
+    "stratified_subset",
+]

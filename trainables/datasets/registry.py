@@ -1,0 +1,126 @@
+"""Every data set by name."""
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainables.datasets import cifar10, digits, folder, mnist
+from trainables.datasets.dataset import Dataset, LoadOptions
+from trainables.datasets.torchvision_files import DATA_DIR_VARIABLE
+from trainables.errors import InputError
+
+FOLDER_PREFIX = "folder:"
+CACHED_DATASETS = 4
+"""Data sets kept in memory, the least recently used goes first: each may take gigabytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetEntry:
+    """What is known of a data set before it is loaded."""
+
+    name: str
+    meaning: str
+    source: str
+    radius: float
+    """Standard Linf radius, in pixel values of [0, 1]."""
+    radius_l2: float
+    """Standard L2 radius, in pixel values of [0, 1]."""
+    default_model: str
+    training: Mapping[str, Any]
+    """Training parameters that differ from the trainer's own defaults."""
+    load: Callable[[LoadOptions], Dataset]
+
+
+DATASETS: Mapping[str, DatasetEntry] = {
+    "digits": DatasetEntry(
+        name="digits",
+        meaning="1,797 hand-written digits, 8x8 grey, embedded: needs no files",
+        source="scikit-learn load_digits; E. Alpaydin, C. Kaynak, UCI, 1998",
+        radius=digits.RADIUS,
+        radius_l2=digits.RADIUS_L2,
+        default_model="small_cnn",
+        training={},
+        load=digits.load_digits,
+    ),
+    "mnist": DatasetEntry(
+        name="mnist",
+        meaning="60,000 + 10,000 hand-written digits, 28x28 grey",
+        source="torchvision; Y. LeCun, C. Cortes, C. Burges",
+        radius=mnist.RADIUS,
+        radius_l2=mnist.RADIUS_L2,
+        default_model="pixeldp_cnn",
+        training={},
+        load=mnist.load_mnist,
+    ),
+    "cifar10": DatasetEntry(
+        name="cifar10",
+        meaning="50,000 + 10,000 photographs of ten classes, 32x32 RGB",
+        source="torchvision; A. Krizhevsky, 2009",
+        radius=cifar10.RADIUS,
+        radius_l2=cifar10.RADIUS_L2,
+        default_model="resnet18",
+        training={},
+        load=cifar10.load_cifar10,
+    ),
+    "folder": DatasetEntry(
+        name="folder",
+        meaning="your own images, folder:PATH, a folder per class (with or without train/, test/)",
+        source="the user",
+        radius=folder.RADIUS,
+        radius_l2=folder.RADIUS_L2,
+        default_model="cnn_bn",
+        training={},
+        load=folder.load_folder,
+    ),
+}
+
+
+def dataset_entry(name: str) -> DatasetEntry:
+    """Look a data set up by name, where folder:PATH is the folder's entry.
+
+    Raises InputError, naming the known ones, for any other name.
+    """
+    if name.removeprefix(FOLDER_PREFIX).strip() and name.startswith(FOLDER_PREFIX):
+        return DATASETS["folder"]
+    if name in ("folder", FOLDER_PREFIX):
+        raise InputError("folder needs a path; write folder:PATH")
+    if name not in DATASETS:
+        known = ", ".join(key for key in DATASETS if key != "folder")
+        raise InputError(f"unknown data set {name!r}; known: {known}, folder:PATH")
+    return DATASETS[name]
+
+
+def load_dataset(
+    name: str,
+    *,
+    data_dir: Path | None,
+    image_size: int | None,
+    device: torch.device,
+    download: bool = False,
+) -> Dataset:
+    """Load a data set onto a device; the same arguments give the same object.
+
+    `data_dir` falls back on $DEFENSE_SWEEP_DATA. Raises InputError for whatever the user must mend.
+    """
+    entry = dataset_entry(name)
+    folder.check_image_size(image_size)
+    if data_dir is None and os.environ.get(DATA_DIR_VARIABLE):
+        data_dir = Path(os.environ[DATA_DIR_VARIABLE])
+    options = LoadOptions(
+        path=Path(name.removeprefix(FOLDER_PREFIX)) if entry.name == "folder" else None,
+        data_dir=None if data_dir is None else data_dir.expanduser(),
+        image_size=image_size,
+        download=download,
+        device=device,
+    )
+    return _load(entry.name, options)
+
+
+@functools.lru_cache(maxsize=CACHED_DATASETS)
+def _load(entry_name: str, options: LoadOptions) -> Dataset:
+    return DATASETS[entry_name].load(options)

@@ -1,0 +1,167 @@
+"""The five pools of a data set: fixed, stratified, disjoint, the same on every device.
+
+Legend: N images, K classes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from trainables.datasets.dataset import Dataset
+from trainables.datasets.images import LabelledImages
+from trainables.errors import InputError
+
+Protocol = Literal["search", "published"]
+
+POOL_SEED = 0
+"""Fixed: every trial of every sweep sees the same pools."""
+POOL_PERCENT: Mapping[str, int] = {
+    "train": 50,
+    "calibration": 10,
+    "validation": 15,
+    "auxiliary": 10,
+    "test": 15,
+}
+POOL_NAMES = tuple(POOL_PERCENT)
+POOL_CAP = 5_000
+"""Most rows that calibration, validation and auxiliary each take from an official training set."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Pools:
+    """Disjoint parts of a data set; 'published' has a train and a test pool only."""
+
+    train: LabelledImages
+    train_index: Tensor
+    """(len(train),) int64 on the CPU: the data set's rows that train holds."""
+    calibration: LabelledImages | None
+    """Everything that is fitted, or stops a training."""
+    validation: LabelledImages | None
+    """What the search measures on; the non-members."""
+    auxiliary: LabelledImages | None
+    """Evaluators, priors, extra shadow data."""
+    test: LabelledImages
+    """Audit only."""
+
+
+def split_pools(
+    dataset: Dataset,
+    protocol: Protocol = "search",
+    *,
+    train_images: int | None = None,
+    measured_images: int | None = None,
+) -> Pools:
+    """Split a data set into its pools.
+
+    'search': half of the rows train, the rest selects and measures; 'published' reproduces papers:
+    the whole official training set trains (without one: all but the test pool), nothing selects.
+    `train_images` and `measured_images` keep a stratified subset of train, and of validation and
+    test; a number larger than the pool keeps all of it. Raises InputError for a number below one.
+    """
+    labels = dataset.images.labels.cpu()
+    rows = _search_rows(labels, dataset.num_train, dataset.num_classes)
+    if protocol == "published":
+        test_rows = rows["test"]
+        trained = torch.ones(len(labels), dtype=torch.bool)
+        trained[test_rows] = False
+        rows = {"train": trained.nonzero().flatten(), "test": test_rows}
+    limits = {"train": train_images, "validation": measured_images, "test": measured_images}
+    kept = {name: _keep(labels, index, limits.get(name)) for name, index in rows.items()}
+    pools = {name: dataset.images.select(index) for name, index in kept.items()}
+    return Pools(
+        train=pools["train"],
+        train_index=kept["train"],
+        calibration=pools.get("calibration"),
+        validation=pools.get("validation"),
+        auxiliary=pools.get("auxiliary"),
+        test=pools["test"],
+    )
+
+
+def stratified_subset(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Draw `count` rows so that every class is within one image of its share.
+
+    Gives sorted int64 row indices on the CPU; all rows where count is larger than the set.
+    Raises InputError for a count below one.
+    """
+    if count < 1:
+        raise InputError(f"a subset needs at least one image, but {count} were asked for")
+    by_class = _shuffled_by_class(labels.cpu(), seed)
+    sizes = [len(rows) for rows in by_class]
+    shares = _proportional(sizes, min(count, len(labels)), least=0)
+    return _take(by_class, [0] * len(sizes), shares)
+
+
+def _keep(labels: Tensor, rows: Tensor, limit: int | None) -> Tensor:
+    return rows if limit is None else rows[stratified_subset(labels[rows], limit, POOL_SEED)]
+
+
+def _search_rows(labels: Tensor, num_train: int | None, num_classes: int) -> dict[str, Tensor]:
+    """Give the sorted rows of every pool."""
+    held_out = [name for name in POOL_NAMES if name != "train"]
+    if num_train is None:
+        sizes = {name: _rounded(len(labels) * POOL_PERCENT[name], 100) for name in held_out}
+        return _partition(labels, sizes)
+    whole = 100 - POOL_PERCENT["test"]
+    # Every pool holds every class, even of a set with more classes than the cap.
+    cap = max(POOL_CAP, num_classes)
+    held_out.remove("test")
+    sizes = {name: min(cap, _rounded(num_train * POOL_PERCENT[name], whole)) for name in held_out}
+    rows = _partition(labels[:num_train], sizes)
+    return {**rows, "test": torch.arange(num_train, len(labels))}
+
+
+def _partition(labels: Tensor, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+    """Give each named pool its size, and the train pool the rest."""
+    by_class = _shuffled_by_class(labels, POOL_SEED)
+    class_sizes = [len(rows) for rows in by_class]
+    starts = [0] * len(class_sizes)
+    pools = {}
+    for name, size in sizes.items():
+        counts = _proportional(class_sizes, max(size, len(class_sizes)), least=1)
+        pools[name] = _take(by_class, starts, counts)
+        starts = [start + count for start, count in zip(starts, counts, strict=True)]
+    rest = [size - start for size, start in zip(class_sizes, starts, strict=True)]
+    return {"train": _take(by_class, starts, rest), **pools}
+
+
+def _shuffled_by_class(labels: Tensor, seed: int) -> list[Tensor]:
+    """Give the rows of each class that occurs, in a random order that depends on the seed only."""
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = shuffled[labels[shuffled].argsort(stable=True)]
+    counts = torch.bincount(labels)
+    return list(torch.split(order, counts[counts > 0].tolist()))
+
+
+def _take(by_class: list[Tensor], starts: list[int], counts: list[int]) -> Tensor:
+    parts = [
+        rows[start : start + count]
+        for rows, start, count in zip(by_class, starts, counts, strict=True)
+    ]
+    return torch.cat(parts).sort().values
+
+
+def _proportional(sizes: list[int], total: int, *, least: int) -> list[int]:
+    """Share `total` among classes by largest remainder, giving each at least `least`.
+
+    Whole numbers only: a class's deficit is its exact share minus what it has, times sum(sizes).
+    """
+    whole = sum(sizes)
+    counts = [max(least, total * size // whole) for size in sizes]
+
+    def deficit(k: int) -> int:
+        return total * sizes[k] - counts[k] * whole
+
+    while sum(counts) < total:
+        counts[max(range(len(sizes)), key=deficit)] += 1
+    while sum(counts) > total:
+        shrinkable = [k for k in range(len(sizes)) if counts[k] > least]
+        counts[min(shrinkable, key=deficit)] -= 1
+    return counts
+
+
+def _rounded(numerator: int, denominator: int) -> int:
+    return (2 * numerator + denominator) // (2 * denominator)

@@ -1,0 +1,164 @@
+"""What every defense is: frozen parameters, what it declares of itself, and the hooks it may use.
+
+Axes: B batch, C channels, H, W, K classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from trainables.datasets.images import LabelledImages
+from trainables.parameters import check_parameters, declared_parameters
+from trainables.predictor import Predictor
+
+if TYPE_CHECKING:
+    from trainables.context import TrialContext
+
+Guarantee = Literal["none", "empirical", "certified"]
+Slot = Literal[
+    "data_filter", "training_batch", "labels", "penalty", "stopping", "architecture", "deployment"
+]
+SLOTS: tuple[Slot, ...] = (
+    "data_filter", "training_batch", "labels", "penalty", "stopping", "architecture", "deployment",
+)  # fmt: skip
+"""A stack holds at most one defense a slot, in this order. Stopping has one of its own, since a
+training that stops early goes with every other defense."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """What a batch is trained on: images with soft targets and a share of the loss."""
+
+    x: Tensor
+    """(B, C, H, W) in [0, 1]"""
+    target: Tensor
+    """(B, K), rows sum to 1"""
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class EpochVerdict:
+    """What a defense wants after an epoch."""
+
+    stop: bool
+    best_epoch: int
+    """The epoch (from 0) whose weights are to be kept should the training end now."""
+
+
+AfterStep = Callable[[nn.Module], None]
+"""Called with the model after each optimiser step."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepPolicy:
+    """How steps are taken: the optimiser to use instead, and what follows each step."""
+
+    wrap_optimizer: Callable[[torch.optim.Optimizer], torch.optim.Optimizer] | None = None
+    after_step: AfterStep | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defense:
+    """A defense that does nothing: the base whose hooks the others override.
+
+    Hooks stand in the order in which data meets them. Subclasses are frozen dataclasses whose
+    fields are declared with `parameter`.
+    """
+
+    name: ClassVar[str] = "none"
+    slot: ClassVar[Slot | None] = None
+    guarantee: ClassVar[Guarantee] = "none"
+    meaning: ClassVar[str] = "The plain classifier: nothing defends it."
+    source: ClassVar[str] = ""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Parts of the Model contract that it cannot do without."""
+    owns: ClassVar[tuple[str, ...]] = ()
+    """What only one defense of a stack may do: prepare, step_policy, inner_maximisation."""
+    refuses: ClassVar[Mapping[str, str]] = {}
+    """Name of another defense -> why the two cannot be stacked."""
+    def __post_init__(self) -> None:
+        check_parameters(self, self.name)
+
+    def filter(self, data: LabelledImages, ctx: TrialContext) -> Tensor:
+        """Give the rows of the training data that are kept (R,), in order."""
+        del ctx
+        return torch.arange(len(data), device=data.labels.device)
+
+    def modify_model(self, model: nn.Module, ctx: TrialContext) -> nn.Module:
+        """Give the model with what the defense builds into it."""
+        del ctx
+        return model
+
+    def prepare(self, ctx: TrialContext) -> Mapping[str, Tensor] | None:
+        """Give the weights that an earlier training phase ends with, to start from."""
+        del ctx
+        return None
+
+    def views(
+        self, model: nn.Module, views: Sequence[View], generator: torch.Generator
+    ) -> Sequence[View]:
+        """Turn the views of a batch (at first the clean batch alone) into those to train on."""
+        del model, generator
+        return views
+
+    def penalty(self, model: nn.Module, views: Sequence[View]) -> Tensor | None:
+        """Give what is added to the loss (), or None."""
+        del model, views
+        return None
+
+    def step_policy(self) -> StepPolicy | None:
+        """Give how steps are taken, or None for the plain optimiser."""
+        return None
+
+    def epoch_score(self, model: nn.Module, calibration: LabelledImages) -> float | None:
+        """Measure the model (in eval mode) after an epoch; the scores are kept as a curve."""
+        del model, calibration
+        return None
+
+    def after_epoch(self, scores: Sequence[float]) -> EpochVerdict | None:
+        """Judge by the scores so far, one an epoch, whether to stop and which epoch to keep."""
+        del scores
+        return None
+
+    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+        """Give the deployed predictor; what it fits, it fits on the calibration pool."""
+        del ctx
+        return predictor
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether something is fitted or stopped on the calibration pool."""
+        return False
+
+    def canonical(self) -> dict[str, Any]:
+        """Give name and parameters as plain JSON values: the defense's part of an identity."""
+        values = {name: getattr(self, name) for name in declared_parameters(type(self))}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {"name": self.name, **plain}
+
+
+TRAINING_HOOKS = (
+    "filter", "modify_model", "prepare", "views", "penalty", "step_policy", "epoch_score",
+    "after_epoch",
+)  # fmt: skip
+
+
+def shapes_training(defense: Defense) -> bool:
+    """Tell whether the defense has a part in the training, and so in the trained model's identity."""
+    return any(getattr(type(defense), hook) is not getattr(Defense, hook) for hook in TRAINING_HOOKS)
+
+
+def several(value: float | tuple[float, ...]) -> tuple[float, ...]:
+    """Give one value or a set of them as a tuple."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def replace_views(views: Sequence[View], **changes: Any) -> list[View]:
+    """Give copies of the views with the same changes."""
+    return [dataclasses.replace(view, **changes) for view in views]

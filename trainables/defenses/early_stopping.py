@@ -1,0 +1,45 @@
+"""A training that ends when the calibration loss no longer falls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from trainables.datasets.images import LabelledImages
+from trainables.defenses.defense import Defense, EpochVerdict
+from trainables.evaluation import loss_and_accuracy
+from trainables.parameters import parameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping(Defense):
+    """Stop after `patience` epochs without a lower calibration loss and keep the best epoch.
+
+    Source: Prechelt, 1998; against membership inference: Song and Mittal, 2021.
+    """
+
+    name = "early_stopping"
+    slot = "stopping"
+    guarantee = "empirical"
+    meaning = "Stop the training when the calibration loss no longer falls; keep the best epoch."
+    source = "Prechelt, 1998; against membership inference: Song & Mittal, 2021"
+    patience: int = parameter(
+        3, kind="int", meaning="epochs without improvement that are borne", low=1, high=1000,
+        unit="epochs",
+    )  # fmt: skip
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether the calibration pool is used: always."""
+        return True
+
+    def epoch_score(self, model: nn.Module, calibration: LabelledImages) -> float | None:
+        """Give the mean cross-entropy on the calibration pool."""
+        return loss_and_accuracy(model, calibration).loss
+
+    def after_epoch(self, scores: Sequence[float]) -> EpochVerdict | None:
+        """Keep the lowest loss; stop when it is `patience` epochs old."""
+        best = min(range(len(scores)), key=lambda epoch: scores[epoch])
+        return EpochVerdict(stop=len(scores) - 1 - best >= self.patience, best_epoch=best)

@@ -1,0 +1,71 @@
+"""The defenses by name, and stacks of them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from trainables.defenses.defense import SLOTS, Defense
+from trainables.defenses.early_stopping import EarlyStopping
+from trainables.defenses.fgsm_adversarial_training import FgsmAdversarialTraining
+from trainables.defenses.gradient_regularization import GradientRegularization
+from trainables.defenses.label_smoothing import LabelSmoothing
+from trainables.defenses.temperature import Temperature
+from trainables.errors import InputError
+from trainables.imports import import_attribute
+from trainables.parameters import build
+
+DEFENSES: Mapping[str, type[Defense]] = {
+    "none": Defense,
+    "fgsm_adversarial_training": FgsmAdversarialTraining,
+    "label_smoothing": LabelSmoothing,
+    "gradient_regularization": GradientRegularization,
+    "early_stopping": EarlyStopping,
+    "temperature": Temperature,
+}
+
+Stack = tuple[Defense, ...]
+
+
+def defense_type(name: str) -> type[Defense]:
+    """Look a defense up, by name or import path; InputError names the known ones."""
+    if name in DEFENSES:
+        return DEFENSES[name]
+    if ":" in name:
+        found = import_attribute(name)
+        if not (isinstance(found, type) and issubclass(found, Defense)):
+            raise InputError(f"{name} is no Defense class; derive it from trainables.defenses.Defense")
+        if found.name != name:
+            raise InputError(f"{name}: the class must say so itself; write name = {name!r} in it")
+        return found
+    raise InputError(
+        f"unknown defense {name!r}; known: {', '.join(DEFENSES)}, or package.module:Class"
+    )
+
+
+def build_defense(name: str, raw: Mapping[str, Any], *, radius: float) -> Defense:
+    """Build a defense from what a user wrote; `radius` is the data set's standard one."""
+    return build(defense_type(name), raw, owner=name, radius=radius)
+
+
+def build_stack(defenses: Iterable[Defense]) -> Stack:
+    """Put defenses into the order of their slots, without `none`.
+
+    Raises InputError, with the reason, where two of them cannot be stacked.
+    """
+    stack = [defense for defense in defenses if defense.slot is not None]
+    stack.sort(key=lambda defense: SLOTS.index(defense.slot) if defense.slot else -1)
+    for index, first in enumerate(stack):
+        for second in stack[index + 1 :]:
+            reason = conflict(first, second)
+            if reason:
+                raise InputError(f"{first.name} and {second.name} cannot be stacked: {reason}")
+    return tuple(stack)
+
+
+def conflict(first: Defense, second: Defense) -> str | None:
+    """Say why two defenses cannot be stacked, or None."""
+    if first.slot == second.slot:
+        return f"both fill the slot {first.slot}"
+    shared = set(first.owns) & set(second.owns)
+    if shared:
+        return f"both own the {sorted(shared)[0].replace('_', ' ')} of a training"
+    return first.refuses.get(second.name) or second.refuses.get(first.name)

@@ -1,0 +1,91 @@
+"""Scores divided by a temperature before the softmax."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from scipy import optimize
+from torch import Tensor
+from torch.nn import functional as F
+
+from trainables.defenses.defense import Defense
+from trainables.parameters import parameter
+from trainables.predictor import Predictor, Surface
+
+if TYPE_CHECKING:
+    from trainables.context import TrialContext
+
+FIT = "fit"
+_LOG_T_BOUNDS = (math.log(0.01), math.log(100.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Temperature(Defense):
+    """Divide the scores by T; the predicted class never changes.
+
+    Source: Guo et al., 2017, section 4.2; as a membership defense: Shokri et al., 2017.
+    """
+
+    name = "temperature"
+    slot = "deployment"
+    guarantee = "empirical"
+    meaning = "Divide the scores by T before the softmax, fixed or fitted on calibration."
+    source = "Guo et al., 2017; against membership inference: Shokri et al., 2017"
+
+    T: float | str = parameter(
+        1.5, kind="float", meaning="temperature, or fit: minimises the calibration pool's NLL",
+        low=0.001, high=1000.0, words=(FIT,),
+    )  # fmt: skip
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether T is fitted."""
+        return self.T == FIT
+
+    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+        """Wrap the predictor, with T fitted on the calibration pool where it is to be."""
+        if self.T != FIT:
+            return TemperedPredictor(predictor, float(self.T))
+        return TemperedPredictor(predictor, fit_temperature(predictor, ctx))
+
+
+def fit_temperature(predictor: Predictor, ctx: TrialContext) -> float:
+    """Find the T that minimises the calibration pool's NLL, over log T in a bounded search."""
+    assert ctx.pools.calibration is not None
+    scores, labels = ctx.scores(predictor, ctx.pools.calibration), ctx.pools.calibration.labels
+    scores = scores.double()
+
+    def nll(log_t: float) -> float:
+        return float(F.cross_entropy(scores / math.exp(log_t), labels))
+
+    found = optimize.minimize_scalar(nll, bounds=_LOG_T_BOUNDS, method="bounded")
+    # T = 1 stands where the search ends no better, so that fitting never raises the NLL.
+    return math.exp(found.x) if found.fun < nll(0.0) else 1.0
+
+
+class TemperedPredictor(Predictor):
+    """Another predictor with its scores divided by T."""
+
+    def __init__(self, inner: Predictor, T: float) -> None:
+        super().__init__(inner.model)
+        self.inner, self.T = inner, T
+        self.forward_passes_per_prediction = inner.forward_passes_per_prediction
+        self.stochastic = inner.stochastic
+
+    def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Give the inner scores over T."""
+        return self.inner.scores(x, generator) / self.T
+
+    def certify(self, x: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Give the inner certificate: the predicted class is the same."""
+        return self.inner.certify(x, generator)
+
+    def surfaces(self) -> list[Surface]:
+        """Give the inner surfaces, each over T."""
+        return [
+            Surface(lambda x, g, s=surface: s.scores(x, g) / self.T, surface.kind, surface.draws)
+            for surface in self.inner.surfaces()
+        ]

@@ -1,0 +1,9 @@
+"""The errors that a user can cause, and the one that a training can."""
+
+
+class InputError(ValueError):
+    """What the user wrote or gave cannot be used; the message says what, where and how to mend it."""
+
+
+class TrainingDiverged(RuntimeError):
+    """A training's loss stopped being finite; the message names the epoch."""

@@ -1,0 +1,221 @@
+"""Every model by name, and a user's own by import path."""
+
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from trainables.datasets import Dataset
+from trainables.datasets.dataset import one_line
+from trainables.errors import InputError
+from trainables.models.cnn_bn import cnn_bn
+from trainables.models.contract import Classifier, ModelArguments
+from trainables.models.lenet5 import lenet5
+from trainables.models.norms import ACTIVATIONS, Norm
+from trainables.models.pixeldp_cnn import pixeldp_cnn
+from trainables.models.resnet18 import resnet18
+from trainables.models.small_cnn import small_cnn
+
+IMPORT_HINT = "or package.module:factory for your own"
+IMPORT_FIX = "write package.module:factory, importable from the folder where you start"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEntry:
+    """One of our models and what it can take."""
+
+    build: Callable[[ModelArguments], Classifier]
+    meaning: str
+    source: str
+    default_norm: Norm
+    min_size: int
+    """Least height and width of an image, in pixels."""
+
+
+MODELS: Mapping[str, ModelEntry] = {
+    "small_cnn": ModelEntry(
+        build=small_cnn,
+        meaning="two 3x3 convolutions and a dense layer, for small images",
+        source="this project",
+        default_norm="none",
+        min_size=4,
+    ),
+    "lenet5": ModelEntry(
+        build=lenet5,
+        meaning="LeNet-5: two 5x5 convolutions with max-pooling, three dense layers (Model A)",
+        source="LeCun et al., 1998",
+        default_norm="none",
+        min_size=4,
+    ),
+    "cnn_bn": ModelEntry(
+        build=cnn_bn,
+        meaning="three 3x3 convolutions with batch norm and max-pool, two dense layers (Model B)",
+        source="Training robust neural networks",
+        default_norm="batch",
+        min_size=8,
+    ),
+    "pixeldp_cnn": ModelEntry(
+        build=pixeldp_cnn,
+        meaning="two 5x5 convolutions of stride 2 and a dense layer of 1,024",
+        source="Lecuyer et al., 2019",
+        default_norm="none",
+        min_size=4,
+    ),
+    "resnet18": ModelEntry(
+        build=resnet18,
+        meaning="ResNet-18 with a 3x3 stem of stride 1 and no max-pool",
+        source="He et al., 2016; torchvision",
+        default_norm="batch",
+        min_size=8,
+    ),
+}
+
+
+def build_model(
+    name: str, *, dataset: Dataset, norm: str = "default", activation: str = "relu"
+) -> nn.Module:
+    """Build an untrained model for a data set, its weights from torch's global generator.
+
+    A name with a colon is an import path `package.module:factory`, called as
+    factory(channels=, height=, width=, num_classes=, mean=, std=). Raises InputError for an
+    unknown name, norm or activation, for images that are too small and for a factory that does
+    not give a classifier of this data set.
+    """
+    if ":" in name:
+        return _build_own(name, dataset, norm, activation)
+    entry = _model_entry(name)
+    _check_word("norm", norm, ("default", *get_args(Norm)))
+    _check_word("activation", activation, tuple(ACTIVATIONS))
+    channels, height, width = dataset.shape
+    if min(height, width) < entry.min_size:
+        raise InputError(
+            f"{name} needs images of at least {entry.min_size}x{entry.min_size}, but those of "
+            f"{dataset.name} are {height}x{width}; take another model or a larger --image-size"
+        )
+    arguments = ModelArguments(
+        channels=channels,
+        height=height,
+        width=width,
+        num_classes=dataset.num_classes,
+        mean=dataset.mean,
+        std=dataset.std,
+        norm=entry.default_norm if norm == "default" else cast(Norm, norm),
+        activation=activation,
+    )
+    return entry.build(arguments)
+
+
+def model_code_fingerprint(name: str) -> str:
+    """Give the sha256 of the file that holds a user's factory, so that a change is another model.
+
+    Our own models give "": their code is versioned. Raises InputError where there is no such file.
+    """
+    if ":" not in name:
+        _model_entry(name)
+        return ""
+    module_name, _ = _import_path(name)
+    with _running_user_code(f"model {name!r}: {module_name} cannot be imported"):
+        spec = importlib.util.find_spec(module_name)
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise InputError(f"model {name!r}: no file holds a module {module_name!r}; {IMPORT_FIX}")
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+
+
+def _model_entry(name: str) -> ModelEntry:
+    if name not in MODELS:
+        raise InputError(f"unknown model {name!r}; known: {', '.join(MODELS)}, {IMPORT_HINT}")
+    return MODELS[name]
+
+
+def _check_word(what: str, word: str, known: tuple[str, ...]) -> None:
+    if word not in known:
+        raise InputError(f"unknown {what} {word!r}; known: {', '.join(known)}")
+
+
+def _build_own(name: str, dataset: Dataset, norm: str, activation: str) -> nn.Module:
+    if norm != "default" or activation != "relu":
+        raise InputError(
+            f"model {name!r} is your own, so norm ({norm}) and activation ({activation}) cannot be "
+            "chosen here; leave them out"
+        )
+    factory = _import_factory(name)
+    channels, height, width = dataset.shape
+    with _running_user_code(
+        f"model {name!r}: called with channels, height, width, num_classes, mean, std it failed"
+    ):
+        model = factory(
+            channels=channels,
+            height=height,
+            width=width,
+            num_classes=dataset.num_classes,
+            mean=dataset.mean,
+            std=dataset.std,
+        )
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"model {name!r} gave a {type(model).__name__}; the factory must return an nn.Module"
+        )
+    _check_logits(name, model, dataset)
+    return model
+
+
+def _import_path(name: str) -> tuple[str, str]:
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute or module_name.startswith("."):
+        raise InputError(f"model {name!r} is no import path; {IMPORT_FIX}")
+    return module_name, attribute
+
+
+def _import_factory(name: str) -> Callable[..., object]:
+    module_name, attribute = _import_path(name)
+    with _running_user_code(f"model {name!r}: {module_name} cannot be imported"):
+        module = importlib.import_module(module_name)
+    factory: Any = getattr(module, attribute, None)
+    if factory is None:
+        raise InputError(f"model {name!r}: {module_name} has no {attribute!r}; {IMPORT_FIX}")
+    if not callable(factory):
+        raise InputError(f"model {name!r}: {attribute} is not callable; name a factory")
+    return cast(Callable[..., object], factory)
+
+
+def _check_logits(name: str, model: nn.Module, dataset: Dataset) -> None:
+    """Raise InputError where a batch of two black images does not give finite (2, K) logits."""
+    first = next(model.parameters(), None)
+    x = torch.zeros(2, *dataset.shape, device=None if first is None else first.device)
+    was_training = model.training
+    with (
+        torch.no_grad(),
+        _running_user_code(f"model {name!r}: it fails on a batch {tuple(x.shape)}"),
+    ):
+        logits = model.eval()(x)
+    model.train(was_training)
+    expected = (2, dataset.num_classes)
+    if not isinstance(logits, Tensor) or logits.shape != expected or not logits.is_floating_point():
+        raise InputError(
+            f"model {name!r} gives {_describe(logits)} for {tuple(x.shape)}; "
+            f"it must give floating-point logits {expected}"
+        )
+    if not logits.isfinite().all():
+        raise InputError(f"model {name!r} gives logits that are not finite for black images")
+
+
+def _describe(output: object) -> str:
+    if isinstance(output, Tensor):
+        return f"{output.dtype} {tuple(output.shape)}"
+    return f"a {type(output).__name__}"
+
+
+@contextmanager
+def _running_user_code(what: str) -> Iterator[None]:
+    """Raise InputError, with the cause, for anything that a user's own code raises."""
+    try:
+        yield
+    except Exception as error:
+        raise InputError(f"{what} ({type(error).__name__}: {one_line(error)}); mend it") from error

@@ -1,0 +1,33 @@
+"""Models in the state that an attack or a measurement needs, and back."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def frozen_for_attack(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode without parameter gradients, then restore both."""
+    was_training = model.training
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        model.train(was_training)
+        for parameter, requires_grad in wanted:
+            parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
+    """Seed torch's global generators for a while and give a generator of the same seed.
+
+    The global ones serve initialisation and dropout, which take no generator; they are restored.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield torch.Generator(device).manual_seed(seed)

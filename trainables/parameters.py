@@ -1,0 +1,150 @@
+"""What a parameter may be: declared once beside its default, then checked, parsed and listed from there."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from trainables.errors import InputError
+from trainables.quantity import parse_quantity
+
+Kind = Literal["float", "int", "bool", "word"]
+PIXELS = "pixels"
+"""Unit of a size in [0, 1] pixel values; such a parameter may be written as a multiple of the radius."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """The declared meaning and range of one field of a defense, a threat or a training."""
+
+    kind: Kind
+    meaning: str
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    words: tuple[str, ...] = ()
+    """Words that are accepted, beside numbers where `kind` is not 'word'; empty: any word."""
+    many: bool = False
+    """Whether several values may be given at once, as a tuple."""
+
+
+def parameter(default: Any, *, kind: Kind, meaning: str, **limits: Any) -> Any:
+    """Declare a dataclass field with its default and its Parameter."""
+    declared = Parameter(kind=kind, meaning=meaning, **limits)
+    return dataclasses.field(default=default, metadata={"parameter": declared})
+
+
+def declared_parameters(owner: type) -> dict[str, Parameter]:
+    """List the declared parameters of a dataclass, in order."""
+    return {
+        field.name: field.metadata["parameter"]
+        for field in dataclasses.fields(owner)
+        if "parameter" in field.metadata
+    }
+
+
+def check_parameters(instance: Any, owner: str) -> None:
+    """Raise InputError where a declared field of `instance` holds what it may not.
+
+    None is let through: it stands for "not given" where a field defaults to it.
+    """
+    for name, declared in declared_parameters(type(instance)).items():
+        value = getattr(instance, name)
+        if value is None:
+            continue
+        values = value if isinstance(value, tuple) else (value,)
+        if isinstance(value, tuple) and not declared.many:
+            raise InputError(f"{owner}: {name} takes one value, not {list(value)}")
+        if not values:
+            raise InputError(f"{owner}: {name} is empty; give at least one value")
+        for single in values:
+            _check_one(single, declared, f"{owner}: {name}")
+
+
+def build(owner_type: type[T], raw: Mapping[str, Any], *, owner: str, radius: float) -> T:
+    """Build a dataclass from what a user wrote (text, numbers, lists).
+
+    Raises InputError for an unknown name (with the known ones) or a value out of its range.
+    """
+    declared = declared_parameters(owner_type)
+    unknown = sorted(set(raw) - set(declared))
+    if unknown:
+        known = ", ".join(declared) or "none: it takes no parameters"
+        raise InputError(f"{owner}: unknown parameter {unknown[0]!r}; known: {known}")
+    values = {
+        name: parse_value(value, declared[name], f"{owner}: {name}", radius)
+        for name, value in raw.items()
+    }
+    return owner_type(**values)
+
+
+def parse_value(raw: Any, declared: Parameter, place: str, radius: float) -> Any:
+    """Turn what a user wrote into the value that the parameter holds; several values give a tuple."""
+    if isinstance(raw, list | tuple):
+        if not declared.many:
+            raise InputError(f"{place} takes one value, not {list(raw)}")
+        parsed = tuple(_parse_one(single, declared, place, radius) for single in raw)
+        return parsed[0] if len(parsed) == 1 else parsed
+    return _parse_one(raw, declared, place, radius)
+
+
+def describe_parameters(owner: type) -> dict[str, dict[str, Any]]:
+    """Give meaning, default, range and unit of each parameter, as plain JSON values."""
+    defaults = {field.name: field.default for field in dataclasses.fields(owner)}
+    return {
+        name: {
+            "meaning": declared.meaning,
+            "kind": declared.kind,
+            "default": defaults[name],
+            "low": declared.low,
+            "high": declared.high,
+            "words": list(declared.words),
+            "unit": declared.unit,
+            "several": declared.many,
+        }
+        for name, declared in declared_parameters(owner).items()
+    }
+
+
+def _parse_one(raw: Any, declared: Parameter, place: str, radius: float) -> Any:
+    if declared.kind == "word" or raw in declared.words:
+        return str(raw)
+    if declared.kind == "bool":
+        return _parse_bool(raw, place)
+    try:
+        quantity = parse_quantity(raw)
+    except (InputError, AttributeError, TypeError):
+        words = f", or one of: {', '.join(declared.words)}" if declared.words else ""
+        example = "0.03, 8/255 or '0.5 radius'" if declared.unit == PIXELS else "a number"
+        raise InputError(f"{place}: {raw!r} cannot be read; write {example}{words}") from None
+    if quantity.of_radius and declared.unit != PIXELS:
+        raise InputError(f"{place} is no size in pixels, so it cannot be a multiple of the radius")
+    value = quantity.resolve(radius)
+    if declared.kind == "int":
+        if value != int(value):
+            raise InputError(f"{place} must be a whole number, but got {raw!r}")
+        return int(value)
+    return value
+
+
+def _parse_bool(raw: Any, place: str) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    if str(raw).lower() in ("true", "false"):
+        return str(raw).lower() == "true"
+    raise InputError(f"{place} must be true or false, but got {raw!r}")
+
+
+def _check_one(value: Any, declared: Parameter, place: str) -> None:
+    if isinstance(value, str):
+        if declared.kind != "word" and value not in declared.words:
+            raise InputError(f"{place} must be a number, but got {value!r}")
+        if declared.words and value not in declared.words:
+            raise InputError(f"{place}: unknown {value!r}; known: {', '.join(declared.words)}")
+        return
+    low = -float("inf") if declared.low is None else declared.low
+    high = float("inf") if declared.high is None else declared.high
+    if not low <= value <= high:  # NaN is refused here too
+        raise InputError(f"{place} must be within [{low:g}, {high:g}], but got {value!r}")

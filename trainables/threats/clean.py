@@ -1,0 +1,107 @@
+"""What the deployed model does on unattacked images: measured in every trial, before any threat.
+
+Axes: N points, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from trainables import intervals
+from trainables.datasets import LabelledImages
+from trainables.evaluation import in_batches
+from trainables.metrics import MetricValue, Missing
+from trainables.predictor import Predictor
+from trainables.threats.threat import Findings
+
+if TYPE_CHECKING:
+    from trainables.context import TrialContext
+
+VERSION = 1
+ECE_BINS = 15
+METRIC_NAMES = (
+    "clean_accuracy",
+    "worst_class_accuracy",
+    "ece",
+    "nll",
+    "mean_confidence",
+    "generalization_gap",
+    "input_gradient_norm",
+)
+_SMALLEST_LOG = -100.0
+"""Log-probabilities are cut here, so that one confident mistake does not make the mean infinite."""
+
+
+def measure_clean(predictor: Predictor, members: LabelledImages, ctx: TrialContext) -> Findings:
+    """Measure accuracy, calibration and smoothness on the whole held-out pool."""
+    held_out = ctx.held_out
+    log_probabilities = ctx.log_probabilities(predictor, held_out)
+    right = _right(predictor, held_out, ctx)
+    confidence, predicted = (t.cpu() for t in log_probabilities.exp().max(1))
+    labels = held_out.labels.cpu()
+    nll = -log_probabilities.cpu()[torch.arange(len(labels)), labels].clamp_min(_SMALLEST_LOG)
+    accuracy = intervals.proportion(int(right.sum()), len(right))
+    on_members = _right(predictor, members, ctx)
+    on_members_share = intervals.proportion(int(on_members.sum()), len(on_members))
+    metrics: dict[str, MetricValue] = {
+        "clean_accuracy": accuracy,
+        "worst_class_accuracy": _worst_class(right, labels),
+        "ece": _ece(confidence.double().numpy(), (predicted == labels).numpy()),
+        "nll": intervals.mean(nll.double().numpy()),
+        "mean_confidence": intervals.mean(confidence.double().numpy()),
+        "generalization_gap": intervals.difference(on_members_share, accuracy),
+        "input_gradient_norm": _gradient_norm(predictor, ctx),
+    }
+    return Findings(metrics=metrics, notes={"pool_points": len(held_out), "ece_bins": ECE_BINS})
+
+
+def _right(predictor: Predictor, images: LabelledImages, ctx: TrialContext) -> Tensor:
+    generator = ctx.generator("clean", "labels")
+    labels = in_batches(lambda x: predictor.predict(x, generator).label, images)
+    return (labels == images.labels).cpu()
+
+
+def _worst_class(right: Tensor, labels: Tensor) -> MetricValue:
+    counts = [
+        (int(right[labels == label].sum()), int((labels == label).sum()))
+        for label in labels.unique().tolist()
+    ]
+    return intervals.proportion(*min(counts, key=lambda count: count[0] / count[1]))
+
+
+def expected_calibration_error(
+    confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = ECE_BINS
+) -> float:
+    """Give the gap between confidence and accuracy (N,), weighted over equal bins (Guo, eq. 3)."""
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(index, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def _ece(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> MetricValue:
+    return intervals.bootstrap(
+        lambda rows: expected_calibration_error(confidence[rows], right[rows]),
+        len(confidence),
+        seed=0,
+    )
+
+
+def _gradient_norm(predictor: Predictor, ctx: TrialContext) -> MetricValue:
+    surface, points = predictor.surfaces()[0], ctx.points()
+    generator = ctx.generator("clean", "gradient")
+    norms = []
+    for start in range(0, len(points), 128):
+        batch = slice(start, start + 128)
+        x = points.images(batch).requires_grad_(True)
+        loss = F.cross_entropy(surface.scores(x, generator), points.labels[batch], reduction="sum")
+        if not loss.requires_grad:
+            return Missing("the deployed model gives no gradient")
+        (gradient,) = torch.autograd.grad(loss, x)
+        norms.append(gradient.flatten(1).norm(dim=1))
+    return intervals.mean(torch.cat(norms).double().cpu().numpy())

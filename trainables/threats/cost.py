@@ -1,0 +1,100 @@
+"""What the defense costs: training, passes, latency and memory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from trainables import intervals
+from trainables.metrics import MetricValue
+from trainables.predictor import Predictor
+from trainables.threats.threat import Findings, Threat
+
+if TYPE_CHECKING:
+    from trainables.context import TrialContext
+
+_REPEATS = {1: 100, 128: 20}
+"""Batch size -> timed predictions."""
+_WARM_UP = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost(Threat):
+    """Measure what the deployed model costs to train and to ask; times are of this machine."""
+
+    name = "cost"
+    meaning = "What the defense costs in training time, forward passes, latency and memory."
+    repeatable = False
+
+    def metric_names(self) -> tuple[str, ...]:
+        """List the costs."""
+        latencies = tuple(
+            f"latency_ms_{q}{suffix}" for suffix in ("", "_batch128") for q in ("p50", "p95")
+        )
+        return (
+            "training_seconds",
+            "forward_passes_per_prediction",
+            *latencies,
+            "peak_memory_mib",
+        )
+
+    def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
+        """Time the training's epochs as recorded, and predictions here and now."""
+        trained = ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed)
+        metrics: dict[str, MetricValue] = {
+            "training_seconds": intervals.total(np.array(trained.seconds)),
+            "forward_passes_per_prediction": intervals.exact(
+                predictor.forward_passes_per_prediction
+            ),
+            "peak_memory_mib": intervals.exact(_peak_memory_mib(predictor, ctx)),
+        }
+        for batch, suffix in ((1, ""), (128, "_batch128")):
+            times = _latencies_ms(predictor, ctx, batch)
+            metrics[f"latency_ms_p50{suffix}"] = intervals.quantile(times, 0.50)
+            metrics[f"latency_ms_p95{suffix}"] = intervals.quantile(times, 0.95)
+        return Findings(metrics=metrics, notes={"timed_predictions": _REPEATS})
+
+
+def _images(ctx: TrialContext, batch: int) -> torch.Tensor:
+    pool = ctx.held_out
+    return pool.images(torch.arange(batch, device=pool.labels.device) % len(pool))
+
+
+def _latencies_ms(predictor: Predictor, ctx: TrialContext, batch: int) -> intervals.Floats:
+    x, generator = _images(ctx, batch), ctx.generator("cost")
+    times = []
+    for _ in range(_WARM_UP + _REPEATS[batch]):
+        started = time.perf_counter()
+        predictor.predict(x, generator)
+        if ctx.device.type == "cuda":
+            torch.cuda.synchronize(ctx.device)
+        times.append(1000 * (time.perf_counter() - started))
+    return np.array(times[_WARM_UP:])
+
+
+def _peak_memory_mib(predictor: Predictor, ctx: TrialContext) -> float:
+    """Add the weights and the most that tensors held at once during a prediction, in MiB."""
+    x, generator = _images(ctx, 128), ctx.generator("cost")
+    tensors = [*predictor.model.parameters(), *predictor.model.buffers()]
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if ctx.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(ctx.device)
+        before = torch.cuda.memory_allocated(ctx.device)
+        predictor.predict(x, generator)
+        peak = torch.cuda.max_memory_allocated(ctx.device) - before
+    else:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            predictor.predict(x, generator)
+        assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
+        changes = [
+            event.nbytes()
+            for event in profiler.profiler.kineto_results.events()
+            if event.name() == "[memory]"
+        ]
+        peak = int(np.cumsum([0, *changes]).max())
+    return float((weights + peak) / 2**20)

@@ -1,0 +1,24 @@
+"""The threats by name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from trainables.errors import InputError
+from trainables.parameters import build
+from trainables.threats.cost import Cost
+from trainables.threats.evasion import Evasion
+from trainables.threats.membership import Membership
+from trainables.threats.threat import Threat
+
+THREATS: Mapping[str, type[Threat]] = {
+    "evasion": Evasion,
+    "membership": Membership,
+    "cost": Cost,
+}
+
+
+def build_threat(name: str, raw: Mapping[str, Any], *, radius: float) -> Threat:
+    """Build a threat from what a user wrote; `radius` is the data set's standard one."""
+    if name not in THREATS:
+        raise InputError(f"unknown threat {name!r}; known: {', '.join(THREATS)}, or clean alone")
+    return build(THREATS[name], raw, owner=name, radius=radius)

@@ -1,0 +1,52 @@
+"""What every threat is: frozen parameters and a way to measure a deployed model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from trainables.metrics import MetricValue
+from trainables.parameters import check_parameters, declared_parameters
+from trainables.predictor import Predictor
+
+if TYPE_CHECKING:
+    from trainables.context import TrialContext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What a measurement found."""
+
+    metrics: dict[str, MetricValue]
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What it says beside its numbers: points, steps, draws, which attack broke what."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threat:
+    """A way in which a deployed model can be harmed."""
+
+    name: ClassVar[str]
+    meaning: ClassVar[str]
+    source: ClassVar[str] = ""
+    VERSION: ClassVar[int] = 1
+    """Raised when the results of the measurement change."""
+    repeatable: ClassVar[bool] = True
+    """Whether a second measurement gives the same numbers; times do not."""
+
+    def __post_init__(self) -> None:
+        check_parameters(self, self.name)
+
+    def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
+        """Measure the predictor at the context's effort."""
+        raise NotImplementedError
+
+    def metric_names(self) -> tuple[str, ...]:
+        """List the metrics that it gives, so that objectives can be checked before anything runs."""
+        raise NotImplementedError
+
+    def canonical(self) -> dict[str, Any]:
+        """Give name and parameters as plain JSON values."""
+        values = {name: getattr(self, name) for name in declared_parameters(type(self))}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {"name": self.name, **plain}

@@ -1,0 +1,197 @@
+"""One training: a model, its data and a stack of defenses in; weights and curves out.
+
+Axes: B batch, K classes.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainables.datasets import LabelledImages
+from trainables.datasets.augment import augment
+from trainables.defenses import Defense, EpochVerdict, Stack, View
+from trainables.errors import TrainingDiverged
+from trainables.evaluation import loss_and_accuracy
+from trainables.spec import TrainingSpec
+
+VERSION = 1
+"""Raised when the results of a training change, so that older artefacts are not taken for new."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """All that a training takes beside the model."""
+
+    data: LabelledImages
+    held_out: LabelledImages
+    """What the validation curves are measured on; nothing is selected by them."""
+    calibration: LabelledImages | None
+    num_classes: int
+    augmentation: str
+    settings: TrainingSpec
+    stack: Stack
+    start: Mapping[str, Tensor] | None = None
+    """Weights of an earlier phase to start from."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a training has gathered so far."""
+
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    epoch_seconds: list[float] = field(default_factory=list)
+    best: dict[str, Tensor] | None = None
+    """Weights to go back to at the end, where a defense keeps an earlier epoch."""
+
+    def add(self, **values: float) -> None:
+        """Append an epoch's values to their curves."""
+        for name, value in values.items():
+            self.curves.setdefault(name, []).append(value)
+
+
+def train(model: nn.Module, plan: TrainingPlan, generator: torch.Generator) -> Progress:
+    """Train the model in place.
+
+    Raises TrainingDiverged, with the epoch, as soon as a mean loss is not finite.
+    """
+    device = plan.data.labels.device
+    if device.type == "cuda":
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if plan.start is not None:
+        model.load_state_dict(dict(plan.start))
+    steps_per_epoch = len(_batches(torch.arange(len(plan.data)), plan.settings.batch_size))
+    optimizer = _optimizer(model, plan.settings)
+    policies = [policy for defense in plan.stack if (policy := defense.step_policy())]
+    for policy in policies:
+        if policy.wrap_optimizer:
+            optimizer = policy.wrap_optimizer(optimizer)
+    after_step = [policy.after_step for policy in policies if policy.after_step]
+    schedule = _schedule(optimizer, plan.settings, plan.settings.epochs * steps_per_epoch)
+    progress = Progress()
+    for epoch in range(plan.settings.epochs):
+        started = time.perf_counter()
+        model.train()
+        totals = torch.zeros(3, dtype=torch.float64, device=device)
+        order = torch.randperm(len(plan.data), generator=generator, device=device)
+        for rows in _batches(order, plan.settings.batch_size):
+            optimizer.zero_grad(set_to_none=True)
+            loss, correct = _loss(model, plan, rows, generator)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            for hook in after_step:
+                hook(model)
+            totals += torch.stack(
+                [loss.detach().double() * len(rows), correct, torch.full_like(correct, len(rows))]
+            )
+        if _end_epoch(model, plan, progress, epoch, totals.tolist(), time.perf_counter() - started):
+            break
+    if progress.best is not None:
+        model.load_state_dict(progress.best)
+    return progress
+
+
+def _loss(
+    model: nn.Module, plan: TrainingPlan, rows: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Give the loss of a batch and how many of its first view's images were classified right."""
+    x = augment(plan.data.images(rows), plan.augmentation, generator)
+    if x.device.type == "cuda":
+        x = x.contiguous(memory_format=torch.channels_last)
+    y = plan.data.labels[rows]
+    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=x.device.type == "cuda"):
+        views: Sequence[View] = [View(x, F.one_hot(y, plan.num_classes).to(x.dtype), 1.0)]
+        for defense in plan.stack:
+            views = defense.views(model, views, generator)
+        # One forward pass of all views, so that batch norm sees the mixture that it is trained on.
+        scores = model(torch.cat([view.x for view in views])).float()
+        loss = torch.zeros((), device=x.device)
+        for view, view_scores in zip(views, scores.split(len(rows)), strict=True):
+            loss = loss + view.weight * F.cross_entropy(view_scores, view.target)
+        for defense in plan.stack:
+            penalty = defense.penalty(model, views)
+            if penalty is not None:
+                loss = loss + penalty
+    correct = (scores[: len(rows)].argmax(1) == y).double().sum()
+    return loss, correct
+
+
+def _end_epoch(
+    model: nn.Module,
+    plan: TrainingPlan,
+    progress: Progress,
+    epoch: int,
+    totals: Sequence[float],
+    seconds: float,
+) -> bool:
+    """Write the epoch's curves, ask the defenses, and tell whether the training ends here."""
+    loss, correct, count = totals
+    if not math.isfinite(loss):
+        raise TrainingDiverged(
+            f"the training loss is {loss} in epoch {epoch + 1} of {plan.settings.epochs}; "
+            "lower the learning rate or the penalty"
+        )
+    held_out = loss_and_accuracy(model, plan.held_out)
+    progress.epoch_seconds.append(seconds)
+    progress.add(
+        train_loss=loss / count,
+        train_accuracy=correct / count,
+        validation_loss=held_out.loss,
+        validation_accuracy=held_out.accuracy,
+    )
+    verdicts = [verdict for d in plan.stack if (verdict := _ask(d, model, plan, progress))]
+    keeping = [verdict for verdict in verdicts if verdict.best_epoch != epoch]
+    if verdicts and not keeping:
+        progress.best = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    return any(verdict.stop for verdict in verdicts)
+
+
+def _ask(
+    defense: Defense, model: nn.Module, plan: TrainingPlan, progress: Progress
+) -> EpochVerdict | None:
+    if plan.calibration is None:  # refused before, where a defense needs it
+        return None
+    score = defense.epoch_score(model, plan.calibration)
+    if score is None:
+        return None
+    progress.add(**{f"{defense.name}_score": score})
+    return defense.after_epoch(progress.curves[f"{defense.name}_score"])
+
+
+def _batches(order: Tensor, size: int) -> list[Tensor]:
+    batches = list(order.split(size))
+    # Batch norm cannot be trained on a single image; another epoch's order will hold it elsewhere.
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches.pop()
+    return batches
+
+
+def _optimizer(model: nn.Module, settings: TrainingSpec) -> torch.optim.Optimizer:
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(
+            model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.momentum > 0,
+    )
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainingSpec, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if settings.schedule == "one_cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, settings.learning_rate, total_steps=steps, cycle_momentum=False
+        )
+    if settings.schedule == "cosine":
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)

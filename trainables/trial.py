@@ -1,0 +1,201 @@
+"""One trial, in stages: a spec in, a record out. Imports no Ray."""
+
+import importlib.metadata
+import logging
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainables import training
+from trainables.artefacts import Artefact, ArtefactStore
+from trainables.context import TrialContext, build_context
+from trainables.datasets import load_dataset
+from trainables.errors import InputError
+from trainables.metrics import MetricValue
+from trainables.predictor import Predictor
+from trainables.record import TrialRecord, metric_from_plain, metric_to_plain
+from trainables.spec import TrialSpec
+from trainables.threats import THREATS, Findings, Threat
+from trainables.threats import clean as clean_stage
+
+logger = logging.getLogger(__name__)
+
+
+def stage_versions() -> dict[str, int]:
+    """List the version of every stage that makes results."""
+    threats = {name: threat.VERSION for name, threat in THREATS.items()}
+    return {"training": training.VERSION, "clean": clean_stage.VERSION, **threats}
+
+
+def default_device() -> torch.device:
+    """Give the first GPU that this process may see, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def prepare_trial(
+    spec: TrialSpec,
+    store: ArtefactStore,
+    *,
+    data_dir: Path | None = None,
+    lpips_weights: Path | None = None,
+    device: torch.device | None = None,
+) -> TrialContext:
+    """Load the data and check spec, data and model against each other.
+
+    Raises InputError where they do not fit.
+    """
+    device = device or default_device()
+    dataset = load_dataset(
+        spec.data.name, data_dir=data_dir, image_size=spec.data.image_size, device=device
+    )
+    return build_context(spec, dataset, store, device, lpips_weights)
+
+
+def run_trial(
+    spec: TrialSpec,
+    store: ArtefactStore,
+    *,
+    sampled: Mapping[str, Any] | None = None,
+    data_dir: Path | None = None,
+    lpips_weights: Path | None = None,
+    device: torch.device | None = None,
+    threads: int = 1,
+) -> TrialRecord:
+    """Run the stages of a trial and record what came out.
+
+    InputError passes through, since no other trial of the sort can succeed; any other failure is
+    written into the record. torch runs with `threads` threads, as it must for the results of two
+    runs to be the same.
+    """
+    torch.set_num_threads(threads)
+    started, clock = _now(), _Clock()
+    device = device or default_device()
+    metrics: dict[str, MetricValue] = {}
+    curves: dict[str, list[float]] = {}
+    notes: dict[str, Any] = {}
+    used: dict[str, str] = {}
+    error = None
+    try:
+        with clock.stage("data"):
+            ctx = prepare_trial(
+                spec, store, data_dir=data_dir, lpips_weights=lpips_weights, device=device
+            )
+        used = ctx.used
+        with clock.stage("training"):
+            trained = ctx.train(spec.stack, ctx.pools.train, spec.seed)
+        curves = dict(trained.curves)
+        with clock.stage("deployment"):
+            predictor = _deploy(ctx, Predictor(trained.model))
+        for name, findings in _measure(ctx, predictor, clock):
+            metrics |= findings.metrics
+            notes[name] = findings.notes
+    except InputError:
+        raise
+    except Exception as failure:  # the trial's boundary: a failed trial never ends a sweep
+        logger.warning("trial %s failed: %s", spec.trial, failure)
+        error = f"{type(failure).__name__}: {failure}"
+    return TrialRecord(
+        trial=spec.trial,
+        spec=spec.canonical(),
+        sampled=dict(sampled or {}),
+        status="completed" if error is None else "failed",
+        error=error,
+        metrics=metrics,
+        curves=curves,
+        timings=clock.seconds,
+        artefacts=dict(used),
+        notes=notes,
+        hardware=_hardware(device, threads),
+        versions=_versions(),
+        stage_versions=stage_versions(),
+        started=started,
+        finished=_now(),
+    )
+
+
+def _deploy(ctx: TrialContext, predictor: Predictor) -> Predictor:
+    for defense in ctx.spec.stack:
+        predictor = defense.deploy(predictor, ctx)
+    return predictor
+
+
+def _measure(
+    ctx: TrialContext, predictor: Predictor, clock: "_Clock"
+) -> Iterator[tuple[str, Findings]]:
+    trained = ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed)
+    with clock.stage("clean"):
+        yield "clean", clean_stage.measure_clean(predictor, trained.members, ctx)
+    for threat in ctx.spec.threats:
+        with clock.stage(threat.name):
+            findings = _measured(threat, ctx, predictor)
+        yield threat.name, findings
+
+
+def _measured(threat: Threat, ctx: TrialContext, predictor: Predictor) -> Findings:
+    """Measure a threat, or take the evaluation that an equal deployment had before."""
+    if not threat.repeatable:
+        return threat.measure(predictor, ctx)
+    identity = {
+        "version": threat.VERSION,
+        "deployment": ctx.deployment,
+        "training": training.VERSION,
+        "threat": threat.canonical(),
+        "lpips": str(ctx.lpips_weights),
+    }
+
+    def measure() -> Artefact:
+        found = threat.measure(predictor, ctx)
+        plain = {name: metric_to_plain(value) for name, value in found.metrics.items()}
+        return Artefact(values={"metrics": plain, "notes": found.notes})
+
+    values = ctx.cached(f"evaluation_{threat.name}", identity, measure).values
+    restored = {name: metric_from_plain(row) for name, row in values["metrics"].items()}
+    return Findings(metrics=restored, notes=values["notes"])
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = time.perf_counter() - started
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _hardware(device: torch.device, threads: int) -> dict[str, Any]:
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "machine": platform.machine(),
+        "threads": threads,
+    }
+
+
+def _versions() -> dict[str, str]:
+    names = ("defense-sweep", "torch", "torchvision", "numpy", "scikit-learn")
+    return {"python": platform.python_version()} | {
+        name: version for name in names if (version := _version(name))
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None  # run from a checkout that is not installed
+
