@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from results.load import Objective, Record, Run
+from results.load import Objective, Record, Run, setting_text
 from results.statistics import HIGHER, LOWER, difference, pool, side
 from results.values import Value
 
@@ -84,7 +84,19 @@ def defense_effects(run: Run) -> tuple[Effect, ...]:
         known = tuple(single for single in changes if single is not None)
         if known:
             effects.append(Effect(record=records[0], seeds=len(records), changes=known))
-    return tuple(sorted(effects, key=lambda effect: (effect.record.label, effect.record.trial)))
+    return tuple(sorted(effects, key=_order))
+
+
+def _order(effect: Effect) -> tuple[str, list[tuple[bool, float, str]], str]:
+    """Order effects by the defense's name, then by its settings, numbers by size."""
+    defense = effect.record.stack[0]
+    settings = [value for setting, value in defense.items() if setting != "name"]
+    numbers = [isinstance(value, int | float) for value in settings]
+    keys = [
+        (not number, value if number else 0.0, setting_text(value))
+        for number, value in zip(numbers, settings, strict=True)
+    ]
+    return str(defense["name"]), keys, effect.record.trial
 
 
 def _verdict(moved: Value, objective: Objective) -> str:

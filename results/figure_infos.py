@@ -143,7 +143,7 @@ def curves_info(front: Front) -> CurvesInfo | None:
         )
         curves.append(
             Curve(
-                label=f"{member.trial[:6]}  {_shorten(member.label)}",
+                label=f"{member.trial[:8]}  {_shorten(member.label)}",
                 losses=(train[0], held[0]),
                 accuracies=(train[1], held[1]),
             )
@@ -156,7 +156,7 @@ def effects_info(effects: Sequence[Effect], front: Front) -> EffectsInfo | None:
     if not effects:
         return None
     rows = list(effects)
-    each = MAX_EFFECTS
+    each = MAX_EFFECTS + 1
     while len(rows) > MAX_EFFECTS and each > 1:
         each -= 1
         seen: dict[str, int] = {}

@@ -141,17 +141,19 @@ def draw_curves(info: CurvesInfo) -> Figure:
 
 def draw_effects(info: EffectsInfo) -> Figure:
     """Draw a row per defense and a panel per objective: the difference with its interval."""
-    figure = Figure(figsize=(_WIDTH, 1.9 + 0.36 * len(info.rows) * -(-len(info.metrics) // 2)))
-    lines = -(-len(info.metrics) // 2)
-    grid = figure.subplots(lines, min(2, len(info.metrics)), sharey=True, squeeze=False)
-    panels: list[Axes] = list(grid.flat)
-    labels = [effect_label(effect) for effect in info.rows]
+    columns = 2 if len(info.metrics) in (2, 4) else min(3, len(info.metrics))
+    lines = -(-len(info.metrics) // columns)
+    figure = Figure(figsize=(_WIDTH, lines * (1.0 + 0.34 * len(info.rows))))
+    panels: list[Axes] = list(figure.subplots(lines, columns, sharey=True, squeeze=False).flat)
+    labels = [_two_lines(effect_label(effect)) for effect in info.rows]
     for axes, (metric, maximized) in zip(panels, info.metrics, strict=False):
         _draw_changes(axes, info.rows, metric)
-        axes.set_title(metric)
-        axes.set_xlabel(f"defended - undefended ({'right' if maximized else 'left'} is better)")
+        axes.set_title(metric, fontsize=9)
+        better = "better \u2192" if maximized else "\u2190 better"
+        axes.set_xlabel(f"difference to undefended\n{better}")
         axes.xaxis.label.set_fontsize(8.5)
-        axes.set_yticks(range(len(labels)), [_two_lines(label) for label in labels], fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.set_yticks(range(len(labels)), labels, fontsize=8)
         axes.set_ylim(len(labels) - 0.4, -0.6)
     for axes in panels[len(info.metrics) :]:
         axes.set_visible(False)
@@ -169,7 +171,8 @@ def draw_published(info: PublishedFigure) -> Figure:
         if ours:
             axes.errorbar(
                 [x for x, _ in ours], [value.value for _, value in ours],
-                yerr=_reach([value for _, value in ours]), color=colour, marker="o", capsize=3, label=f"{label}, ours",
+                yerr=_reach([value for _, value in ours]), color=colour, marker="o", capsize=3,
+                label=f"{label}, ours",
             )  # fmt: skip
         if theirs:
             axes.plot(
@@ -200,10 +203,9 @@ def _draw_family(
         color=colour,
         marker=marker,
         markersize=15 if plain else 8 if on_front else 5.5,
-        markeredgecolor="white" if plain or not on_front else "black",
-        ecolor=(colour, 0.13 if faint and not plain else 0.55),
+        markeredgecolor="white" if plain else "black" if on_front else colour,
+        ecolor=(colour, 0.16 if faint and not plain else 0.55),
         elinewidth=1,
-        alpha=1.0,
         zorder=6 if plain else 5 if on_front else 2,
         label="undefended" if plain else name,
     )

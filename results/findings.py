@@ -29,9 +29,13 @@ class Best:
 
 
 def best_points(run: Run) -> tuple[Best, ...]:
-    """Give the best usable trial of each objective; the earliest where several tie."""
+    """Give the best usable trial of each objective, robustness first and clean accuracy last.
+
+    The earliest where several tie.
+    """
+    order = {"robust_accuracy": 0, "clean_accuracy": 2}
     found = []
-    for objective in run.objectives:
+    for objective in sorted(run.objectives, key=lambda each: order.get(each.metric, 1)):
         best = best_record(run, objective)
         if best is not None:
             found.append(_best(run, objective, *best))
@@ -41,12 +45,12 @@ def best_points(run: Run) -> tuple[Best, ...]:
 def findings(run: Run, found: Sequence[Front]) -> list[str]:
     """Write what was found, the headline first, one sentence or two an entry."""
     tally = counts(run)
-    points = _headline_first(best_points(run))
+    points = best_points(run)
     words = [_best_sentence(best) for best in points]
     if not words:
         words = ["No trial has completed yet, so nothing can be said about any defense."]
     words += [sentence for best in points if (sentence := _cost_sentence(best))]
-    words += [_front_sentence(front) for front in found if front.key.startswith("all")]
+    words += [_front_sentence(front) for front in found if front.overall]
     words.append(counts_sentence(tally))
     return words
 
@@ -104,17 +108,10 @@ def measured_on(run: Run) -> str:
 
 
 def standard_radius(run: Run) -> float | None:
-    """Give the standard radius that the manifest or the evasion threat names, where one does."""
-    named = run.manifest.get("standard_radius")
-    if isinstance(named, int | float):
-        return float(named)
-    radii = {
-        threat.get("eps")
-        for record in run.records
-        for threat in record.spec.get("threats", ())
-        if threat.get("name") == "evasion" and isinstance(threat.get("eps"), int | float)
-    }
-    return float(radii.pop()) if len(radii) == 1 else None
+    """Give the data set's standard radius; None where the run has several data sets."""
+    radius = run.manifest.get("radius")
+    sets = {(record.spec.get("data") or {}).get("name") for record in run.records}
+    return float(radius) if radius is not None and len(sets) < 2 else None
 
 
 def _best(run: Run, objective: Objective, record: Record, value: Value) -> Best:
@@ -133,12 +130,6 @@ def _best(run: Run, objective: Objective, record: Record, value: Value) -> Best:
             if (single := record.value(other.metric)) is not None
         ),
     )
-
-
-def _headline_first(points: Sequence[Best]) -> list[Best]:
-    """Put robustness first and clean accuracy last: the reader came for the former."""
-    order = {"robust_accuracy": 0, "clean_accuracy": 2}
-    return sorted(points, key=lambda best: order.get(best.objective.metric, 1))
 
 
 def _best_sentence(best: Best) -> str:
@@ -171,7 +162,9 @@ def _cost_sentence(best: Best) -> str:
         f"({cost.verdict})"
         for cost in best.costs
     ]
-    return f"What the best {best.objective.metric} costs against undefended: {'; '.join(parts)}."
+    return (
+        f"Elsewhere the best {best.objective.metric} moves, against undefended: {'; '.join(parts)}."
+    )
 
 
 def _front_sentence(front: Front) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 STATUSES = ("completed", "failed", "stopped")
 UNDEFENDED = "none"
 FORMAT = 1
+_SPEC_PARTS = ("data", "model", "training", "stack", "effort", "seed")
 _REQUIRED = ("run", "trials", "space", "objectives", "metrics")
 
 
@@ -192,6 +193,9 @@ def _record(plain: Any, stem: str, versions: Mapping[str, int]) -> Record:
         raise ValueError(f"is the record of trial {plain['trial']}")
     if plain["status"] not in STATUSES:
         raise ValueError(f"unknown status {plain['status']!r}; known: {', '.join(STATUSES)}")
+    lacking = [part for part in _SPEC_PARTS if part not in plain["spec"]]
+    if lacking:
+        raise ValueError(f"its spec lacks {', '.join(lacking)}")
     stack = tuple(plain["spec"]["stack"])
     ran: dict[str, int] = plain.get("stage_versions") or {}
     metrics: dict[str, Value | None] = {}

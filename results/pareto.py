@@ -40,6 +40,11 @@ class Front:
     """(N,) after each finished trial; None where an objective has no worst value."""
 
     @property
+    def overall(self) -> bool:
+        """Whether it is over all objectives of the run."""
+        return self.key == "all" or self.key.startswith("all_")
+
+    @property
     def members(self) -> tuple[Record, ...]:
         """The trials on the front."""
         return tuple(r for r, on in zip(self.records, self.on_front, strict=True) if on)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
 from results.effects import Effect, defense_effects
 from results.figure_infos import curves_info, effects_info, hypervolume_info, pareto_info
@@ -108,7 +109,7 @@ def drawings(content: Content) -> list[Drawing]:
     chosen: list[Drawing] = []
     overall = content.fronts[0]
     for front in content.fronts:
-        plane = None if front.key.startswith("all") else pareto_info(front)
+        plane = None if front.overall else pareto_info(front)
         if plane is not None:
             title = f"Front: {front.title}"
             name = f"pareto_{front.key}"
@@ -253,17 +254,22 @@ def _page(content: Content, pictures: Sequence[Picture]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number_text, "signed": signed_text}
+    environment.filters |= {
+        "number": number_text, "signed": signed_text, "breakable": _breakable,
+    }  # fmt: skip
     run = content.run
     names = metric_names(run)
     return environment.get_template("report.html.j2").render(
         content=content,
         run=run,
         manifest=run.manifest,
+        space=run.manifest["space"].get("name", "unnamed"),
+        description=run.manifest.get("description", ""),
+        created=_moment(str(run.manifest.get("created", ""))),
         objectives=run.objectives,
         counts_sentence=counts_sentence(content.counts),
         measured_on=measured_on(run),
-        last=max((record.finished for record in run.records), default=""),
+        last=_moment(max((record.finished for record in run.records), default="")),
         pictures={picture.name: picture for picture in pictures},
         glossary=[(name, run.manifest["metrics"][name]) for name in names
                   if name in run.manifest["metrics"]],
@@ -271,3 +277,14 @@ def _page(content: Content, pictures: Sequence[Picture]) -> str:
         missing=[(record, name) for record in run.usable for name in record.reasons
                  if name in {objective.metric for objective in run.objectives}],
     )  # fmt: skip
+
+
+def _breakable(label: str) -> Markup:
+    """Escape a label and let its lines break after an underscore or a bracket."""
+    escaped = str(escape(label))
+    return Markup(escaped.replace("_", "_<wbr>").replace("(", "(<wbr>"))
+
+
+def _moment(iso: str) -> str:
+    """Write an ISO time without its seconds and zone."""
+    return iso[:16].replace("T", " ")

@@ -11,7 +11,7 @@ from typing import Any
 from results.effects import pooled
 from results.load import Record, Run, setting_text
 from results.statistics import HIGHER, LOWER, Order, difference, side
-from results.values import Value, number_text
+from results.values import Value
 
 HOLDS, FAILS, UNTOLD = "holds", "fails", "cannot be told"
 _EXPECTED: Mapping[str, Order] = {
@@ -185,7 +185,7 @@ def _matches(row: Mapping[str, Any], record: Record) -> bool:
 def _claim(claim: Mapping[str, Any], cells: Mapping[tuple[str, str], Cell]) -> Claim:
     expect, text = claim["expect"], str(claim["text"])
     if expect == "unanswered":
-        return Claim(text=text, verdict=UNTOLD, because=str(claim.get("why", "no reason given")))
+        return Claim(text=text, verdict=UNTOLD, because=claim.get("why") or "no reason given")
     named: list[tuple[str, Value]] = []
     for row, metric in claim["cells"]:
         cell = cells.get((row, metric))
@@ -222,7 +222,7 @@ def _verdict(
     else:
         verdict, place = HOLDS, margins.index(min(margins))
     name, value = checks[place]
-    return verdict, f"{name}: {value.text()} against {number_text(threshold)}"
+    return verdict, f"{name}: {value.text()} against {threshold:g}"
 
 
 def _figure(figure: Mapping[str, Any], cells: Mapping[tuple[str, str], Cell]) -> PublishedFigure:
@@ -238,7 +238,7 @@ def _figure(figure: Mapping[str, Any], cells: Mapping[tuple[str, str], Cell]) ->
                     published=cell.published if cell else None,
                 )
             )
-        series.append((str(line["label"]), tuple(points)))
+        series.append((str(line["label"]), tuple(sorted(points, key=lambda point: point.x))))
     return PublishedFigure(
         title=figure["title"],
         x_label=figure["x_label"],

@@ -27,10 +27,10 @@ class Value:
 
 
 def number_text(number: float) -> str:
-    """Write a number with three decimals, or four digits where it is large or tiny."""
+    """Write a number with three decimals; a tiny one with two digits, a large one with four."""
     if number == 0 or 0.001 <= abs(number) < 100:
         return f"{number:.3f}"
-    return f"{number:.4g}"
+    return f"{number:.2g}" if abs(number) < 1 else f"{number:.4g}"
 
 
 def signed_text(number: float) -> str:

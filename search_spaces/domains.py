@@ -40,6 +40,10 @@ class Choice:
         """The options as plain values: sets joined by +."""
         return [_label(option) for option in self.options]
 
+    def describe(self) -> str:
+        """Say in short what may be drawn."""
+        return ", ".join(str(label) for label in self.labels)
+
     def draw(self, chooser: Chooser, name: str) -> Flat:
         """Ask for one option."""
         return {name: chooser.choose(name, self.labels)} if len(self.options) > 1 else {}
@@ -71,6 +75,11 @@ class Range:
     integer: bool
     num: int | None
     """Points of the range in a grid search."""
+
+    def describe(self) -> str:
+        """Say in short what may be drawn."""
+        unit = " radius" if self.of_radius else ""
+        return f"{self.low:g} - {self.high:g}{unit}{', log' if self.log else ''}"
 
     def draw(self, chooser: Chooser, name: str) -> Flat:
         """Ask for one number."""
@@ -114,6 +123,10 @@ class AnyOf:
     """Several domains, one of which is asked."""
 
     branches: tuple["Domain", ...]
+
+    def describe(self) -> str:
+        """Say in short what may be drawn."""
+        return " | ".join(branch.describe() for branch in self.branches)
 
     def draw(self, chooser: Chooser, name: str) -> Flat:
         """Ask for a branch, then ask that."""
@@ -193,6 +206,8 @@ def _label(option: Any) -> Scalar:
 def _same(a: Any, b: Any) -> bool:
     parts_a, parts_b = (v if isinstance(v, tuple) else (v,) for v in (a, b))
     return len(parts_a) == len(parts_b) and all(
-        math.isclose(x, y, rel_tol=1e-9) if isinstance(x, float) and isinstance(y, float) else x == y
+        math.isclose(x, y, rel_tol=1e-9)
+        if isinstance(x, float) and isinstance(y, float)
+        else x == y
         for x, y in zip(parts_a, parts_b, strict=True)
     )

@@ -250,9 +250,7 @@ class Space:
         for parameter, domain in self.domains[defense.name].items():
             declared = declared_parameters(type(defense))[parameter]
             value = getattr(defense, parameter)
-            found = domain.locate(
-                value, f"{defense.name}.{parameter}", declared, scenario.radius
-            )
+            found = domain.locate(value, f"{defense.name}.{parameter}", declared, scenario.radius)
             if found is None:
                 raise InputError(
                     f"space {self.name}: {place}: {defense.name}.{parameter} = {value} is outside "
@@ -278,7 +276,9 @@ class Space:
 def build_space(file: SpaceFile) -> Space:
     """Check what a space file means; InputError says what is wrong, and where."""
     scenarios = tuple(_scenario(section) for section in file.scenarios)
-    domains = {name: _domains(name, raw or {}) for name, raw in file.defenses.items() if name != NONE}
+    domains = {
+        name: _domains(name, raw or {}) for name, raw in file.defenses.items() if name != NONE
+    }
     threats = [
         build_threat(name, raw or {}, radius=scenarios[0].radius)
         for name, raw in file.threats.items()

@@ -131,7 +131,10 @@ class TrialContext:
             "calibration": content_hash(self.pools.calibration)
             if any(defense.needs_calibration for defense in shaping) and self.pools.calibration
             else None,
-            "model": {**asdict(self.spec.model), "code": model_code_fingerprint(self.spec.model.name)},
+            "model": {
+                **asdict(self.spec.model),
+                "code": model_code_fingerprint(self.spec.model.name),
+            },
             "training": asdict(self.spec.training),
             "stack": [_identity_of(defense) for defense in shaping],
             "seed": seed,

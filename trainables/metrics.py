@@ -40,7 +40,9 @@ class Measured:
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(number) for number in (self.value, self.low, self.high)):
-            raise ValueError(f"a metric must be finite, but got {self}; report Missing with a reason")
+            raise ValueError(
+                f"a metric must be finite, but got {self}; report Missing with a reason"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,74 +63,211 @@ DIFFERENCE = "Newcombe's interval of a difference of two proportions"
 ORDER = "order statistics (binomial ranks)"
 
 
-def _metric(name: str, direction: Direction, unit: str, interval: str, meaning: str,
-            worst: float | None = None, source: str = "", may_be_missing: bool = False) -> Metric:
-    return Metric(name=name, meaning=meaning, direction=direction, unit=unit, interval=interval,
-                  worst=worst, source=source, may_be_missing=may_be_missing)
+def _metric(
+    name: str,
+    direction: Direction,
+    unit: str,
+    interval: str,
+    meaning: str,
+    worst: float | None = None,
+    source: str = "",
+    may_be_missing: bool = False,
+) -> Metric:
+    return Metric(
+        name=name,
+        meaning=meaning,
+        direction=direction,
+        unit=unit,
+        interval=interval,
+        worst=worst,
+        source=source,
+        may_be_missing=may_be_missing,
+    )
 
 
 _FIXED = (
-    _metric("clean_accuracy", "maximize", "fraction", WILSON,
-            "Share of unattacked images that the deployed model classifies correctly.", worst=0.0),
-    _metric("worst_class_accuracy", "maximize", "fraction", WILSON,
-            "Clean accuracy of the class on which it is lowest.", worst=0.0),
-    _metric("robust_accuracy", "maximize", "fraction", WILSON,
-            "Share of all points that stay accepted and right under every attack on every surface, "
-            "within the Linf ball of the data set's standard radius.", worst=0.0,
-            source="Carlini et al., 2019"),
-    _metric("ece", "minimize", "fraction", BOOTSTRAP,
-            "Expected calibration error: gap between confidence and accuracy over 15 equal bins.",
-            worst=1.0, source="Guo et al., 2017"),
+    _metric(
+        "clean_accuracy",
+        "maximize",
+        "fraction",
+        WILSON,
+        "Share of unattacked images that the deployed model classifies correctly.",
+        worst=0.0,
+    ),
+    _metric(
+        "worst_class_accuracy",
+        "maximize",
+        "fraction",
+        WILSON,
+        "Clean accuracy of the class on which it is lowest.",
+        worst=0.0,
+    ),
+    _metric(
+        "robust_accuracy",
+        "maximize",
+        "fraction",
+        WILSON,
+        "Share of all points that stay accepted and right under every attack on every surface, "
+        "within the Linf ball of the data set's standard radius.",
+        worst=0.0,
+        source="Carlini et al., 2019",
+    ),
+    _metric(
+        "ece",
+        "minimize",
+        "fraction",
+        BOOTSTRAP,
+        "Expected calibration error: gap between confidence and accuracy over 15 equal bins.",
+        worst=1.0,
+        source="Guo et al., 2017",
+    ),
     _metric("nll", "minimize", "nats", MEAN, "Mean negative log-likelihood of the true class."),
-    _metric("mean_confidence", "none", "fraction", MEAN, "Mean probability of the predicted class."),
-    _metric("generalization_gap", "minimize", "fraction", DIFFERENCE,
-            "Accuracy on the training rows minus accuracy on the held-out rows.", worst=1.0),
-    _metric("input_gradient_norm", "none", "nats per pixel unit", MEAN,
-            "Mean L2 norm of the gradient of the loss with respect to the image.",
-            may_be_missing=True),
-    _metric("membership_auc", "minimize", "fraction", DELONG,
-            "Area under the ROC of the attack that tells training rows from unseen ones; "
-            "0.5 is no leak.", worst=1.0, source="Yeom et al., 2018"),
-    _metric("membership_balanced_accuracy", "minimize", "fraction", WILSON,
-            "Mean of true positive and true negative rate of the membership attack at its "
-            "threshold.", worst=1.0, source="Yeom et al., 2018"),
-    _metric("tpr_at_fpr_0_01", "minimize", "fraction", WILSON,
-            "Share of members found where 1 % of the non-members are accused.", worst=1.0,
-            source="Carlini et al., 2022", may_be_missing=True),
-    _metric("tpr_at_fpr_0_001", "minimize", "fraction", WILSON,
-            "Share of members found where 0.1 % of the non-members are accused.", worst=1.0,
-            source="Carlini et al., 2022", may_be_missing=True),
-    _metric("training_seconds", "minimize", "s", MEAN,
-            "Time that the training of the deployed model took, all its phases included."),
-    _metric("forward_passes_per_prediction", "minimize", "passes", EXACT,
-            "Forward passes of the network behind one deployed prediction."),
+    _metric(
+        "mean_confidence", "none", "fraction", MEAN, "Mean probability of the predicted class."
+    ),
+    _metric(
+        "generalization_gap",
+        "minimize",
+        "fraction",
+        DIFFERENCE,
+        "Accuracy on the training rows minus accuracy on the held-out rows.",
+        worst=1.0,
+    ),
+    _metric(
+        "input_gradient_norm",
+        "none",
+        "nats per pixel unit",
+        MEAN,
+        "Mean L2 norm of the gradient of the loss with respect to the image.",
+        may_be_missing=True,
+    ),
+    _metric(
+        "membership_auc",
+        "minimize",
+        "fraction",
+        DELONG,
+        "Area under the ROC of the attack that tells training rows from unseen ones; "
+        "0.5 is no leak.",
+        worst=1.0,
+        source="Yeom et al., 2018",
+    ),
+    _metric(
+        "membership_balanced_accuracy",
+        "minimize",
+        "fraction",
+        WILSON,
+        "Mean of true positive and true negative rate of the membership attack at its threshold.",
+        worst=1.0,
+        source="Yeom et al., 2018",
+    ),
+    _metric(
+        "tpr_at_fpr_0_01",
+        "minimize",
+        "fraction",
+        WILSON,
+        "Share of members found where 1 % of the non-members are accused.",
+        worst=1.0,
+        source="Carlini et al., 2022",
+        may_be_missing=True,
+    ),
+    _metric(
+        "tpr_at_fpr_0_001",
+        "minimize",
+        "fraction",
+        WILSON,
+        "Share of members found where 0.1 % of the non-members are accused.",
+        worst=1.0,
+        source="Carlini et al., 2022",
+        may_be_missing=True,
+    ),
+    _metric(
+        "training_seconds",
+        "minimize",
+        "s",
+        MEAN,
+        "Time that the training of the deployed model took, all its phases included.",
+    ),
+    _metric(
+        "forward_passes_per_prediction",
+        "minimize",
+        "passes",
+        EXACT,
+        "Forward passes of the network behind one deployed prediction.",
+    ),
     _metric("latency_ms_p50", "minimize", "ms", ORDER, "Median time of a prediction, batch of 1."),
-    _metric("latency_ms_p95", "minimize", "ms", ORDER,
-            "95th percentile of the time of a prediction, batch of 1."),
-    _metric("latency_ms_p50_batch128", "minimize", "ms", ORDER,
-            "Median time of a prediction, batch of 128."),
-    _metric("latency_ms_p95_batch128", "minimize", "ms", ORDER,
-            "95th percentile of the time of a prediction, batch of 128."),
-    _metric("peak_memory_mib", "minimize", "MiB", EXACT,
-            "Weights plus the most memory that tensors held while a batch of 128 was predicted."),
+    _metric(
+        "latency_ms_p95",
+        "minimize",
+        "ms",
+        ORDER,
+        "95th percentile of the time of a prediction, batch of 1.",
+    ),
+    _metric(
+        "latency_ms_p50_batch128",
+        "minimize",
+        "ms",
+        ORDER,
+        "Median time of a prediction, batch of 128.",
+    ),
+    _metric(
+        "latency_ms_p95_batch128",
+        "minimize",
+        "ms",
+        ORDER,
+        "95th percentile of the time of a prediction, batch of 128.",
+    ),
+    _metric(
+        "peak_memory_mib",
+        "minimize",
+        "MiB",
+        EXACT,
+        "Weights plus the most memory that tensors held while a batch of 128 was predicted.",
+    ),
 )
 
 
 def _per_attack(attack: str) -> tuple[Metric, ...]:
     return (
-        _metric(f"adversarial_accuracy_{attack}", "maximize", "fraction", WILSON,
-                f"Plain accuracy on the images that {attack} made, clean mistakes included.",
-                worst=0.0),
-        _metric(f"attack_success_rate_{attack}", "minimize", "fraction", WILSON,
-                f"Share of correctly classified images that {attack} turns wrong.", worst=1.0,
-                may_be_missing=True),
-        _metric(f"lpips_{attack}", "none", "LPIPS (AlexNet)", MEAN,
-                f"Mean perceptual distance between images and what {attack} made of them.",
-                source="Zhang et al., 2018", may_be_missing=True),
-        _metric(f"l2_distance_{attack}", "none", "pixel units", MEAN,
-                f"Mean L2 distance between images and what {attack} made of them."),
-        _metric(f"linf_distance_{attack}", "none", "pixel units", MEAN,
-                f"Mean largest pixel change between images and what {attack} made of them."),
+        _metric(
+            f"adversarial_accuracy_{attack}",
+            "maximize",
+            "fraction",
+            WILSON,
+            f"Plain accuracy on the images that {attack} made, clean mistakes included.",
+            worst=0.0,
+        ),
+        _metric(
+            f"attack_success_rate_{attack}",
+            "minimize",
+            "fraction",
+            WILSON,
+            f"Share of correctly classified images that {attack} turns wrong.",
+            worst=1.0,
+            may_be_missing=True,
+        ),
+        _metric(
+            f"lpips_{attack}",
+            "none",
+            "LPIPS (AlexNet)",
+            MEAN,
+            f"Mean perceptual distance between images and what {attack} made of them.",
+            source="Zhang et al., 2018",
+            may_be_missing=True,
+        ),
+        _metric(
+            f"l2_distance_{attack}",
+            "none",
+            "pixel units",
+            MEAN,
+            f"Mean L2 distance between images and what {attack} made of them.",
+        ),
+        _metric(
+            f"linf_distance_{attack}",
+            "none",
+            "pixel units",
+            MEAN,
+            f"Mean largest pixel change between images and what {attack} made of them.",
+        ),
     )
 
 

@@ -42,9 +42,7 @@ def lpips_distance(clean: Tensor, changed: Tensor, weights: Path | None) -> Metr
             f"the LPIPS backbone's weights ({WEIGHTS_NAME}) are not here; download them with "
             "torchvision.models.alexnet(weights='DEFAULT') or give --lpips-weights FILE"
         )
-    return intervals.mean(
-        distances(load_lpips(found), clean, changed).double().cpu().numpy()
-    )
+    return intervals.mean(distances(load_lpips(found), clean, changed).double().cpu().numpy())
 
 
 def distances(net: nn.Module, clean: Tensor, changed: Tensor, batch: int = 64) -> Tensor:

@@ -99,7 +99,7 @@ def run_trial(
         raise
     except Exception as failure:  # the trial's boundary: a failed trial never ends a sweep
         logger.warning("trial %s failed: %s", spec.trial, failure)
-        error = f"{type(failure).__name__}: {failure}"
+        error = f"{type(failure).__name__}: {' '.join(str(failure).split())}"
     return TrialRecord(
         trial=spec.trial,
         spec=spec.canonical(),
@@ -198,4 +198,3 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None  # run from a checkout that is not installed
-

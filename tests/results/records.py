@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,12 @@ def share(value: float, n: int = 270) -> Json:
     z = 1.959964
     centre = (value + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
-    return {"value": value, "low": min(value, centre - half), "high": max(value, centre + half), "n": n}
+    return {
+        "value": value,
+        "low": min(value, centre - half),
+        "high": max(value, centre + half),
+        "n": n,
+    }
 
 
 def manifest(**changes: Any) -> Json:
@@ -49,11 +55,13 @@ def manifest(**changes: Any) -> Json:
         "created": "2026-01-01T10:00:00+00:00",
         "trials": 40,
         "seed": 0,
-        "space": {"name": "full", "description": "Every defense alone, then the search."},
+        "description": "Every defense alone, then the search.",
+        "space": {"name": "full"},
         "objectives": OBJECTIVES,
         "metrics": METRICS,
         "stage_versions": {"training": 1, "evasion": 2},
         "data_title": "digits",
+        "radius": 0.15,
         "defenses": {
             "temperature": {
                 "meaning": "Divide the scores by T.", "guarantee": "empirical",
@@ -75,7 +83,7 @@ def record(trial: str, stack: list[Json] | None = None, **changes: Any) -> Json:
         "model": {"name": "small_cnn", "norm": "default"},
         "training": {"epochs": 30, "batch_size": 64, "learning_rate": 0.05},
         "stack": stack or [],
-        "threats": [{"name": "evasion", "eps": 0.15}],
+        "threats": [{"name": "evasion"}],
         "effort": "screen",
         "seed": changes.pop("seed", 0),
     }  # fmt: skip
@@ -147,8 +155,8 @@ def demo_records() -> list[Json]:
             "validation_accuracy": [round(0.97 - loss / 2.5, 4) for loss in curve],
         }
         records.append(
-            record(f"{place:016x}", stack, metrics=scores, curves=curves,
-                   finished=f"2026-01-01T10:{place:02d}:00+00:00")
+            record(sha256(str(place).encode()).hexdigest()[:16], stack,
+                   metrics=scores, curves=curves, finished=f"2026-01-01T10:{place:02d}:00+00:00")
         )  # fmt: skip
     for place, error in ((5, EVIL), (20, "out of memory")):
         records[place] |= {"status": "failed", "error": error, "metrics": {}, "curves": {}}

@@ -82,6 +82,7 @@ class Defense:
     """What only one defense of a stack may do: prepare, step_policy, inner_maximisation."""
     refuses: ClassVar[Mapping[str, str]] = {}
     """Name of another defense -> why the two cannot be stacked."""
+
     def __post_init__(self) -> None:
         check_parameters(self, self.name)
 
@@ -151,7 +152,9 @@ TRAINING_HOOKS = (
 
 def shapes_training(defense: Defense) -> bool:
     """Tell whether the defense has a part in the training, and so in the trained model's identity."""
-    return any(getattr(type(defense), hook) is not getattr(Defense, hook) for hook in TRAINING_HOOKS)
+    return any(
+        getattr(type(defense), hook) is not getattr(Defense, hook) for hook in TRAINING_HOOKS
+    )
 
 
 def several(value: float | tuple[float, ...]) -> tuple[float, ...]:

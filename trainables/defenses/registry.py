@@ -32,7 +32,9 @@ def defense_type(name: str) -> type[Defense]:
     if ":" in name:
         found = import_attribute(name)
         if not (isinstance(found, type) and issubclass(found, Defense)):
-            raise InputError(f"{name} is no Defense class; derive it from trainables.defenses.Defense")
+            raise InputError(
+                f"{name} is no Defense class; derive it from trainables.defenses.Defense"
+            )
         if found.name != name:
             raise InputError(f"{name}: the class must say so itself; write name = {name!r} in it")
         return found

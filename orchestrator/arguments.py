@@ -1,0 +1,62 @@
+"""What users write on the command line, read into the project's own values."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from trainables.defenses import Stack, build_defense, build_stack
+from trainables.errors import InputError
+from trainables.threats import THREATS, Threat, build_threat
+
+CLEAN = "clean"
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# A plus sign joins the values of a set, but not within a number such as 1e+3.
+_JOIN = re.compile(r"(?<![eE])\+")
+
+
+def parse_named(text: str) -> tuple[str, dict[str, Any]]:
+    """Read NAME[:param=value,..]; several values of a parameter are joined by +.
+
+    A name may be an import path, package.module:Class[:param=value,..].
+    """
+    name, *rest = text.split(":")
+    if rest and "=" not in rest[0] and "." in name:
+        name, rest = f"{name}:{rest[0]}", rest[1:]
+    parameters: dict[str, Any] = {}
+    for part in filter(None, ":".join(rest).split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip() or not value.strip():
+            raise InputError(f"{text!r}: write NAME:param=value,param=value")
+        if key.strip() in parameters:
+            raise InputError(f"{text!r}: {key.strip()} is given twice; join its values by +")
+        values = _JOIN.split(value.strip())
+        parameters[key.strip()] = values if len(values) > 1 else values[0]
+    return name.strip(), parameters
+
+
+def parse_stack(texts: Sequence[str], radius: float) -> Stack:
+    """Read the defenses of a stack."""
+    named = [parse_named(text) for text in texts]
+    return build_stack(build_defense(name, raw, radius=radius) for name, raw in named)
+
+
+def parse_threats(text: str | None, radius: float) -> tuple[Threat, ...]:
+    """Read a,b as threats with their defaults; `clean` stands for none, nothing for all of them."""
+    if text is None:
+        return tuple(build_threat(name, {}, radius=radius) for name in THREATS)
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"--threats {text!r} names none; known: {', '.join(THREATS)}, or clean")
+    return tuple(build_threat(name, {}, radius=radius) for name in names if name != CLEAN)
+
+
+def parse_duration(text: str) -> float:
+    """Read 90s, 30m, 2h or 1d as seconds."""
+    number, unit = text[:-1], text[-1:]
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except (ValueError, KeyError):
+        raise InputError(f"--time-budget {text!r}: write 90s, 30m, 2h or 1d") from None
+    if not 0 < seconds < float("inf"):
+        raise InputError(f"--time-budget {text!r}: must be above 0")
+    return seconds

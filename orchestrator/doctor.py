@@ -1,0 +1,83 @@
+"""`doctor`: what this machine has for a sweep, and what is amiss."""
+
+import importlib.metadata
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from orchestrator.paths import check_writable
+from orchestrator.resources import this_machine
+from trainables.datasets import DATASETS, load_dataset
+from trainables.datasets.torchvision_files import DATA_DIR_VARIABLE
+from trainables.errors import InputError
+from trainables.perceptual import WEIGHTS_NAME, find_weights
+
+_PACKAGES = ("ray", "torch", "torchvision", "optuna", "scikit-learn", "pandas", "lpips")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the doctor's."""
+
+    what: str
+    good: bool
+    found: str
+    needed: bool = True
+    """Whether a sweep on the embedded data cannot do without it."""
+
+
+def examine(runs: Path, data_dir: Path | None) -> Iterator[Check]:
+    """Look at devices, versions, Ray, data sets, LPIPS weights and storage."""
+    machine = this_machine()
+    yield Check("CPUs", machine.cpus >= 1, f"{machine.cpus:g}")
+    names = [torch.cuda.get_device_name(i) for i in range(int(machine.gpus))]
+    yield Check("GPUs", bool(names), ", ".join(names) or "none: trials run on CPUs", needed=False)
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
+    yield Check("versions", True, ", ".join(versions))
+    yield _ray()
+    for name in DATASETS:
+        if name != "folder":
+            yield _dataset(name, data_dir)
+    weights = find_weights(None)
+    yield Check(
+        "LPIPS weights",
+        weights is not None,
+        str(weights) if weights else f"{WEIGHTS_NAME} is not here: lpips metrics will be missing",
+        needed=False,
+    )
+    yield _storage(runs)
+
+
+def _ray() -> Check:
+    from orchestrator.sweep import ray_session
+
+    try:
+        with ray_session(None) as there:
+            return Check("Ray", True, f"starts, {there.cpus:g} CPUs and {there.gpus:g} GPUs")
+    except (RuntimeError, OSError, ConnectionError, TimeoutError) as error:
+        return Check("Ray", False, f"does not start: {error}")
+
+
+def _dataset(name: str, data_dir: Path | None) -> Check:
+    try:
+        dataset = load_dataset(name, data_dir=data_dir, image_size=None, device=torch.device("cpu"))
+    except InputError as error:
+        return Check(f"data set {name}", False, str(error), needed=False)
+    return Check(f"data set {name}", True, f"{len(dataset.images):,} images", needed=False)
+
+
+def _storage(runs: Path) -> Check:
+    try:
+        check_writable(runs)
+    except InputError as error:
+        return Check("storage", False, str(error))
+    existing = next(path for path in (runs, *runs.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    where = os.environ.get(DATA_DIR_VARIABLE, "not set")
+    return Check(
+        "storage", free > 1, f"{free:.0f} GiB free under {runs}; ${DATA_DIR_VARIABLE} is {where}"
+    )

@@ -1,0 +1,237 @@
+"""`launch`: check everything, then run or resume a sweep and write its report."""
+
+import logging
+import re
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import results
+from orchestrator.arguments import parse_duration
+from orchestrator.estimate import estimated_hours
+from orchestrator.manifest import only_driver, write_manifest, read_manifest, refuse_other_space
+from orchestrator.paths import RunPaths, check_writable, run_paths
+from orchestrator.proposals import Proposals
+from orchestrator.resources import Machine, TrialResources, this_machine, trial_resources
+from search_spaces import Overrides, Space, load_space
+from trainables.artefacts import ArtefactStore
+from trainables.context import build_context
+from trainables.datasets import Dataset, load_dataset
+from trainables.errors import InputError
+from trainables.perceptual import load_lpips
+from trainables.record import TrialRecord
+
+logger = logging.getLogger(__name__)
+
+DONE, FAILED = 0, 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchRequest:
+    """What `launch` was asked for."""
+
+    space: str
+    overrides: Overrides
+    runs: Path
+    name: str | None
+    data_dir: Path | None
+    lpips_weights: Path | None
+    address: str | None
+    max_concurrent: int | None
+    cpus_per_trial: float | None
+    gpus_per_trial: float | None
+    time_budget: str | None
+    dry_run: bool
+
+
+def launch(request: LaunchRequest, console: Console) -> int:
+    """Run or resume a sweep; gives the exit code. Raises InputError before anything is written."""
+    space = load_space(request.space, request.overrides)
+    paths = run_paths(request.runs, request.name or _default_name(request))
+    deadline = time.time() + parse_duration(request.time_budget) if request.time_budget else None
+    machine = Machine(cpus=0, gpus=0, grows=True) if request.address else this_machine()
+    resources = _resources(request, space, machine)
+    trials = planned_trials(space)
+    dataset = check_runs(space, request)
+    if request.dry_run:
+        _print_plan(space, paths, trials, resources, dataset, console)
+        return DONE
+    manifest = read_manifest(paths)
+    if manifest is not None:
+        refuse_other_space(paths, manifest["space"], space.canonical())
+    check_writable(request.runs)
+    with only_driver(paths):
+        records = read_records(paths)
+        write_manifest(
+            paths,
+            space,
+            command=f"python -m orchestrator {shlex.join(sys.argv[1:])}",
+            trials=trials,
+            data_title=dataset.title,
+        )
+        proposals = Proposals(space, paths.journal, records, trials=trials, deadline=deadline)
+        complete = _finish(proposals, request, space, paths, resources, records, console)
+    return _last_words(complete, proposals, paths, request, console)
+
+
+def planned_trials(space: Space) -> int:
+    """Give the number of trials: as asked, and all of them in a grid where nothing was asked."""
+    asked = space.file.search.trials
+    if space.file.search.algorithm != "grid":
+        if asked is None:
+            raise InputError(f"space {space.name}: search: give trials: a number, or --trials")
+        return asked
+    grid = space.distinct_specs(limit=1_000_000)
+    if grid is None:
+        raise InputError(f"space {space.name}: search: the grid has more than 1,000,000 points")
+    return len(grid) if asked is None else min(asked, len(grid))
+
+
+def check_runs(space: Space, request: LaunchRequest) -> Dataset:
+    """Load each scenario's data and fit every defense to its model, before a sweep is begun.
+
+    Gives the first scenario's data set. Raises InputError for what no trial could run with.
+    """
+    if request.lpips_weights is not None:
+        load_lpips(request.lpips_weights)
+    datasets = []
+    store = ArtefactStore(Path("unused"))
+    for number, scenario in enumerate(space.scenarios):
+        dataset = load_dataset(
+            scenario.dataset,
+            data_dir=request.data_dir,
+            image_size=scenario.image_size,
+            device=torch.device("cpu"),
+        )
+        datasets.append(dataset)
+        base = {"scenario": number} if len(space.scenarios) > 1 else {}
+        draws = [base]
+        for slot, names in space.slots.items():
+            draws += [{**base, f"slot.{slot}": name} for name in names]
+        for flat in draws:
+            build_context(space.spec(flat), dataset, store, torch.device("cpu"))
+    return datasets[0]
+
+
+def read_records(paths: RunPaths) -> dict[str, TrialRecord]:
+    """Read a run's records; one that cannot be read is set aside, said so, and its trial rerun."""
+    records = {}
+    for path in sorted(paths.records.glob("*.json")):
+        try:
+            records[path.stem] = TrialRecord.from_json(path.read_text())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            aside = path.with_suffix(".json.corrupt")
+            path.rename(aside)
+            logger.warning("%s cannot be read (%s); set aside, its trial runs again", path, error)
+    return records
+
+
+def _resources(request: LaunchRequest, space: Space, machine: Machine) -> TrialResources:
+    declared = space.file.resources
+    return trial_resources(
+        machine,
+        cpus=declared.cpus_per_trial if request.cpus_per_trial is None else request.cpus_per_trial,
+        gpus=declared.gpus_per_trial if request.gpus_per_trial is None else request.gpus_per_trial,
+        max_concurrent=request.max_concurrent,
+    )
+
+
+def _finish(
+    proposals: Proposals,
+    request: LaunchRequest,
+    space: Space,
+    paths: RunPaths,
+    resources: TrialResources,
+    before: dict[str, TrialRecord],
+    console: Console,
+) -> bool:
+    """Run what is left, if anything; Ray is imported and started for that alone."""
+    if len(before) >= proposals.trials:
+        console.print(f"Run {paths.root.name} is finished: {len(before)} trials are recorded.")
+        return True
+    from orchestrator.progress import Progress
+    from orchestrator.sweep import SweepOptions, ray_session, run_sweep
+
+    left = proposals.trials - len(before)
+    resumed = f"Resuming: {len(before)} trials are recorded. " if before else ""
+    console.print(f"{resumed}Running {left} trials of space {space.name} into {paths.root}")
+    with ray_session(request.address) as machine:
+        return run_sweep(
+            space,
+            paths,
+            proposals,
+            _resources(request, space, machine) if request.address else resources,
+            SweepOptions(
+                data_dir=request.data_dir.absolute() if request.data_dir else None,
+                lpips_weights=request.lpips_weights.absolute() if request.lpips_weights else None,
+                artefacts_gib=space.file.resources.artefacts_gib,
+            ),
+            Progress(proposals, console),
+        )
+
+
+def _last_words(
+    complete: bool, proposals: Proposals, paths: RunPaths, request: LaunchRequest, console: Console
+) -> int:
+    done = len(proposals.finished)
+    failed = sum(record.status == "failed" for record in proposals.finished.values())
+    report = results.write_report(paths.root)
+    console.print(f"{done} of {proposals.trials} trials recorded, {failed} failed.")
+    if proposals.ended is not None and done < proposals.trials and complete:
+        console.print(f"The sweep ended early: {proposals.ended.reason}.")
+    if failed:
+        console.print(f"Why trials failed: python -m orchestrator status {paths.root}")
+    if not complete:
+        again = shlex.join(["python", "-m", "orchestrator", *sys.argv[1:]])
+        console.print(f"Report so far: {report}", soft_wrap=True)
+        console.print(f"Interrupted; resume with: {again}", soft_wrap=True)
+        return FAILED
+    console.print(f"Report: {report}", soft_wrap=True)
+    return FAILED if failed == done else DONE
+
+
+def _default_name(request: LaunchRequest) -> str:
+    parts = [Path(request.space).stem]
+    overrides = request.overrides
+    for part in (overrides.dataset, overrides.model, overrides.budget):
+        if part is not None:
+            parts.append(re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-."))
+    if overrides.image_size is not None:
+        parts.append(str(overrides.image_size))
+    if overrides.seed is not None:
+        parts.append(f"seed{overrides.seed}")
+    return "-".join(parts)[:100]
+
+
+def _print_plan(
+    space: Space,
+    paths: RunPaths,
+    trials: int,
+    resources: TrialResources,
+    dataset: Dataset,
+    console: Console,
+) -> None:
+    console.print(f"Space {space.name}: {space.file.description}")
+    table = Table("slot", "defense", "parameter", "searched", box=None)
+    for slot, names in space.slots.items():
+        for name in names:
+            domains = space.domains[name] or {"": None}
+            for parameter, domain in domains.items():
+                table.add_row(slot, name, parameter, str(domain.describe()) if domain else "")
+    console.print(table)
+    for scenario in space.scenarios:
+        trained = ", ".join(f"{k} {d.describe()}" for k, d in scenario.training.items())
+        console.print(f"{scenario.dataset} / {scenario.model.name}: {trained or 'defaults'}")
+    hours = estimated_hours(space, dataset, trials, resources)
+    console.print(
+        f"{trials} trials, {resources.concurrent} at once, {resources.cpus:g} CPUs and "
+        f"{resources.gpus:g} GPUs each: about {hours:.2g} hours on this machine "
+        "(from a few timed steps; rough)"
+    )
+    console.print(f"Nothing was started; the run would be {paths.root}")

@@ -1,0 +1,117 @@
+"""What there is: the registries in one form, for `list`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from search_spaces import available, load_space
+from trainables.attacks import ATTACKS
+from trainables.attacks.registry import attack_facts
+from trainables.datasets import DATASETS
+from trainables.defenses import DEFENSES
+from trainables.metrics import METRICS
+from trainables.models import MODELS
+from trainables.parameters import describe_parameters
+from trainables.threats import THREATS
+
+Row = dict[str, Any]
+
+
+def list_defenses() -> list[Row]:
+    """List the defenses."""
+    return [
+        _row(
+            name, defense.meaning, defense.source, describe_parameters(defense),
+            guarantee=defense.guarantee, slot=defense.slot,
+        )
+        for name, defense in DEFENSES.items()
+    ]  # fmt: skip
+
+
+def list_threats() -> list[Row]:
+    """List the threats."""
+    return [
+        _row(name, threat.meaning, threat.source, describe_parameters(threat))
+        for name, threat in THREATS.items()
+    ]
+
+
+def list_attacks() -> list[Row]:
+    """List the attacks; meaning, source and parameters are their functions' own."""
+    rows = []
+    for name, attack in ATTACKS.items():
+        facts = attack_facts(attack)
+        rows.append(_row(name, facts.meaning, facts.source, facts.parameters))
+    return rows
+
+
+def list_datasets() -> list[Row]:
+    """List the data sets."""
+    return [
+        _row(
+            name, entry.meaning, entry.source,
+            {
+                "radius": {"meaning": "standard Linf radius", "default": entry.radius},
+                "radius_l2": {"meaning": "standard L2 radius", "default": entry.radius_l2},
+            },
+        )
+        for name, entry in DATASETS.items()
+    ]  # fmt: skip
+
+
+def list_models() -> list[Row]:
+    """List the models."""
+    norms = ["default", "batch", "group", "none"]
+    return [
+        _row(
+            name, entry.meaning, entry.source,
+            {"norm": {"meaning": "normalisation layers", "default": entry.default_norm,
+                      "words": norms}},
+        )
+        for name, entry in MODELS.items()
+    ]  # fmt: skip
+
+
+def list_metrics() -> list[Row]:
+    """List the metrics."""
+    return [
+        _row(
+            metric.name, metric.meaning, metric.source, {}, direction=metric.direction,
+            unit=metric.unit, interval=metric.interval, worst=metric.worst,
+        )
+        for metric in METRICS.values()
+    ]  # fmt: skip
+
+
+def list_spaces() -> list[Row]:
+    """List the spaces that come with the project."""
+    rows = []
+    for name in available():
+        space = load_space(name)
+        parameters = {defense: sorted(domains) for defense, domains in space.domains.items()}
+        published = space.file.published
+        rows.append(
+            _row(name, space.file.description, published.source if published else "", parameters)
+        )
+    return rows
+
+
+LISTS: Mapping[str, Callable[[], list[Row]]] = {
+    "spaces": list_spaces,
+    "defenses": list_defenses,
+    "attacks": list_attacks,
+    "threats": list_threats,
+    "datasets": list_datasets,
+    "models": list_models,
+    "metrics": list_metrics,
+}
+
+
+def _row(name: str, meaning: str, source: str, parameters: Mapping[str, Any], **more: Any) -> Row:
+    return {
+        "name": name,
+        "meaning": meaning,
+        "source": source,
+        "parameters": dict(parameters),
+        "guarantee": more.pop("guarantee", None),
+        **more,
+    }

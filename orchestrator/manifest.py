@@ -1,0 +1,113 @@
+"""What a run is, written once when it starts: enough for results/ to read it without the code."""
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.paths import RunPaths
+from search_spaces import Space
+from trainables.defenses import DEFENSES
+from trainables.errors import InputError
+from trainables.metrics import METRICS, metric
+from trainables.record import write_atomically
+from trainables.trial import stage_versions
+
+FORMAT = 1
+
+
+def write_manifest(
+    paths: RunPaths, space: Space, *, command: str, trials: int, data_title: str
+) -> dict[str, Any]:
+    """Write the run's manifest, or bring the one that is there up to date."""
+    old = read_manifest(paths)
+    manifest = {
+        "format": FORMAT,
+        "run": paths.root.name,
+        "command": command,
+        "created": old["created"] if old else datetime.now(UTC).isoformat(timespec="seconds"),
+        "trials": trials,
+        "seed": space.file.search.seed,
+        "description": space.file.description,
+        "space": space.canonical(),
+        "objectives": [asdict(objective) for objective in space.objectives],
+        "metrics": {name: asdict(metric(name)) for name in _metric_names(space)},
+        "stage_versions": stage_versions(),
+        "data_title": data_title,
+        "radius": space.scenarios[0].radius,
+        "defenses": {
+            name: {
+                "meaning": defense.meaning,
+                "guarantee": defense.guarantee,
+                "source": defense.source,
+                "slot": defense.slot,
+            }
+            for name, defense in DEFENSES.items()
+        },
+        "published": _published(space),
+    }
+    write_atomically(paths.manifest, json.dumps(manifest, indent=1).encode())
+    return manifest
+
+
+def read_manifest(paths: RunPaths) -> dict[str, Any] | None:
+    """Read a run's manifest; None where there is none."""
+    try:
+        manifest: dict[str, Any] = json.loads(paths.manifest.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{paths.manifest}: cannot be read ({error}); take another --name, or remove the run"
+        ) from None
+    return manifest
+
+
+@contextmanager
+def only_driver(paths: RunPaths) -> Iterator[None]:
+    """Hold the run for this process; InputError where another one is driving it."""
+    paths.root.mkdir(parents=True, exist_ok=True)
+    with paths.lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"{paths.root}: another launch is running this sweep; wait for it or end it, or "
+                "take another --name"
+            ) from None
+        yield
+
+
+def _metric_names(space: Space) -> list[str]:
+    threats = space.threats(space.scenarios[0].radius)
+    further = [name for threat in threats for name in threat.metric_names() if name not in METRICS]
+    return [*METRICS, *further]
+
+
+def _published(space: Space) -> dict[str, Any] | None:
+    if space.file.published is None:
+        return None
+    return {**space.file.published.model_dump(mode="json"), "rows": space.published_rows()}
+
+
+def refuse_other_space(paths: RunPaths, old: Any, new: Any) -> None:
+    """Raise InputError, with the difference, where a run was started with another space."""
+    # What was written went through JSON, so what it is compared with goes through it too.
+    differences = list(_differences(old, json.loads(json.dumps(new))))
+    if differences:
+        shown = "; ".join(differences[:3]) + (" .." if len(differences) > 3 else "")
+        raise InputError(
+            f"{paths.root}: this run belongs to another space ({shown}); take another --name"
+        )
+
+
+def _differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            inner = f"{place}.{key}" if place else str(key)
+            yield from _differences(old.get(key), new.get(key), inner)
+    elif old != new:
+        yield f"{place}: {json.dumps(old)} there, {json.dumps(new)} here"

@@ -1,0 +1,271 @@
+"""Which trial comes next: an Optuna study that owns the budget. Knows nothing of Ray.
+
+Records are the truth; the study in the journal is brought in line with them when it is opened.
+"""
+
+import json
+import logging
+import math
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.trial import TrialState
+
+from search_spaces import Space, StudyChooser
+from search_spaces.domains import Flat, Range, Scalar
+from trainables.metrics import Measured
+from trainables.record import TrialRecord
+from trainables.spec import TrialSpec
+
+logger = logging.getLogger(__name__)
+
+DUPLICATES_IN_A_ROW = 20
+"""So many proposals of known trials end a search that cannot be enumerated."""
+MOST_ENUMERATED = 20_000
+"""Draws up to which a space is enumerated when its search repeats itself."""
+_TRIAL = "trial"
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A trial to run."""
+
+    flat: Flat
+    spec: TrialSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """No further trial, and why."""
+
+    reason: str
+
+
+class Proposals:
+    """The study, the records so far, and the trials that run now."""
+
+    def __init__(
+        self,
+        space: Space,
+        journal: Path,
+        records: Mapping[str, TrialRecord],
+        *,
+        trials: int | None,
+        deadline: float | None = None,
+    ) -> None:
+        self.space, self.deadline = space, deadline
+        self.finished = dict(records)
+        self.live: dict[str, list[optuna.Trial]] = {}
+        self.ended: Ended | None = None
+        self._duplicates = 0
+        self._unseen: deque[Flat] | None = None
+        self._first = deque(space.first_draws())
+        if space.file.search.algorithm == "grid":
+            grid = space.distinct_specs(limit=1_000_000)
+            assert grid is not None  # the loader has refused a grid without points
+            self._unseen, self._first = deque(grid.values()), deque()
+            trials = len(grid) if trials is None else trials
+        assert trials is not None  # the command line gives a number to other searches
+        self.trials = trials
+        self.study = open_study(space, journal, len(self.finished))
+        reconcile(self.study, space, self.finished)
+
+    def next(self) -> Proposal | Ended:
+        """Propose a trial that is neither finished nor running, or end the sweep."""
+        while self.ended is None:
+            reason = self._why_end()
+            if reason is not None:
+                self.ended = Ended(reason)
+                break
+            trial = self._ask()
+            flat = self.space.draw(StudyChooser(trial))
+            spec = self.space.spec(flat)
+            trial.set_user_attr(_TRIAL, spec.trial)
+            if spec.trial in self.finished:
+                self._duplicates += 1
+                self._tell(trial, self.finished[spec.trial])
+            elif spec.trial in self.live:
+                self._duplicates += 1
+                self.live[spec.trial].append(trial)
+            else:
+                self._duplicates = 0
+                self.live[spec.trial] = [trial]
+                return Proposal(flat, spec)
+        return self.ended
+
+    def finish(self, record: TrialRecord) -> None:
+        """Take a finished trial's record and tell the study."""
+        self.finished[record.trial] = record
+        for trial in self.live.pop(record.trial, []):
+            self._tell(trial, record)
+
+    def close(self) -> None:
+        """Tell the study that what still runs will not end, so that nothing runs for ever."""
+        for trials in self.live.values():
+            for trial in trials:
+                self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        self.live.clear()
+
+    def _why_end(self) -> str | None:
+        if len(self.finished) + len(self.live) >= self.trials:
+            return f"all {self.trials} trials are done or running"
+        if self.deadline is not None and time.time() >= self.deadline:
+            return "the time budget is spent"
+        if self._duplicates >= DUPLICATES_IN_A_ROW and self._unseen is None:
+            found = self.space.distinct_specs(MOST_ENUMERATED)
+            if found is None:
+                return f"{DUPLICATES_IN_A_ROW} proposals in a row were trials done before"
+            self._unseen = deque(found.values())
+        if self._unseen is not None:
+            self._drop_seen(self._unseen)
+            if not self._unseen:
+                return "the space has no other trial"
+        return None
+
+    def _drop_seen(self, draws: deque[Flat]) -> None:
+        while draws and self._known(draws[0]):
+            draws.popleft()
+
+    def _known(self, flat: Flat) -> bool:
+        trial = self.space.spec(flat).trial
+        return trial in self.finished or trial in self.live
+
+    def _ask(self) -> optuna.Trial:
+        self._drop_seen(self._first)
+        source = self._first or self._unseen
+        if source:
+            self.study.enqueue_trial(source.popleft())
+        return self.study.ask()
+
+    def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
+        values = objective_values(self.space, record)
+        if values is None:
+            self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            return
+        for number, violation in enumerate(violations(self.space, record)):
+            trial.set_constraint(f"constraint{number}", violation)
+        self.study.tell(trial, values, skip_if_finished=True)
+
+
+def objective_values(space: Space, record: TrialRecord) -> list[float] | None:
+    """Give the objectives of a completed trial, or None where one is not a finite number."""
+    if record.status != "completed":
+        return None
+    metrics = [record.metrics.get(objective.metric) for objective in space.objectives]
+    values = [metric.value for metric in metrics if isinstance(metric, Measured)]
+    finite = len(values) == len(space.objectives) and all(map(math.isfinite, values))
+    return values if finite else None
+
+
+def violations(space: Space, record: TrialRecord) -> list[float]:
+    """Give by how much each constraint is broken; one that was not measured counts as broken."""
+    found = []
+    for constraint in space.constraints:
+        value = record.metrics.get(constraint.metric)
+        found.append(constraint.violation(value.value) if isinstance(value, Measured) else 1.0)
+    return found
+
+
+def open_study(space: Space, journal: Path, resumed: int) -> optuna.Study:
+    """Open the study in its journal; a journal that cannot be read is set aside."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # The caller holds the run, so a lock that is still there belongs to a driver that died.
+    lock = JournalFileSymlinkLock(str(journal))
+    Path(f"{journal}.lock").unlink(missing_ok=True)
+    try:
+        return _create(space, JournalFileBackend(str(journal), lock_obj=lock), resumed)
+    except (json.JSONDecodeError, KeyError, ValueError, AssertionError) as error:
+        aside = journal.with_name(f"{journal.name}.unreadable-{int(time.time())}")
+        logger.warning("%s cannot be read (%s); rebuilt from the records", journal, error)
+        journal.rename(aside)
+        return _create(space, JournalFileBackend(str(journal), lock_obj=lock), resumed)
+
+
+def reconcile(study: optuna.Study, space: Space, records: Mapping[str, TrialRecord]) -> None:
+    """Bring a study in line with the records: what ran is told, what died is failed, what is
+    lacking is added."""
+    told = set()
+    for frozen in study.get_trials(deepcopy=False):
+        identity = frozen.user_attrs.get(_TRIAL)
+        if frozen.state == TrialState.RUNNING:
+            study.tell(frozen.number, state=TrialState.FAIL)
+        elif frozen.state == TrialState.COMPLETE:
+            told.add(identity)
+    for identity, record in records.items():
+        values = objective_values(space, record)
+        if identity in told or values is None or not record.sampled:
+            continue
+        chooser = _Remembering(record.sampled)
+        space.draw(chooser)
+        study.add_trial(
+            optuna.create_trial(
+                params=record.sampled,
+                distributions=chooser.distributions,
+                values=values,
+                user_attrs={_TRIAL: identity},
+                constraints={f"constraint{i}": v for i, v in enumerate(violations(space, record))},
+            )
+        )
+
+
+class _Remembering:
+    """A chooser that repeats a draw and notes the distributions that it came from."""
+
+    def __init__(self, flat: Flat) -> None:
+        self.flat = flat
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def choose(self, name: str, options: list[Scalar]) -> Scalar:
+        """Repeat a choice."""
+        self.distributions[name] = CategoricalDistribution(options)
+        picked: Scalar = self.flat[name]
+        return picked
+
+    def number(self, name: str, span: Range) -> float | int:
+        """Repeat a number."""
+        if span.integer:
+            self.distributions[name] = IntDistribution(int(span.low), int(span.high), log=span.log)
+        else:
+            self.distributions[name] = FloatDistribution(span.low, span.high, log=span.log)
+        picked: float | int = self.flat[name]
+        return picked
+
+
+def _tpe(seed: int) -> optuna.samplers.BaseSampler:
+    with warnings.catch_warnings():
+        # Grouping is what lets TPE learn parameters that only some stacks have.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
+
+
+def _create(space: Space, backend: JournalFileBackend, resumed: int) -> optuna.Study:
+    return optuna.create_study(
+        study_name=space.name,
+        storage=JournalStorage(backend),
+        sampler=_SAMPLERS[space.file.search.algorithm](space.file.search.seed + resumed),
+        directions=[objective.direction for objective in space.objectives],
+        load_if_exists=True,
+    )
+
+
+_SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    # The grid is enumerated by the space; this sampler only fills in what that leaves open.
+    "grid": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    "tpe": _tpe,
+    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
+    "nsga3": lambda seed: optuna.samplers.NSGAIIISampler(seed=seed),
+}

@@ -1,0 +1,45 @@
+"""What the figures show, without drawing them."""
+
+from pathlib import Path
+
+from results.effects import defense_effects
+from results.figure_infos import curves_info, effects_info, hypervolume_info, pareto_info
+from results.load import load
+from results.pareto import fronts
+from tests.results.records import demo_records, manifest, record, temperature, write_run
+
+
+def test_the_plane_has_every_compared_trial_and_the_undefended_first(tmp_path: Path) -> None:
+    _, robust, _ = fronts(load(write_run(tmp_path, manifest(), demo_records())))
+    info = pareto_info(robust)
+    assert info is not None
+    assert len(info.points) == 36
+    assert sum(point.on_front for point in info.points) == len(robust.members)
+    assert info.families[0] == "none"
+    assert info.families[-2:] == ("stack of 2", "stack of 3")
+    assert info.y_label == "robust_accuracy (higher is better)"
+
+
+def test_at_most_eight_members_have_their_curves_drawn(tmp_path: Path) -> None:
+    overall = fronts(load(write_run(tmp_path, manifest(), demo_records())))[0]
+    info = curves_info(overall)
+    assert info is not None
+    assert (len(info.curves), info.members) == (8, len(overall.members))
+    assert len(info.curves[0].losses[0]) == 30
+
+
+def test_effects_beyond_the_room_are_thinned_and_counted(tmp_path: Path) -> None:
+    rows = [record("plain")] + [record(f"t{i}", [temperature(float(i))]) for i in range(40)]
+    run = load(write_run(tmp_path, manifest(), rows))
+    info = effects_info(defense_effects(run), fronts(run)[0])
+    assert info is not None
+    assert (len(info.rows), info.total) == (30, 40)
+
+
+def test_nothing_to_draw_gives_no_info(tmp_path: Path) -> None:
+    run = load(write_run(tmp_path, manifest(), []))
+    overall, robust, _ = fronts(run)
+    assert pareto_info(robust) is None
+    assert hypervolume_info(overall) is None
+    assert curves_info(overall) is None
+    assert effects_info((), overall) is None

@@ -1,0 +1,102 @@
+"""Reading runs: what is refused, and what is counted and named."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+import results
+from results.load import ResultsError, load, stack_label
+from tests.results.records import fgsm, manifest, record, temperature, write_run
+
+
+def test_records_come_in_order_of_finishing_with_their_values(tmp_path: Path) -> None:
+    rows = [
+        record("a", finished="2026-01-01T10:02:00+00:00"),
+        record("b", [fgsm(0.0314)], finished="2026-01-01T10:01:00+00:00"),
+    ]
+    run = results.load(write_run(tmp_path, manifest(), rows))
+    assert [single.trial for single in run.records] == ["b", "a"]
+    value = run.records[1].value("clean_accuracy")
+    assert value is not None
+    assert (value.value, value.n) == (0.9, 270)
+
+
+def test_a_missing_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="no such folder") as caught:
+        load(tmp_path / "nowhere")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_broken_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="no manifest"):
+        load(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ResultsError, match="cannot read"):
+        load(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"run": "x"}')
+    with pytest.raises(ResultsError, match="lacks trials, space, objectives, metrics"):
+        load(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest(format=9)))
+    with pytest.raises(ResultsError, match="format 9"):
+        load(tmp_path)
+
+
+def test_records_that_cannot_be_read_are_named_with_the_reason(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, manifest(), [record("good")])
+    bad = folder / "records"
+    (bad / "cut.json").write_text('{"trial": "cut"')
+    (bad / "list.json").write_text("[]")
+    (bad / "moved.json").write_text(json.dumps(record("other")))
+    (bad / "nan.json").write_text(json.dumps(record("nan", timings={"training": float("nan")})))
+    (bad / "odd.json").write_text(json.dumps(record("odd", status="dreaming")))
+    (bad / "spec.json").write_text(json.dumps({"trial": "spec", "status": "completed"}))
+    (bad / "seedless.json").write_text(
+        json.dumps({"trial": "seedless", "status": "completed", "spec": {"stack": []}})
+    )
+    (bad / ".temporary.json").write_text("{")
+    run = load(folder)
+    assert [single.trial for single in run.records] == ["good"]
+    reasons = dict(run.corrupt)
+    names = ("cut", "list", "moved", "nan", "odd", "seedless", "spec")
+    assert set(reasons) == {f"{name}.json" for name in names}
+    assert reasons["seedless.json"] == "its spec lacks data, model, training, effort, seed"
+    assert reasons["spec.json"] == "lacks 'spec'"
+    assert reasons["nan.json"] == "NaN is no number"
+    assert reasons["moved.json"] == "is the record of trial other"
+
+
+def test_a_record_of_another_stage_version_is_stale(tmp_path: Path) -> None:
+    rows = [
+        record("old", stage_versions={"training": 1, "evasion": 1}),
+        record("part", stage_versions={"training": 1}),
+    ]
+    old, part = load(write_run(tmp_path, manifest(), rows)).records
+    assert (old.stale, old.usable, old.stale_stages) == (True, False, ("evasion",))
+    assert (part.stale, part.usable) == (False, True)
+
+
+def test_labels_are_compact() -> None:
+    assert stack_label([]) == "none"
+    label = stack_label(
+        [{"name": "pgd", "eps": 8 / 255, "steps": 7, "x": None}, temperature("fit")]
+    )
+    assert label == "pgd(eps=0.03137, steps=7) + temperature(T=fit)"
+    assert stack_label([fgsm([0.0157, 0.0314])]).startswith(
+        "fgsm_adversarial_training(eps=0.0157+0.0314, fraction=0.5)"
+    )
+
+
+def test_results_imports_no_other_part_of_the_project_nor_ray_nor_torch() -> None:
+    forbidden = {"trainables", "orchestrator", "search_spaces", "ray", "torch", "torchvision"}
+    for file in Path(results.__file__).parent.rglob("*.py"):
+        if file.name.startswith("bundle"):
+            continue  # the bundle alone may import the models
+        for node in ast.walk(ast.parse(file.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not forbidden & {name.partition(".")[0] for name in names}, file.name

@@ -1,0 +1,152 @@
+"""The report: what it says, what it escapes, and that it needs nothing but itself."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from results import write_report
+from results.load import ResultsError
+from tests.results.records import EVIL, demo_records, fgsm, manifest, record, write_run
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the report of the demo run, with one record that cannot be read."""
+    folder = write_run(tmp_path_factory.mktemp("demo"), manifest(), demo_records())
+    (folder / "records" / "broken.json").write_text("{")
+    return write_report(folder).parent
+
+
+def test_all_files_exist(report: Path) -> None:
+    names = {file.name for file in report.iterdir()}
+    assert names == {"index.html", "report.json", "trials.csv", "front.csv", "figures"}
+    figures = {file.name for file in (report / "figures").iterdir()}
+    assert figures == {
+        f"{name}.{kind}"
+        for name in ("pareto_robust_accuracy", "pareto_membership_auc", "hypervolume",
+                     "learning_curves", "defense_effects")
+        for kind in ("png", "svg")
+    }  # fmt: skip
+    assert (report.parent / "trials.parquet").is_file()
+
+
+def test_the_page_says_what_was_found_before_anything_else(report: Path) -> None:
+    page = (report / "index.html").read_text()
+    headline = page.index("The highest robust_accuracy is 0.792 [0.739, 0.836] on 270 points")
+    assert headline < page.index("<table")
+    for words in (
+        "the two can be told apart: the defense is better",
+        "36 of 40 trials asked for completed and count. Left out: 2 failed, 1 stopped before the "
+        "end, 1 stale (a stage has changed since), 1 with a record that cannot be read.",
+        "These are screen figures",
+        "Every recommendation is unverified until an audit",
+        "Linf ball of eps 0.15",
+        "Every defense alone, then the search.",
+        "robust_accuracy n = 270",
+        "python -m orchestrator launch --space full",
+        "Share of points that stay right under attack.",
+        "broken.json",
+        "stale (evasion)",
+    ):
+        assert words in page, words
+
+
+def test_error_texts_are_escaped(report: Path) -> None:
+    page = (report / "index.html").read_text()
+    assert EVIL not in page
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; loss became NaN" in page
+
+
+def test_the_page_refers_to_nothing_outside_and_every_image_has_words(report: Path) -> None:
+    page = _Page()
+    page.feed((report / "index.html").read_text())
+    assert page.references
+    assert all(reference.startswith("data:") for reference in page.references)
+    assert len(page.alts) == len(page.references) == 5
+    assert all(page.alts)
+    assert page.headings[0] == "h1" and page.headings.count("h1") == 1
+    assert not re.search(r"url\(|@import", (report / "index.html").read_text())
+
+
+def test_json_says_the_same(report: Path) -> None:
+    plain = json.loads((report / "report.json").read_text())
+    assert plain["counts"] == {
+        "asked": 40, "done": 36, "failed": 2, "stopped": 1, "stale": 1, "corrupt": 1,
+    }  # fmt: skip
+    assert plain["findings"][0].startswith("The highest robust_accuracy is 0.792")
+    assert [front["key"] for front in plain["fronts"]] == [
+        "all", "robust_accuracy", "membership_auc",
+    ]  # fmt: skip
+    assert plain["fronts"][0]["left_out"]["failed"] == 2
+    assert 0 < plain["hypervolume"] < 1
+    assert plain["published"] is None
+    assert EVIL in {failure["error"] for failure in plain["failures"]}
+
+
+def test_the_same_run_gives_the_same_files(report: Path, tmp_path: Path) -> None:
+    folder = write_run(tmp_path, manifest(), demo_records())
+    (folder / "records" / "broken.json").write_text("{")
+    again = write_report(folder).parent
+    for name in ("index.html", "report.json", "figures/hypervolume.svg", "figures/hypervolume.png"):
+        assert (again / name).read_bytes() == (report / name).read_bytes(), name
+
+
+def test_a_run_without_a_completed_trial_is_reported_as_such(tmp_path: Path) -> None:
+    rows = [record("a", status="failed", metrics={}, error="no memory")]
+    page = write_report(write_run(tmp_path, manifest(), rows)).read_text()
+    assert "No trial has completed yet" in page
+    assert "0 of 40 trials asked for completed and count. Left out: 1 failed." in page
+    assert "<img" not in page
+
+
+def test_an_empty_run_is_reported(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, manifest(), [])
+    figures = folder / "report" / "figures"
+    figures.mkdir(parents=True)
+    (figures / "old.png").write_text("")
+    assert "No trial has completed yet" in write_report(folder).read_text()
+    assert not list(figures.iterdir())
+
+
+def test_without_an_undefended_trial_the_page_says_so(tmp_path: Path) -> None:
+    page = write_report(write_run(tmp_path, manifest(), [record("a", [fgsm(0.1)])])).read_text()
+    assert "There is no undefended trial of the same scenario to compare with." in page
+
+
+def test_a_best_that_cannot_be_told_apart_is_called_so(tmp_path: Path) -> None:
+    scores = {"clean_accuracy": 0.9, "robust_accuracy": 0.51, "membership_auc": 0.6}
+    rows = [record("a"), record("b", [fgsm(0.1)], metrics=scores)]
+    page = write_report(write_run(tmp_path, manifest(), rows)).read_text()
+    assert "so the two cannot be told apart on these points" in page
+
+
+def test_a_bare_manifest_is_enough(tmp_path: Path) -> None:
+    optional = ("description", "radius", "seed", "command", "created", "data_title", "defenses",
+                "published", "stage_versions")  # fmt: skip
+    bare = {name: part for name, part in manifest().items() if name not in optional}
+    page = write_report(write_run(tmp_path, bare, [record("a"), record("b", [fgsm(0.1)])]))
+    assert "Linf ball of the data set&#39;s standard radius" in page.read_text()
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="no manifest"):
+        write_report(tmp_path)
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.references: list[str] = []
+        self.alts: list[str] = []
+        self.headings: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.references += [found[name] or "" for name in ("src", "href") if name in found]
+        if tag == "img":
+            self.alts.append(found.get("alt") or "")
+        if re.fullmatch(r"h\d", tag):
+            self.headings.append(tag)
