@@ -15,11 +15,12 @@ from rich.table import Table
 import results
 from orchestrator.arguments import parse_duration
 from orchestrator.estimate import estimated_hours
-from orchestrator.manifest import only_driver, write_manifest, read_manifest, refuse_other_space
+from orchestrator.manifest import only_driver, read_manifest, refuse_other_space, write_manifest
 from orchestrator.paths import RunPaths, check_writable, run_paths
 from orchestrator.proposals import Proposals
 from orchestrator.resources import Machine, TrialResources, this_machine, trial_resources
 from search_spaces import Overrides, Space, load_space
+from search_spaces.domains import Flat
 from trainables.artefacts import ArtefactStore
 from trainables.context import build_context
 from trainables.datasets import Dataset, load_dataset
@@ -111,7 +112,7 @@ def check_runs(space: Space, request: LaunchRequest) -> Dataset:
         )
         datasets.append(dataset)
         base = {"scenario": number} if len(space.scenarios) > 1 else {}
-        draws = [base]
+        draws: list[Flat] = [{**base}]
         for slot, names in space.slots.items():
             draws += [{**base, f"slot.{slot}": name} for name in names]
         for flat in draws:
@@ -221,9 +222,10 @@ def _print_plan(
     table = Table("slot", "defense", "parameter", "searched", box=None)
     for slot, names in space.slots.items():
         for name in names:
-            domains = space.domains[name] or {"": None}
-            for parameter, domain in domains.items():
-                table.add_row(slot, name, parameter, str(domain.describe()) if domain else "")
+            if not space.domains[name]:
+                table.add_row(slot, name, "", "")
+            for parameter, domain in space.domains[name].items():
+                table.add_row(slot, name, parameter, domain.describe())
     console.print(table)
     for scenario in space.scenarios:
         trained = ", ".join(f"{k} {d.describe()}" for k, d in scenario.training.items())

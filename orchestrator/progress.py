@@ -20,7 +20,7 @@ from trainables.record import TrialRecord
 _EVERY_SECONDS = 0.5
 
 
-class Progress(tune.Callback):  # type: ignore[misc]
+class Progress(tune.Callback):
     """Follow a sweep on a terminal; elsewhere stay quiet."""
 
     def __init__(self, proposals: Proposals, console: Console) -> None:

@@ -9,7 +9,7 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -228,9 +228,9 @@ class _Remembering:
         self.flat = flat
         self.distributions: dict[str, BaseDistribution] = {}
 
-    def choose(self, name: str, options: list[Scalar]) -> Scalar:
+    def choose(self, name: str, options: Sequence[Scalar]) -> Scalar:
         """Repeat a choice."""
-        self.distributions[name] = CategoricalDistribution(options)
+        self.distributions[name] = CategoricalDistribution(list(options))
         picked: Scalar = self.flat[name]
         return picked
 

@@ -116,13 +116,13 @@ def ray_session(address: str | None) -> Iterator[Machine]:
     except ConnectionError as error:
         raise InputError(f"--address {address}: no Ray cluster answers there ({error})") from None
     try:
-        there = ray.cluster_resources()
+        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         yield Machine(cpus=there.get("CPU", 0), gpus=there.get("GPU", 0), grows=not local)
     finally:
         ray.shutdown()
 
 
-class _Search(Searcher):  # type: ignore[misc]
+class _Search(Searcher):
     """Tune's view of the proposals. What a trial came to is read from its record, not from Tune."""
 
     def __init__(
@@ -134,12 +134,11 @@ class _Search(Searcher):  # type: ignore[misc]
         self.most_bytes = int(options.artefacts_gib * 2**30)
         self.trials: dict[str, tuple[str, dict[str, Any]]] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+    def suggest(self, trial_id: str) -> Any:
         """Give the next draw, or say that there is none."""
         proposal = self.proposals.next()
         if isinstance(proposal, Ended):
-            finished: str = Searcher.FINISHED
-            return finished
+            return Searcher.FINISHED
         self.trials[trial_id] = (proposal.spec.trial, proposal.flat)
         return proposal.flat
 

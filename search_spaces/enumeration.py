@@ -6,7 +6,7 @@ from search_spaces.domains import Flat, Range, Scalar
 from trainables.errors import InputError
 
 
-class NotEnumerable(InputError):
+class NotEnumerableError(InputError):
     """A range without a number of points stands in the way of an enumeration."""
 
 
@@ -31,7 +31,7 @@ class _Odometer:
     def number(self, name: str, span: Range) -> float | int:
         """Give a point of the range."""
         if span.num is None:
-            raise NotEnumerable(
+            raise NotEnumerableError(
                 f"{name}: a range can only be enumerated with num: points (a grid search needs it)"
             )
         index = self.choose(name, list(range(len(span.points()))))
@@ -50,7 +50,7 @@ class _Odometer:
 
 
 def enumerate_draws(draw: Callable[[_Odometer], Flat]) -> Iterator[Flat]:
-    """Give every draw of a space; NotEnumerable names a range without points."""
+    """Give every draw of a space; NotEnumerableError names a range without points."""
     odometer = _Odometer()
     while True:
         yield draw(odometer)

@@ -78,7 +78,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        plain = yaml.load(path.read_text(), _UniqueKeys)  # noqa: S506 - derived from SafeLoader
+        plain = yaml.load(path.read_text(), _UniqueKeys)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
     except yaml.YAMLError as error:

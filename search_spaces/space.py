@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
-from search_spaces.domains import AnyOf, Chooser, Choice, Domain, Flat, Range, Scalar, parse_domain
-from search_spaces.enumeration import NotEnumerable, enumerate_draws
+from search_spaces.domains import AnyOf, Choice, Chooser, Domain, Flat, Range, Scalar, parse_domain
+from search_spaces.enumeration import NotEnumerableError, enumerate_draws
 from search_spaces.schema import ModelSection, ScenarioSection, SpaceFile
 from trainables.datasets import dataset_entry
 from trainables.defenses import SLOTS, build_defense, build_stack, defense_type
@@ -15,7 +15,7 @@ from trainables.defenses.defense import Defense, Slot
 from trainables.defenses.registry import conflict
 from trainables.errors import InputError
 from trainables.identity import seed_from
-from trainables.metrics import Direction, metric
+from trainables.metrics import metric
 from trainables.parameters import build, declared_parameters
 from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
 from trainables.threats import Threat, build_threat
@@ -30,7 +30,7 @@ class Objective:
     """A metric to optimise, its direction, and the worst value that the hypervolume counts from."""
 
     metric: str
-    direction: Direction
+    direction: Literal["maximize", "minimize"]
     worst: float
 
 
@@ -142,7 +142,7 @@ class Space:
         ]
 
     def enumerate(self) -> Iterator[Flat]:
-        """Give every draw; NotEnumerable (an InputError) names a range without points."""
+        """Give every draw; NotEnumerableError (an InputError) names a range without points."""
         return enumerate_draws(self.draw)
 
     def distinct_specs(self, limit: int) -> dict[str, Flat] | None:
@@ -154,7 +154,7 @@ class Space:
                 if count >= limit:
                     return None
                 found.setdefault(self.spec(flat).trial, flat)
-        except NotEnumerable:
+        except NotEnumerableError:
             return None
         return found
 

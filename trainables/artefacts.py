@@ -35,7 +35,7 @@ class Artefact:
 
 
 class Lease(Protocol):
-    """Who may build an artefact: one holder a key, lost when not renewed within its time to live."""
+    """Who may build an artefact: one holder a key, lost if not renewed in time."""
 
     ttl: float
     """Seconds."""
@@ -51,7 +51,7 @@ class Lease(Protocol):
 
 
 class FileLease:
-    """A lease by files that are created exclusively; their modification time is the last renewal."""
+    """A lease by files created exclusively; their modification time is the last renewal."""
 
     def __init__(self, root: Path, ttl: float = 30.0) -> None:
         self.root, self.ttl = root, ttl

@@ -2,8 +2,8 @@
 
 
 class InputError(ValueError):
-    """What the user wrote or gave cannot be used; the message says what, where and how to mend it."""
+    """What the user wrote cannot be used; the message says what, where and how to mend it."""
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDivergedError(RuntimeError):
     """A training's loss stopped being finite; the message names the epoch."""

@@ -101,5 +101,5 @@ def auc(members: Floats, others: Floats) -> Measured:
 
 
 def proportion_or_missing(successes: int, n: int, reason: str) -> MetricValue:
-    """Give a share with its Wilson interval, or Missing with the reason where there are no items."""
+    """Give a share with its Wilson interval, or Missing where there are no items."""
     return proportion(successes, n) if n else Missing(reason)

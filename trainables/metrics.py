@@ -1,4 +1,4 @@
-"""Every metric, declared once: what it means, which way is better, its unit and how its interval is computed."""
+"""Every metric, declared once: its meaning, better direction, unit and kind of interval."""
 
 import math
 import re

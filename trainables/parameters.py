@@ -1,4 +1,4 @@
-"""What a parameter may be: declared once beside its default, then checked, parsed and listed from there."""
+"""What a parameter may be: declared once beside its default; checked, parsed, listed from there."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from trainables.quantity import parse_quantity
 
 Kind = Literal["float", "int", "bool", "word"]
 PIXELS = "pixels"
-"""Unit of a size in [0, 1] pixel values; such a parameter may be written as a multiple of the radius."""
+"""Unit of a size in [0, 1] pixel values, which may be written as a multiple of the radius."""
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ def build(owner_type: type[T], raw: Mapping[str, Any], *, owner: str, radius: fl
 
 
 def parse_value(raw: Any, declared: Parameter, place: str, radius: float) -> Any:
-    """Turn what a user wrote into the value that the parameter holds; several values give a tuple."""
+    """Turn what a user wrote into the value that the parameter holds; several give a tuple."""
     if isinstance(raw, list | tuple):
         if not declared.many:
             raise InputError(f"{place} takes one value, not {list(raw)}")

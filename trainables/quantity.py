@@ -1,4 +1,4 @@
-"""Sizes in pixel units as people write them: 0.03, 8/255, or a multiple of the data set's radius."""
+"""Sizes in pixels as people write them: 0.03, 8/255, or a multiple of the data set's radius."""
 
 import math
 import re
@@ -37,7 +37,7 @@ def parse_quantity(text: str | float | int) -> Quantity:
         value = float(Fraction(number)) if "/" in number else float(number)
     except (ValueError, ZeroDivisionError):
         raise InputError(
-            f"{text!r} is not a number; write 0.03, 8/255 or '0.5 radius' (of the data set's radius)"
+            f"{text!r} is not a number; write 0.03, 8/255 or '0.5 radius' (the data set's)"
         ) from None
     return _finite(Quantity(value, of_radius=relative is not None), text)
 

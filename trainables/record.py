@@ -40,7 +40,7 @@ class TrialRecord:
     finished: str = ""
 
     def to_json(self) -> str:
-        """Give the record as JSON text; a metric is {value, low, high, n} or {value: null, reason}."""
+        """Give the record as JSON; a metric is {value, low, high, n} or {value: null, reason}."""
         plain = asdict(self)
         plain["metrics"] = {name: metric_to_plain(value) for name, value in self.metrics.items()}
         return json.dumps(plain, indent=1, allow_nan=False)

@@ -57,7 +57,8 @@ class ModelSpec:
         check_parameters(self, "model")
         if self.name not in MODELS and ":" not in self.name:
             raise InputError(
-                f"unknown model {self.name!r}; known: {', '.join(MODELS)}, or package.module:factory"
+                f"unknown model {self.name!r}; known: {', '.join(MODELS)}, "
+                "or package.module:factory"
             )
 
 

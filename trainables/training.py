@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from trainables.datasets import LabelledImages
 from trainables.datasets.augment import augment
+from trainables.datasets.dataset import Augmentation
 from trainables.defenses import Defense, EpochVerdict, Stack, View
-from trainables.errors import TrainingDiverged
+from trainables.errors import TrainingDivergedError
 from trainables.evaluation import loss_and_accuracy
 from trainables.spec import TrainingSpec
 
@@ -32,7 +33,7 @@ class TrainingPlan:
     """What the validation curves are measured on; nothing is selected by them."""
     calibration: LabelledImages | None
     num_classes: int
-    augmentation: str
+    augmentation: Augmentation
     settings: TrainingSpec
     stack: Stack
     start: Mapping[str, Tensor] | None = None
@@ -57,11 +58,11 @@ class Progress:
 def train(model: nn.Module, plan: TrainingPlan, generator: torch.Generator) -> Progress:
     """Train the model in place.
 
-    Raises TrainingDiverged, with the epoch, as soon as a mean loss is not finite.
+    Raises TrainingDivergedError, with the epoch, as soon as a mean loss is not finite.
     """
     device = plan.data.labels.device
     if device.type == "cuda":
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     if plan.start is not None:
         model.load_state_dict(dict(plan.start))
     steps_per_epoch = len(_batches(torch.arange(len(plan.data)), plan.settings.batch_size))
@@ -132,7 +133,7 @@ def _end_epoch(
     """Write the epoch's curves, ask the defenses, and tell whether the training ends here."""
     loss, correct, count = totals
     if not math.isfinite(loss):
-        raise TrainingDiverged(
+        raise TrainingDivergedError(
             f"the training loss is {loss} in epoch {epoch + 1} of {plan.settings.epochs}; "
             "lower the learning rate or the penalty"
         )
@@ -164,7 +165,7 @@ def _ask(
 
 
 def _batches(order: Tensor, size: int) -> list[Tensor]:
-    batches = list(order.split(size))
+    batches = list(torch.split(order, size))
     # Batch norm cannot be trained on a single image; another epoch's order will hold it elsewhere.
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches.pop()

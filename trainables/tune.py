@@ -34,7 +34,7 @@ class SpaceLike(Protocol):
         """Build the spec that a drawn dict stands for."""
 
 
-class TrialFailed(RuntimeError):
+class TrialFailedError(RuntimeError):
     """A trial's record says that it failed."""
 
 
@@ -52,7 +52,7 @@ def trainable(
 
     Names that the config leaves out take their defaults, so {} is the undefended model. Records
     and artefacts go to the folder `run` (default: the Tune experiment's own). Reports each
-    objective, `trial` and `status`; a failed trial raises TrialFailed, or with
+    objective, `trial` and `status`; a failed trial raises TrialFailedError, or with
     failures='report' is reported without its objectives.
     """
 
@@ -71,7 +71,7 @@ def trainable(
         )
         write_record(record, folder / "records")
         if record.status == "failed" and failures == "raise":
-            raise TrialFailed(record.error)
+            raise TrialFailedError(record.error)
         found = {o.metric: record.metrics.get(o.metric) for o in space.objectives}
         values = {name: value.value for name, value in found.items() if isinstance(value, Measured)}
         tune.report({**values, "trial": record.trial, "status": record.status})

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from trainables.attacks.balls import Ball, Radius, broadcast
 
@@ -14,6 +15,11 @@ Scores = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) in [0, 1] -> class scores (B, K), softmax not yet applied."""
 RowLoss = Callable[[Tensor, Tensor], Tensor]
 """(scores (R, K), rows of the batch (R,)) -> what the attack maximises, one value a row (R,)."""
+
+
+def cross_entropy_loss(y: Tensor) -> RowLoss:
+    """Give the cross-entropy with the true classes y (B,) as a loss to climb."""
+    return lambda scores, rows: F.cross_entropy(scores, y[rows], reduction="none")
 
 
 def ascend(

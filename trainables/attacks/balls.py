@@ -1,4 +1,4 @@
-"""The norm balls that iterated attacks move in: one object a norm, so that no attack is written twice.
+"""The norm balls that attacks move in: one object a norm, so that no attack is written twice.
 
 Axes: B batch, C channels, H, W. A radius is a float or one per image, shape (B,).
 """
@@ -34,7 +34,8 @@ class Ball:
 
 
 def _l2_norms(images: Tensor) -> Tensor:
-    return images.flatten(1).norm(dim=1).view(-1, *[1] * (images.dim() - 1))
+    norms: Tensor = torch.linalg.vector_norm(images.flatten(1), dim=1)
+    return norms.view(-1, *[1] * (images.dim() - 1))
 
 
 def _linf_project(delta: Tensor, radius: Tensor) -> Tensor:

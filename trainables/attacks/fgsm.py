@@ -2,9 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from trainables.attacks.ascent import Scores, ascend
+from trainables.attacks.ascent import Scores, ascend, cross_entropy_loss
 from trainables.attacks.balls import Radius, ball, broadcast
 
 
@@ -34,7 +33,7 @@ def fgsm(
         model,
         x,
         y,
-        lambda scores, rows: F.cross_entropy(scores, y[rows], reduction="none"),
+        cross_entropy_loss(y),
         ball=linf,
         eps=eps,
         step_sizes=[step],

@@ -2,9 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from trainables.attacks.ascent import Scores, ascend
+from trainables.attacks.ascent import Scores, ascend, cross_entropy_loss
 from trainables.attacks.balls import Radius, ball, broadcast
 
 
@@ -44,9 +43,7 @@ def pgd(
             model,
             x_rows,
             y_rows,
-            lambda scores, active, y_rows=y_rows: F.cross_entropy(
-                scores, y_rows[active], reduction="none"
-            ),
+            cross_entropy_loss(y_rows),
             ball=shape,
             eps=radius,
             step_sizes=[step] * steps,

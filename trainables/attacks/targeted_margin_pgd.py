@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from trainables.attacks.ascent import Scores, ascend
+from trainables.attacks.ascent import RowLoss, Scores, ascend
 from trainables.attacks.balls import Radius, ball
 
 
@@ -42,9 +42,7 @@ def targeted_margin_pgd(
             model,
             x[rows],
             truth,
-            lambda scores, active, target=target, truth=truth: _margin(
-                scores, target[active], truth[active]
-            ),
+            _margin_loss(target, truth),
             ball=ball(norm),
             eps=eps[rows] if isinstance(eps, Tensor) and eps.dim() else eps,
             step_sizes=[s[rows] if isinstance(s, Tensor) and s.dim() else s for s in decay],
@@ -64,5 +62,9 @@ def targeted_margin_pgd(
     return best
 
 
-def _margin(scores: Tensor, target: Tensor, truth: Tensor) -> Tensor:
-    return (scores.gather(1, target[:, None]) - scores.gather(1, truth[:, None])).squeeze(1)
+def _margin_loss(target: Tensor, truth: Tensor) -> RowLoss:
+    def margin(scores: Tensor, rows: Tensor) -> Tensor:
+        wanted, true = target[rows, None], truth[rows, None]
+        return (scores.gather(1, wanted) - scores.gather(1, true)).squeeze(1)
+
+    return margin

@@ -151,7 +151,7 @@ TRAINING_HOOKS = (
 
 
 def shapes_training(defense: Defense) -> bool:
-    """Tell whether the defense has a part in the training, and so in the trained model's identity."""
+    """Tell whether the defense has a part in the training, and so in the model's identity."""
     return any(
         getattr(type(defense), hook) is not getattr(Defense, hook) for hook in TRAINING_HOOKS
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -85,7 +85,7 @@ class TemperedPredictor(Predictor):
 
     def surfaces(self) -> list[Surface]:
         """Give the inner surfaces, each over T."""
-        return [
-            Surface(lambda x, g, s=surface: s.scores(x, g) / self.T, surface.kind, surface.draws)
-            for surface in self.inner.surfaces()
-        ]
+        return [self._tempered(surface) for surface in self.inner.surfaces()]
+
+    def _tempered(self, surface: Surface) -> Surface:
+        return replace(surface, scores=lambda x, g: surface.scores(x, g) / self.T)

@@ -70,7 +70,7 @@ def _right(predictor: Predictor, images: LabelledImages, ctx: TrialContext) -> T
 def _worst_class(right: Tensor, labels: Tensor) -> MetricValue:
     counts = [
         (int(right[labels == label].sum()), int((labels == label).sum()))
-        for label in labels.unique().tolist()
+        for label in torch.unique(labels).tolist()
     ]
     return intervals.proportion(*min(counts, key=lambda count: count[0] / count[1]))
 

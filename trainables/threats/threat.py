@@ -42,7 +42,7 @@ class Threat:
         raise NotImplementedError
 
     def metric_names(self) -> tuple[str, ...]:
-        """List the metrics that it gives, so that objectives can be checked before anything runs."""
+        """List the metrics that it gives, so that objectives can be checked beforehand."""
         raise NotImplementedError
 
     def canonical(self) -> dict[str, Any]:
