@@ -54,7 +54,9 @@ class LaunchRequest:
 def launch(request: LaunchRequest, console: Console) -> int:
     """Run or resume a sweep; gives the exit code. Raises InputError before anything is written."""
     space = load_space(request.space, request.overrides)
-    paths = run_paths(request.runs, request.name or _default_name(request))
+    paths = run_paths(
+        request.runs, _default_name(request) if request.name is None else request.name
+    )
     deadline = time.time() + parse_duration(request.time_budget) if request.time_budget else None
     machine = Machine(cpus=0, gpus=0, grows=True) if request.address else this_machine()
     resources = _resources(request, space, machine)
@@ -63,10 +65,10 @@ def launch(request: LaunchRequest, console: Console) -> int:
     if request.dry_run:
         _print_plan(space, paths, trials, resources, dataset, console)
         return DONE
+    check_writable(request.runs)
     manifest = read_manifest(paths)
     if manifest is not None:
         refuse_other_space(paths, manifest["space"], space.canonical())
-    check_writable(request.runs)
     with only_driver(paths):
         records = read_records(paths)
         write_manifest(

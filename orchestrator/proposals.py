@@ -24,7 +24,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import TrialState
 
-from search_spaces import Space, StudyChooser
+from search_spaces import Space
 from search_spaces.domains import Flat, Range, Scalar
 from trainables.metrics import Measured
 from trainables.record import TrialRecord
@@ -91,7 +91,7 @@ class Proposals:
                 self.ended = Ended(reason)
                 break
             trial = self._ask()
-            flat = self.space.draw(StudyChooser(trial))
+            flat = self.space.suggest(trial)
             spec = self.space.spec(flat)
             trial.set_user_attr(_TRIAL, spec.trial)
             if spec.trial in self.finished:
@@ -244,18 +244,15 @@ class _Remembering:
         return picked
 
 
-def _tpe(seed: int) -> optuna.samplers.BaseSampler:
-    with warnings.catch_warnings():
-        # Grouping is what lets TPE learn parameters that only some stacks have.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
-
-
 def _create(space: Space, backend: JournalFileBackend, resumed: int) -> optuna.Study:
+    with warnings.catch_warnings():
+        # Parts of the samplers are called experimental; that is for us to follow, not the user.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = _SAMPLERS[space.file.search.algorithm](space.file.search.seed + resumed)
     return optuna.create_study(
         study_name=space.name,
         storage=JournalStorage(backend),
-        sampler=_SAMPLERS[space.file.search.algorithm](space.file.search.seed + resumed),
+        sampler=sampler,
         directions=[objective.direction for objective in space.objectives],
         load_if_exists=True,
     )
@@ -265,7 +262,8 @@ _SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     # The grid is enumerated by the space; this sampler only fills in what that leaves open.
     "grid": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    "tpe": _tpe,
+    # Grouping is what lets TPE learn parameters that only some stacks have.
+    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True),
     "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
     "nsga3": lambda seed: optuna.samplers.NSGAIIISampler(seed=seed),
 }

@@ -1,5 +1,6 @@
 """What a trial may use, checked before anything starts."""
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -44,11 +45,11 @@ def trial_resources(
 
     Raises InputError for what Ray cannot give: fractions above one GPU, or more than there is.
     """
-    if cpus <= 0:
+    if not 0 < cpus < math.inf:  # NaN is refused here too
         raise InputError(f"--cpus-per-trial must be above 0, but got {cpus:g}")
     if gpus is None:
         gpus = 1.0 if machine.gpus else 0.0
-    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+    if not 0 <= gpus < math.inf or (gpus > 1 and gpus != int(gpus)):
         raise InputError(
             f"--gpus-per-trial must be a share of one GPU or a whole number, but got {gpus:g}"
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from trainables.errors import InputError
-from trainables.parameters import Parameter, parse_value
+from trainables.parameters import Parameter, check_value, parse_value
 from trainables.quantity import Quantity, parse_quantity
 
 Scalar = str | int | float | bool
@@ -166,7 +166,7 @@ def parse_domain(raw: Any, declared: Parameter, place: str) -> Domain:
     else:
         options = (raw,)
     for option in options:
-        parse_value(option, declared, place, radius=1.0)
+        _check_written(option, declared, place)
     return Choice(options)
 
 
@@ -192,11 +192,18 @@ def _parse_range(raw: Mapping[str, Any], declared: Parameter, place: str) -> Ran
     if log and low.value <= 0:
         raise InputError(f"{place}: a logarithmic range must start above 0, not at {raw['low']}")
     for end in (raw["low"], raw["high"]):
-        parse_value(end, declared, place, radius=1.0)
+        _check_written(end, declared, place)
     integer = declared.kind == "int"
     if integer:
         return Range(int(low.value), int(high.value), low.of_radius, log, integer, num)
     return Range(low.value, high.value, low.of_radius, log, integer, num)
+
+
+def _check_written(option: Any, declared: Parameter, place: str) -> None:
+    parsed = parse_value(option, declared, place, radius=1.0)
+    if "radius" not in str(option):  # what a multiple comes to is known with the data set alone
+        for value in parsed if isinstance(parsed, tuple) else (parsed,):
+            check_value(value, declared, place)
 
 
 def _label(option: Any) -> Scalar:

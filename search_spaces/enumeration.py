@@ -2,12 +2,23 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from search_spaces.domains import Flat, Range, Scalar
+from search_spaces.domains import AnyOf, Domain, Flat, Range, Scalar
 from trainables.errors import InputError
 
 
 class NotEnumerableError(InputError):
     """A range without a number of points stands in the way of an enumeration."""
+
+
+def check_points(domain: Domain, name: str) -> None:
+    """Raise NotEnumerableError where a range of the domain has no number of points."""
+    if isinstance(domain, AnyOf):
+        for branch in domain.branches:
+            check_points(branch, name)
+    elif isinstance(domain, Range) and domain.num is None:
+        raise NotEnumerableError(
+            f"{name}: a range can only be enumerated with num: points (a grid search needs it)"
+        )
 
 
 class _Odometer:
@@ -30,10 +41,7 @@ class _Odometer:
 
     def number(self, name: str, span: Range) -> float | int:
         """Give a point of the range."""
-        if span.num is None:
-            raise NotEnumerableError(
-                f"{name}: a range can only be enumerated with num: points (a grid search needs it)"
-            )
+        check_points(span, name)
         index = self.choose(name, list(range(len(span.points()))))
         return span.points()[int(index)]
 

@@ -93,15 +93,18 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _overridden(file: SpaceFile, overrides: Overrides) -> SpaceFile:
     plain = file.model_dump()
+    for scenario in plain["scenarios"]:
+        if overrides.dataset is not None and scenario["dataset"] != overrides.dataset:
+            scenario["dataset"] = overrides.dataset
+            if file.published is None:
+                # Another data set brings its own network and training; a reproduction keeps its.
+                scenario |= {"model": None, "training": {}}
     if overrides.budget is not None:
         if overrides.budget not in file.budgets:
             known = ", ".join(file.budgets) or "none: only reproductions have budgets"
             raise InputError(f"unknown budget {overrides.budget!r}; known: {known}")
         _apply_budget(plain, plain["budgets"][overrides.budget])
     for scenario in plain["scenarios"]:
-        if overrides.dataset is not None and scenario["dataset"] != overrides.dataset:
-            # Another data set brings its own network and training.
-            scenario |= {"dataset": overrides.dataset, "model": None, "training": {}}
         if overrides.model is not None:
             scenario["model"] = overrides.model
         if overrides.image_size is not None:
@@ -117,9 +120,8 @@ def _overridden(file: SpaceFile, overrides: Overrides) -> SpaceFile:
 def _apply_budget(plain: dict[str, Any], budget: Mapping[str, Any]) -> None:
     for scenario in plain["scenarios"]:
         scenario["training"] |= budget["training"]
-        for name in ("dataset", "model"):
-            if budget[name] is not None:
-                scenario[name] = budget[name]
+        if budget["model"] is not None:
+            scenario["model"] = budget["model"]
     for name in ("train_images", "measured_images"):
         plain[name] = budget[name]
 

@@ -58,7 +58,6 @@ class ResourcesSection(_Strict):
 class BudgetSection(_Strict):
     """A declared share of a reproduction's epochs and images."""
 
-    dataset: str | None = None
     model: str | None = None
     training: dict[str, Any] = {}
     train_images: Count | None = None

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from search_spaces.domains import AnyOf, Choice, Chooser, Domain, Flat, Range, Scalar, parse_domain
-from search_spaces.enumeration import NotEnumerableError, enumerate_draws
+from search_spaces.enumeration import NotEnumerableError, check_points, enumerate_draws
 from search_spaces.schema import ModelSection, ScenarioSection, SpaceFile
 from trainables.datasets import dataset_entry
 from trainables.defenses import SLOTS, build_defense, build_stack, defense_type
@@ -98,6 +98,10 @@ class Space:
                 flat |= domain.draw(chooser, f"{picked}.{parameter}")
         return flat
 
+    def suggest(self, trial: Any) -> Flat:
+        """Let an Optuna trial decide everything; also Ray's OptunaSearch takes this method."""
+        return self.draw(_StudyChooser(trial))
+
     def spec(self, flat: Mapping[str, Any]) -> TrialSpec:
         """Build the spec that the flat names stand for; names that are left out take their default.
 
@@ -145,11 +149,24 @@ class Space:
         """Give every draw; NotEnumerableError (an InputError) names a range without points."""
         return enumerate_draws(self.draw)
 
+    def check_enumerable(self) -> None:
+        """Raise NotEnumerableError where a range has no number of points."""
+        named = {
+            f"{defense}.{parameter}": domain
+            for defense, domains in self.domains.items()
+            for parameter, domain in domains.items()
+        }
+        for scenario in self.scenarios:
+            named |= {f"training.{name}": domain for name, domain in scenario.training.items()}
+        for name, domain in named.items():
+            check_points(domain, name)
+
     def distinct_specs(self, limit: int) -> dict[str, Flat] | None:
         """Give a draw for each distinct trial, by identity; None if there are more than `limit`
         draws or a range stands in the way."""
         found: dict[str, Flat] = {}
         try:
+            self.check_enumerable()
             for count, flat in enumerate(self.enumerate()):
                 if count >= limit:
                     return None
@@ -295,11 +312,12 @@ def build_space(file: SpaceFile) -> Space:
         raise InputError("objectives: one is named twice")
     space.first_draws()
     space.published_rows()
-    next(iter(space.enumerate()), None) if file.search.algorithm == "grid" else None
+    if file.search.algorithm == "grid":
+        space.check_enumerable()
     return space
 
 
-class StudyChooser:
+class _StudyChooser:
     """Let an Optuna trial decide: its suggest_* calls under the names of the draw."""
 
     def __init__(self, trial: Any) -> None:

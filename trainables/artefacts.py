@@ -11,10 +11,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -91,12 +93,19 @@ class FileLease:
     def _bury_if_dead(self, path: Path) -> None:
         # Renaming picks one winner among those who find the same dead lease.
         try:
-            if time.time() - path.stat().st_mtime > self.ttl:
+            if self._is_dead(path):
                 grave = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
                 path.rename(grave)
+                if not self._is_dead(grave):
+                    # Another buried the dead one first: this lease is its successor's.
+                    with suppress(FileExistsError):
+                        os.link(grave, path)
                 grave.unlink()
         except FileNotFoundError:
             return  # released or buried by another in the meantime
+
+    def _is_dead(self, path: Path) -> bool:
+        return time.time() - path.stat().st_mtime > self.ttl
 
 
 class ArtefactStore:
@@ -171,8 +180,10 @@ class ArtefactStore:
         return Artefact(tensors, values)
 
     def _write(self, key: str, artefact: Artefact) -> None:
+        # Copies, since safetensors refuses tensors that share memory, as tied weights do.
         tensors = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in artefact.tensors.items()
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in artefact.tensors.items()
         }
         metadata = {"values": json.dumps(artefact.values, allow_nan=False)}
         write_atomically(self._path(key), save(tensors, metadata))

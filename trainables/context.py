@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trainables import training
 from trainables.artefacts import Artefact, ArtefactStore
 from trainables.datasets import Dataset, LabelledImages, Pools, split_pools, stratified_subset
+from trainables.datasets.dataset import Augmentation
 from trainables.defenses import Stack
 from trainables.defenses.defense import shapes_training
 from trainables.errors import InputError
@@ -114,8 +115,10 @@ class TrialContext:
         self, kind: str, identity: Mapping[str, Any], builder: Callable[[], Artefact]
     ) -> Artefact:
         """Give an artefact from the store, built if nobody has, and note that it was used."""
+        artefact = self.store.get_or_build(kind, identity, builder)
+        # Noted at the end: the builder may have used others of the kind on its way.
         self.used[kind] = self.store.key(kind, identity)
-        return self.store.get_or_build(kind, identity, builder)
+        return artefact
 
     def train(self, stack: Stack, data: LabelledImages, seed: int) -> Trained:
         """Train the trial's network under a stack on some rows, or give what was trained before.
@@ -166,7 +169,7 @@ class TrialContext:
                     held_out=self.curve_pool,
                     calibration=self.pools.calibration,
                     num_classes=self.dataset.num_classes,
-                    augmentation=self.dataset.augmentation,
+                    augmentation=self._augmentation(),
                     settings=self.spec.training,
                     stack=stack,
                     start=starts[0] if starts else None,
@@ -178,6 +181,12 @@ class TrialContext:
             {**weights, "kept": kept},
             {"curves": progress.curves, "epoch_seconds": progress.epoch_seconds},
         )
+
+    def _augmentation(self) -> Augmentation:
+        asked = self.spec.training.augmentation
+        if asked == "default":
+            return self.dataset.augmentation
+        return "crop_flip" if asked == "crop_flip" else "none"
 
     def _new_model(self, stack: Stack) -> nn.Module:
         model = build_model(

@@ -14,9 +14,10 @@ def import_attribute(path: str) -> Any:
     module_name, _, attribute = path.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # a user's module may raise anything
+        cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise InputError(
-            f"{path}: cannot import {module_name!r} ({error}); run where it can be imported"
+            f"{path}: cannot import {module_name!r} ({cause}); run where it can be imported"
         ) from error
     if not hasattr(module, attribute):
         raise InputError(f"{path}: module {module_name!r} has no {attribute!r}")

@@ -61,7 +61,7 @@ def quantile(values: Floats, q: float) -> Measured:
     """Give a quantile of (N,) values with the interval of its order statistics."""
     ordered = np.sort(values)
     last = len(ordered) - 1
-    low = int(stats.binom.ppf(0.5 - LEVEL / 2, len(ordered), q))
+    low = max(0, int(stats.binom.ppf(0.5 - LEVEL / 2, len(ordered), q)) - 1)
     high = int(stats.binom.ppf(0.5 + LEVEL / 2, len(ordered), q))
     return Measured(
         float(np.quantile(ordered, q)),

@@ -10,13 +10,14 @@ from torch import nn
 @contextmanager
 def frozen_for_attack(model: nn.Module) -> Iterator[None]:
     """Put a model into eval mode without parameter gradients, then restore both."""
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     model.eval().requires_grad_(False)
     try:
         yield
     finally:
-        model.train(was_training)
+        for module, was_training in modes:
+            module.training = was_training
         for parameter, requires_grad in wanted:
             parameter.requires_grad_(requires_grad)
 

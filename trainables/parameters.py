@@ -60,7 +60,7 @@ def check_parameters(instance: Any, owner: str) -> None:
         if not values:
             raise InputError(f"{owner}: {name} is empty; give at least one value")
         for single in values:
-            _check_one(single, declared, f"{owner}: {name}")
+            check_value(single, declared, f"{owner}: {name}")
 
 
 def build(owner_type: type[T], raw: Mapping[str, Any], *, owner: str, radius: float) -> T:
@@ -73,11 +73,26 @@ def build(owner_type: type[T], raw: Mapping[str, Any], *, owner: str, radius: fl
     if unknown:
         known = ", ".join(declared) or "none: it takes no parameters"
         raise InputError(f"{owner}: unknown parameter {unknown[0]!r}; known: {known}")
+    defaults = {field.name: field.default for field in dataclasses.fields(owner_type)}  # type: ignore[arg-type]
     values = {
         name: parse_value(value, declared[name], f"{owner}: {name}", radius)
         for name, value in raw.items()
+        if not (value is None and defaults[name] is None)  # None there says "not given"
     }
     return owner_type(**values)
+
+
+def plain_parameters(instance: Any) -> dict[str, Any]:
+    """Give the declared parameters of an instance as plain JSON values.
+
+    A set of one is that one, as `parse_value` has it, so that both ways to write it are one
+    identity.
+    """
+    values = {name: getattr(instance, name) for name in declared_parameters(type(instance))}
+    return {
+        name: (value[0] if len(value) == 1 else list(value)) if isinstance(value, tuple) else value
+        for name, value in values.items()
+    }
 
 
 def parse_value(raw: Any, declared: Parameter, place: str, radius: float) -> Any:
@@ -137,7 +152,8 @@ def _parse_bool(raw: Any, place: str) -> bool:
     raise InputError(f"{place} must be true or false, but got {raw!r}")
 
 
-def _check_one(value: Any, declared: Parameter, place: str) -> None:
+def check_value(value: Any, declared: Parameter, place: str) -> None:
+    """Raise InputError where one value is none that the parameter may hold."""
     if isinstance(value, str):
         if declared.kind != "word" and value not in declared.words:
             raise InputError(f"{place} must be a number, but got {value!r}")

@@ -4,8 +4,10 @@ Axes: N images, C channels, H, W.
 """
 
 import os
+import warnings
 from functools import lru_cache
 from pathlib import Path
+from pickle import PickleError
 
 import lpips
 import torch
@@ -18,6 +20,10 @@ from trainables.metrics import MetricValue, Missing
 
 SMALLEST_SIDE = 64
 """Smaller images are resized up to this: AlexNet's strides leave nothing of them otherwise."""
+_UNREADABLE = (
+    OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError, EOFError, PickleError,
+)  # fmt: skip
+"""What torch.load and the copying raise on files that hold something else."""
 WEIGHTS_NAME = "alexnet-owt-7be5be79.pth"
 """Name of torchvision's file of AlexNet weights."""
 
@@ -62,12 +68,15 @@ def load_lpips(weights: Path) -> nn.Module:
 
     Raises InputError where the file is not AlexNet's weights.
     """
-    net: nn.Module = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    with warnings.catch_warnings():
+        # lpips calls torchvision by its old keywords.
+        warnings.simplefilter("ignore", UserWarning)
+        net: nn.Module = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     try:
         state = torch.load(os.fspath(weights), map_location="cpu", weights_only=True)
         features = {k.removeprefix("features."): v for k, v in state.items() if "features" in k}
         _load_backbone(net, features)
-    except (OSError, RuntimeError, AttributeError, KeyError, ValueError, EOFError) as error:
+    except _UNREADABLE as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"--lpips-weights {weights}: no AlexNet weights ({detail}); give torchvision's "

@@ -82,6 +82,10 @@ class TrainingSpec:
         "one_cycle", kind="word", words=("one_cycle", "cosine", "constant"),
         meaning="learning rate over the steps",
     )  # fmt: skip
+    augmentation: str = parameter(
+        "default", kind="word", words=("default", "none", "crop_flip"),
+        meaning="random changes of training images; default: the data set's own",
+    )  # fmt: skip
     activation: str = parameter(
         "relu", kind="word", words=tuple(ACTIVATIONS), meaning="non-linearity of the network"
     )

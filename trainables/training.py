@@ -132,12 +132,14 @@ def _end_epoch(
 ) -> bool:
     """Write the epoch's curves, ask the defenses, and tell whether the training ends here."""
     loss, correct, count = totals
-    if not math.isfinite(loss):
-        raise TrainingDivergedError(
-            f"the training loss is {loss} in epoch {epoch + 1} of {plan.settings.epochs}; "
-            "lower the learning rate or the penalty"
-        )
     held_out = loss_and_accuracy(model, plan.held_out)
+    # The last step of an epoch shows in the held-out loss alone.
+    for what, value in (("training", loss), ("validation", held_out.loss)):
+        if not math.isfinite(value):
+            raise TrainingDivergedError(
+                f"the {what} loss is {value} in epoch {epoch + 1} of {plan.settings.epochs}; "
+                "lower the learning rate or the penalty"
+            )
     progress.epoch_seconds.append(seconds)
     progress.add(
         train_loss=loss / count,

@@ -18,6 +18,7 @@ from trainables.context import TrialContext, build_context
 from trainables.datasets import load_dataset
 from trainables.errors import InputError
 from trainables.metrics import MetricValue
+from trainables.perceptual import find_weights
 from trainables.predictor import Predictor
 from trainables.record import TrialRecord, metric_from_plain, metric_to_plain
 from trainables.spec import TrialSpec
@@ -146,7 +147,8 @@ def _measured(threat: Threat, ctx: TrialContext, predictor: Predictor) -> Findin
         "deployment": ctx.deployment,
         "training": training.VERSION,
         "threat": threat.canonical(),
-        "lpips": str(ctx.lpips_weights),
+        # Where the weights turn up later, what was missing is measured.
+        "lpips": str(find_weights(ctx.lpips_weights)),
     }
 
     def measure() -> Artefact:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.datasets.images import LabelledImages
-from trainables.parameters import check_parameters, declared_parameters
+from trainables.parameters import check_parameters, plain_parameters
 from trainables.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -139,9 +139,7 @@ class Defense:
 
     def canonical(self) -> dict[str, Any]:
         """Give name and parameters as plain JSON values: the defense's part of an identity."""
-        values = {name: getattr(self, name) for name in declared_parameters(type(self))}
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-        return {"name": self.name, **plain}
+        return {"name": self.name, **plain_parameters(self)}
 
 
 TRAINING_HOOKS = (

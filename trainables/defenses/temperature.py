@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from trainables.defenses.defense import Defense
 from trainables.parameters import parameter
-from trainables.predictor import Predictor, Surface
+from trainables.predictor import Prediction, Predictor, Surface
 
 if TYPE_CHECKING:
     from trainables.context import TrialContext
@@ -74,6 +74,14 @@ class TemperedPredictor(Predictor):
         self.inner, self.T = inner, T
         self.forward_passes_per_prediction = inner.forward_passes_per_prediction
         self.stochastic = inner.stochastic
+
+    def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
+        """Give the inner answer with its probabilities tempered.
+
+        Label and rejection are the inner ones: of scores over a large T, float32 makes ties.
+        """
+        inner = self.inner.predict(x, generator)
+        return replace(inner, log_probabilities=(inner.log_probabilities / self.T).log_softmax(1))
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Give the inner scores over T."""

@@ -57,7 +57,10 @@ class Cost(Threat):
             times = _latencies_ms(predictor, ctx, batch)
             metrics[f"latency_ms_p50{suffix}"] = intervals.quantile(times, 0.50)
             metrics[f"latency_ms_p95{suffix}"] = intervals.quantile(times, 0.95)
-        return Findings(metrics=metrics, notes={"timed_predictions": _REPEATS})
+        return Findings(
+            metrics=metrics,
+            notes={"timed_predictions": {str(batch): count for batch, count in _REPEATS.items()}},
+        )
 
 
 def _images(ctx: TrialContext, batch: int) -> torch.Tensor:

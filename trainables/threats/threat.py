@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainables.metrics import MetricValue
-from trainables.parameters import check_parameters, declared_parameters
+from trainables.parameters import check_parameters, plain_parameters
 from trainables.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -47,6 +47,4 @@ class Threat:
 
     def canonical(self) -> dict[str, Any]:
         """Give name and parameters as plain JSON values."""
-        values = {name: getattr(self, name) for name in declared_parameters(type(self))}
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-        return {"name": self.name, **plain}
+        return {"name": self.name, **plain_parameters(self)}

@@ -1,0 +1,59 @@
+"""Fixtures of the whole suite: one thread, and two small networks trained on the digits."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.making import EPS, context_of, spec_of
+from trainables.context import TrialContext
+from trainables.defenses import build_defense
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedNet:
+    """A trained small_cnn with the trial that it came from and held-out images."""
+
+    ctx: TrialContext
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Run torch with one thread: sums then come out the same everywhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def artefact_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of artefacts that tests may share, so that equal trainings run once."""
+    return tmp_path_factory.mktemp("artefacts")
+
+
+@pytest.fixture(scope="session")
+def undefended(artefact_folder: Path) -> TrainedNet:
+    """Train a small_cnn on the digits."""
+    return _trained(artefact_folder)
+
+
+@pytest.fixture(scope="session")
+def hardened(artefact_folder: Path) -> TrainedNet:
+    """Train a small_cnn on the digits with FGSM adversarial training."""
+    return _trained(artefact_folder, "fgsm_adversarial_training")
+
+
+def _trained(folder: Path, *defenses: str) -> TrainedNet:
+    torch.set_num_threads(1)
+    stack = [build_defense(name, {"eps": EPS}, radius=EPS) for name in defenses]
+    ctx = context_of(spec_of(*stack, epochs=15, train_images=None, measured_images=None), folder)
+    model = ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed).model
+    points = ctx.points()
+    return TrainedNet(ctx, model.requires_grad_(False), points.images(), points.labels)

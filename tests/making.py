@@ -1,0 +1,108 @@
+"""Specs, contexts and small models that the tests of trainables/ share."""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from trainables.artefacts import ArtefactStore
+from trainables.context import TrialContext
+from trainables.datasets import LabelledImages
+from trainables.defenses import Defense, build_stack
+from trainables.predictor import Predictor
+from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
+from trainables.threats import Threat
+from trainables.trial import prepare_trial
+
+CPU = torch.device("cpu")
+EPS = 0.15
+"""The digits' standard radius."""
+
+
+def spec_of(
+    *stack: Defense,
+    threats: Iterable[Threat] = (),
+    epochs: int = 1,
+    train_images: int | None = 200,
+    measured_images: int | None = 60,
+    pools: str = "search",
+    seed: int = 0,
+    model: ModelSpec | None = None,
+    training: TrainingSpec | None = None,
+) -> TrialSpec:
+    """Give the spec of a training that takes a moment."""
+    return TrialSpec(
+        data=DataSpec(pools=pools, train_images=train_images, measured_images=measured_images),
+        model=model or ModelSpec(),
+        training=training or TrainingSpec(epochs=epochs),
+        stack=build_stack(stack),
+        threats=tuple(threats),
+        seed=seed,
+    )
+
+
+def context_of(spec: TrialSpec, folder: Path) -> TrialContext:
+    """Give the context of a spec with its artefacts in the folder."""
+    return prepare_trial(spec, ArtefactStore(folder), device=CPU)
+
+
+def train_in(ctx: TrialContext) -> nn.Module:
+    """Train the spec's own model."""
+    return ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed).model
+
+
+class LinearSoftmax(nn.Module):
+    """scores = W x + b on flattened images: gradients have closed forms."""
+
+    def __init__(self, features: int, num_classes: int, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.weight = nn.Parameter(torch.randn(num_classes, features, generator=generator))
+        self.bias = nn.Parameter(torch.randn(num_classes, generator=generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give scores (B, K)."""
+        return x.flatten(1) @ self.weight.T + self.bias
+
+
+class FixedPredictor(Predictor):
+    """Answers with given scores, whatever the images; rows are asked in the pool's order."""
+
+    def __init__(self, scores: Tensor) -> None:
+        super().__init__(nn.Identity())
+        self.answers, self.asked = scores, 0
+
+    def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Give the next rows of the answers, from the first again after the last."""
+        rows = torch.arange(self.asked, self.asked + len(x)) % len(self.answers)
+        self.asked += len(x)
+        return self.answers[rows]
+
+
+def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Give the share of images that are classified right."""
+    with torch.no_grad():
+        return float((model(x).argmax(1) == y).double().mean())
+
+
+def random_images(count: int, *, side: int = 8, num_classes: int = 10) -> LabelledImages:
+    """Give grey noise with labels in turn."""
+    generator = torch.Generator().manual_seed(count)
+    return LabelledImages(
+        pixels=torch.randint(256, (count, 1, side, side), generator=generator, dtype=torch.uint8),
+        labels=torch.arange(count) % num_classes,
+        scale=255,
+    )
+
+
+def same_weights(first: nn.Module, second: nn.Module) -> bool:
+    """Tell whether two models hold the same tensors, bit for bit."""
+    one, two = first.state_dict(), second.state_dict()
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def all_finite(values: Iterable[float]) -> bool:
+    """Tell whether every number is finite."""
+    return all(math.isfinite(value) for value in values)

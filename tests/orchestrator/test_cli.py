@@ -1,0 +1,159 @@
+"""Wrong usage: one clear line, exit code 2, nothing written."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.listing import LISTS
+from tests.search_spaces.writing import write_space
+from trainables.record import TrialRecord
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["orchestrator", *arguments])
+    return main()
+
+
+LAUNCH = ("launch", "--space", "smoke")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((*LAUNCH, "--trials", "0"), "--trials must be at least 1"),
+        ((*LAUNCH, "--trials", "-5"), "--trials must be at least 1"),
+        ((*LAUNCH, "--trials", "many"), "--trials"),
+        ((*LAUNCH, "--seed", "-1"), "--seed must be at least 0"),
+        ((*LAUNCH, "--max-concurrent", "0"), "--max-concurrent must be at least 1"),
+        ((*LAUNCH, "--cpus-per-trial", "0"), "--cpus-per-trial must be above 0"),
+        ((*LAUNCH, "--cpus-per-trial", "nan"), "--cpus-per-trial"),
+        ((*LAUNCH, "--cpus-per-trial", "100000"), "there are only"),
+        ((*LAUNCH, "--gpus-per-trial", "1.5"), "share of one GPU or a whole number"),
+        ((*LAUNCH, "--gpus-per-trial", "-1"), "share of one GPU or a whole number"),
+        ((*LAUNCH, "--gpus-per-trial", "512"), "there are only"),
+        ((*LAUNCH, "--dataset", "imagenet"), "imagenet"),
+        ((*LAUNCH, "--dataset", "folder:/nowhere"), "/nowhere"),
+        ((*LAUNCH, "--dataset", "mnist", "--data-dir", "/nowhere"), "/nowhere"),
+        ((*LAUNCH, "--model", "vgg"), "unknown model 'vgg'"),
+        ((*LAUNCH, "--model", "no.such:factory"), "no.such"),
+        ((*LAUNCH, "--image-size", "0"), "--image-size must be at least 1"),
+        ((*LAUNCH, "--image-size", "64"), "64"),
+        ((*LAUNCH, "--name", "../escape"), "no path"),
+        ((*LAUNCH, "--name", "a/b"), "no path"),
+        ((*LAUNCH, "--name", ".hidden"), "no path"),
+        ((*LAUNCH, "--name", ""), "no path"),
+        ((*LAUNCH, "--runs", "/dev/null/runs"), "--runs /dev/null/runs"),
+        ((*LAUNCH, "--runs", "/proc/runs"), "--runs /proc/runs"),
+        ((*LAUNCH, "--time-budget", "soon"), "--time-budget 'soon'"),
+        ((*LAUNCH, "--time-budget", "-2h"), "--time-budget"),
+        ((*LAUNCH, "--lpips-weights", "/nowhere.pth"), "/nowhere.pth"),
+        ((*LAUNCH, "--budget", "quick"), "unknown budget 'quick'"),
+        ((*LAUNCH, "--frobnicate"), "--frobnicate"),
+        (("launch", "--space", "nowhere"), "unknown space 'nowhere'"),
+        (("launch",), "--space"),
+        (("fly",), "fly"),
+        (("trial", "--defense", "armour"), "unknown defense 'armour'"),
+        (("trial", "--defense", "temperature:t=2"), "unknown parameter 't'; known: T"),
+        (("trial", "--defense", "temperature:T=0"), "temperature: T must be within"),
+        (("trial", "--defense", "temperature:T"), "write NAME:param=value"),
+        (("trial", "--defense", "temperature", "--defense", "temperature"), "slot deployment"),
+        (("trial", "--defense", "label_smoothing:alpha=0.1+0.2"), "alpha takes one value"),
+        (("trial", "--threats", "evil"), "unknown threat 'evil'"),
+        (("trial", "--effort", "heroic"), "--effort 'heroic'"),
+        (("trial", "--seed", "-1"), "--seed must be at least 0"),
+        (("trial", "--model", "small_cnn:norm=layer"), "known: default, batch, group, none"),
+        (("status", "nowhere"), "nowhere"),
+        (("report", "nowhere"), "nowhere"),
+        (("list", "defences"), "unknown list 'defences'; known: spaces, defenses"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2_and_writes_nothing(
+    arguments: tuple[str, ...],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DEFENSE_SWEEP_DATA", raising=False)
+    assert call(monkeypatch, *arguments) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", sorted(LISTS))
+def test_every_list_names_what_it_lists_in_json(
+    what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "list", what, "--json") == 0
+    rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    assert rows
+    for row in rows:
+        assert {"name", "meaning", "source", "parameters", "guarantee"} <= set(row)
+        assert row["meaning"] and "\n" not in row["meaning"]
+
+
+def test_the_list_of_defenses_gives_ranges_and_guarantees(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(monkeypatch, "list", "defenses", "--json")
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["none"]["guarantee"] == "none"
+    assert rows["fgsm_adversarial_training"]["guarantee"] == "empirical"
+    assert rows["fgsm_adversarial_training"]["parameters"]["eps"]["high"] == 1.0
+    assert rows["temperature"]["parameters"]["T"]["words"] == ["fit"]
+
+
+def test_a_dry_run_prints_trials_ranges_and_hours_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "launch", "--space", "full", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "64 trials" in printed and "hours" in printed and "0.1 - 1.5 radius" in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_prints_its_record_as_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = call(
+        monkeypatch, "trial", "--defense", "early_stopping:patience=1", "--defense",
+        "temperature:T=fit", "--threats", "membership", "--json",
+    )  # fmt: skip
+    record = TrialRecord.from_json(capsys.readouterr().out)
+    assert code == 0
+    assert record.status == "completed" and record.error is None
+    assert [row["name"] for row in record.spec["stack"]] == ["early_stopping", "temperature"]
+    assert "membership_auc" in record.metrics and "robust_accuracy" not in record.metrics
+
+
+def test_a_failed_trial_exits_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lam = "gradient_regularization:lam=100000"
+    assert call(monkeypatch, "trial", "--defense", lam, "--threats", "clean", "--json") == 1
+    record = TrialRecord.from_json(capsys.readouterr().out)
+    assert record.status == "failed"
+    assert record.error is not None and "epoch" in record.error
+
+
+def test_a_run_that_another_launch_drives_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import fcntl
+
+    folder = tmp_path / "runs" / "tiny"
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        space = str(write_space(tmp_path))
+        assert call(monkeypatch, "launch", "--space", space, "--runs", str(tmp_path / "runs")) == 2
+    assert "another launch is running this sweep" in capsys.readouterr().err
