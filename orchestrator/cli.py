@@ -40,6 +40,10 @@ ImageSizeOption = Annotated[
 ]
 LpipsOption = Annotated[Path | None, typer.Option(help="torchvision's AlexNet weights, for LPIPS.")]
 
+DownloadOption = Annotated[
+    bool, typer.Option("--download", help="Fetch MNIST or CIFAR-10 into the data folder first.")
+]
+
 
 @app.command()
 def launch(
@@ -67,6 +71,7 @@ def launch(
         str | None, typer.Option(help="A reproduction's budget: quick or published.")
     ] = None,
     lpips_weights: LpipsOption = None,
+    download: DownloadOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print trials, ranges and estimated hours.")
     ] = False,
@@ -103,6 +108,7 @@ def launch(
         gpus_per_trial=gpus_per_trial,
         time_budget=time_budget,
         dry_run=dry_run,
+        download=download,
     )
     raise typer.Exit(run(request, console))
 
@@ -120,6 +126,7 @@ def trial(
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
     lpips_weights: LpipsOption = None,
+    download: DownloadOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """Run one trial here, without Ray, and print what came out."""
@@ -137,6 +144,7 @@ def trial(
             data_dir=data_dir,
             image_size=image_size,
             lpips_weights=lpips_weights,
+            download=download,
         )
     )
     if as_json:

@@ -23,7 +23,7 @@ from search_spaces import Overrides, Space, load_space
 from search_spaces.domains import Flat
 from trainables.artefacts import ArtefactStore
 from trainables.context import build_context
-from trainables.datasets import Dataset, load_dataset
+from trainables.datasets import Dataset, find_data_dir, load_dataset
 from trainables.errors import InputError
 from trainables.perceptual import load_lpips
 from trainables.record import TrialRecord
@@ -49,6 +49,7 @@ class LaunchRequest:
     gpus_per_trial: float | None
     time_budget: str | None
     dry_run: bool
+    download: bool
 
 
 def launch(request: LaunchRequest, console: Console) -> int:
@@ -111,6 +112,7 @@ def check_runs(space: Space, request: LaunchRequest) -> Dataset:
             data_dir=request.data_dir,
             image_size=scenario.image_size,
             device=torch.device("cpu"),
+            download=request.download,
         )
         datasets.append(dataset)
         base = {"scenario": number} if len(space.scenarios) > 1 else {}
@@ -171,7 +173,7 @@ def _finish(
             proposals,
             _resources(request, space, machine) if request.address else resources,
             SweepOptions(
-                data_dir=request.data_dir.absolute() if request.data_dir else None,
+                data_dir=find_data_dir(request.data_dir),
                 lpips_weights=request.lpips_weights.absolute() if request.lpips_weights else None,
                 artefacts_gib=space.file.resources.artefacts_gib,
             ),

@@ -31,6 +31,11 @@ class RunPaths:
         return self.root / ".lock"
 
     @property
+    def scratch(self) -> Path:
+        """What Tune writes for itself; gone when the sweep ends."""
+        return self.root / ".tune"
+
+    @property
     def records(self) -> Path:
         """One JSON file a trial."""
         return self.root / "records"

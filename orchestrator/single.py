@@ -4,13 +4,14 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from orchestrator.arguments import parse_named, parse_stack, parse_threats
 from trainables.artefacts import ArtefactStore
-from trainables.datasets import dataset_entry
+from trainables.datasets import absolute_name, dataset_entry, load_dataset
 from trainables.errors import InputError
 from trainables.metrics import Missing
 from trainables.parameters import build
@@ -32,10 +33,19 @@ class TrialRequest:
     data_dir: Path | None
     image_size: int | None
     lpips_weights: Path | None
+    download: bool
 
 
 def run_single(request: TrialRequest) -> TrialRecord:
     """Run the trial with a store of its own that is thrown away."""
+    if request.download:
+        load_dataset(
+            request.dataset,
+            data_dir=request.data_dir,
+            image_size=request.image_size,
+            device=torch.device("cpu"),
+            download=True,
+        )
     with tempfile.TemporaryDirectory(prefix="defense-sweep-") as folder:
         return run_trial(
             spec_of(request),
@@ -53,7 +63,7 @@ def spec_of(request: TrialRequest) -> TrialSpec:
     entry = dataset_entry(request.dataset)
     model, raw_model = parse_named(request.model or entry.default_model)
     return TrialSpec(
-        data=DataSpec(name=request.dataset, image_size=request.image_size),
+        data=DataSpec(name=absolute_name(request.dataset), image_size=request.image_size),
         model=build(ModelSpec, {"name": model, **raw_model}, owner="model", radius=entry.radius),
         training=build(TrainingSpec, entry.training, owner="training", radius=entry.radius),
         stack=parse_stack(request.defenses, entry.radius),

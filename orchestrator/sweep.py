@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,7 +67,7 @@ def run_sweep(
         lease="actor",
         failures="report",
     )
-    scratch = tempfile.mkdtemp(prefix="defense-sweep-")
+    shutil.rmtree(paths.scratch, ignore_errors=True)  # of a driver that was killed
     try:
         with _sigterm_as_sigint():
             tune.Tuner(
@@ -81,7 +80,7 @@ def run_sweep(
                 ),
                 run_config=tune.RunConfig(
                     name="trials",
-                    storage_path=scratch,
+                    storage_path=str(paths.scratch.resolve()),
                     verbose=0,
                     callbacks=[progress],
                     failure_config=tune.FailureConfig(max_failures=WORKER_FAILURES),
@@ -92,7 +91,7 @@ def run_sweep(
         proposals.close()
         progress.close()
         del claims
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(paths.scratch, ignore_errors=True)
     return not interrupted
 
 

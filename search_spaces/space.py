@@ -9,7 +9,7 @@ from typing import Any, Literal
 from search_spaces.domains import AnyOf, Choice, Chooser, Domain, Flat, Range, Scalar, parse_domain
 from search_spaces.enumeration import NotEnumerableError, check_points, enumerate_draws
 from search_spaces.schema import ModelSection, ScenarioSection, SpaceFile
-from trainables.datasets import dataset_entry
+from trainables.datasets import absolute_name, dataset_entry
 from trainables.defenses import SLOTS, build_defense, build_stack, defense_type
 from trainables.defenses.defense import Defense, Slot
 from trainables.defenses.registry import conflict
@@ -352,7 +352,7 @@ def _scenario(section: ScenarioSection) -> Scenario:
         name: parse_domain(value, declared[name], f"training.{name}") for name, value in raw.items()
     }
     return Scenario(
-        dataset=section.dataset,
+        dataset=absolute_name(section.dataset),
         image_size=section.image_size,
         model=model,
         training=training,

@@ -10,9 +10,7 @@ from trainables.modes import frozen_for_attack, seeded
 
 
 @pytest.mark.parametrize("batch", [1, 7, 20, 512])
-def test_a_pool_is_answered_whole_and_in_order(
-    batch: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pool_is_answered_whole_and_in_order(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "BATCH", batch)
     images, sizes = random_images(20), []
 
@@ -35,7 +33,7 @@ def test_evaluating_uses_eval_mode_and_restores_every_module() -> None:
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(0.9), nn.Linear(64, 10))
     model.train()
     model[1].eval()  # a part that its owner keeps frozen
-    before = model[1].running_mean.clone()  # type: ignore[operator, union-attr]
+    before = model[1].running_mean.clone()  # type: ignore[operator]
     images = random_images(30)
     assert loss_and_accuracy(model, images) == loss_and_accuracy(model, images)
     assert [module.training for module in model] == [True, False, True, True]

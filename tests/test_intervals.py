@@ -78,7 +78,10 @@ def test_a_share_of_nothing_is_missing_with_its_reason() -> None:
 @pytest.mark.parametrize("decimals", [1, 8])
 def test_auc_equals_sklearns_ties_included(decimals: int) -> None:
     draw = np.random.default_rng(0)
-    members, others = draw.normal(0.4, 1, 150).round(decimals), draw.normal(0, 1, 90).round(decimals)
+    members, others = (
+        draw.normal(0.4, 1, 150).round(decimals),
+        draw.normal(0, 1, 90).round(decimals),
+    )
     truth = np.r_[np.ones(150), np.zeros(90)]
     found = intervals.auc(members, others)
     assert found.value == pytest.approx(roc_auc_score(truth, np.r_[members, others]), abs=1e-12)

@@ -108,7 +108,13 @@ def test_only_declared_fields_are_parameters() -> None:
 
 @pytest.mark.parametrize(
     "owner",
-    [Owner(), Owner(eps=(0.1, 0.2)), Owner(eps=(0.1,)), Owner(T="fit", further=0.5), Owner(steps=9)],
+    [
+        Owner(),
+        Owner(eps=(0.1, 0.2)),
+        Owner(eps=(0.1,)),
+        Owner(T="fit", further=0.5),
+        Owner(steps=9),
+    ],
 )
 def test_plain_parameters_build_the_same_again(owner: Owner) -> None:
     plain = plain_parameters(owner)

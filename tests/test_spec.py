@@ -69,7 +69,8 @@ def test_the_order_in_which_defenses_are_named_does_not_matter() -> None:
         (lambda: TrainingSpec(batch_size=1), "batch_size must be within"),
         (lambda: TrainingSpec(optimizer="lion"), "known: sgd, adam"),
         (lambda: TrialSpec(data=DataSpec(), model=ModelSpec(), training=TrainingSpec(),
-                           effort="hard"), "unknown effort 'hard'; known: screen, audit"),
+                           effort="hard"),  # type: ignore[arg-type]
+         "unknown effort 'hard'; known: screen, audit"),
         (lambda: spec_of(threats=[THREATS["cost"](), THREATS["cost"]()]), "named twice"),
         (lambda: build_threat("theft", {}, radius=EPS), "unknown threat 'theft'; known: evasion"),
         (lambda: build_threat("evasion", {"attacks": "magic"}, radius=EPS), "unknown attack"),

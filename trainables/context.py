@@ -43,6 +43,8 @@ class Trained:
     """Per epoch, as measured when it was trained."""
     key: str
     """Of its artefact."""
+    weights_sha256: str
+    """Of the weights themselves: equal where two trainings ended in the same bits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +155,7 @@ class TrialContext:
             curves=artefact.values["curves"],
             seconds=tuple(artefact.values["epoch_seconds"]),
             key=self.used["model"],
+            weights_sha256=weights_digest(weights),
         )
 
     def _fit(self, stack: Stack, data: LabelledImages, identity: Mapping[str, Any]) -> Artefact:
@@ -243,6 +246,15 @@ def content_hash(data: LabelledImages) -> str:
         digest.update(str(tuple(tensor.shape)).encode())
         digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
     return digest.hexdigest()[:16]
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """Hash named tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(weights[name].cpu().numpy()).data)
+    return digest.hexdigest()
 
 
 # A worker runs many trials on one data set: its pools are made, and hashed, once.

@@ -91,6 +91,7 @@ def run_trial(
         with clock.stage("training"):
             trained = ctx.train(spec.stack, ctx.pools.train, spec.seed)
         curves = dict(trained.curves)
+        notes["training"] = {"weights_sha256": trained.weights_sha256}
         with clock.stage("deployment"):
             predictor = _deploy(ctx, Predictor(trained.model))
         for name, findings in _measure(ctx, predictor, clock):

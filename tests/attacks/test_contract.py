@@ -51,7 +51,8 @@ both_stops = pytest.mark.parametrize("early_stop", [False, True], ids=["all-step
 
 def _lengths(delta: Tensor, norm: str) -> Tensor:
     order = {"linf": torch.inf, "l2": 2}[norm]
-    return torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1)
+    lengths: Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1)
+    return lengths
 
 
 def test_every_attack_has_a_row_for_each_of_its_norms() -> None:
@@ -79,7 +80,7 @@ def test_images_keep_shape_ball_and_pixel_range(
     assert attacked.shape == x.shape and attacked.dtype == x.dtype
     assert not attacked.requires_grad
     assert float(_lengths(attacked - x, row.norm).max()) <= row.eps + 1e-6
-    assert 0 <= float(attacked.min()) and float(attacked.max()) <= 1
+    assert float(attacked.min()) >= 0 and float(attacked.max()) <= 1
 
 
 @both_stops
@@ -144,16 +145,16 @@ def test_equal_radii_give_what_one_radius_gives(
 def test_mode_parameters_and_gradients_of_the_model_stay(
     row: Row, training: bool, undefended: TrainedNet
 ) -> None:
-    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(), nn.Linear(64, 10))
-    model.train(training)
-    model[3].weight.grad = torch.ones_like(model[3].weight)
+    norm, linear = nn.BatchNorm1d(64), nn.Linear(64, 10)
+    model = nn.Sequential(nn.Flatten(), norm, nn.Dropout(), linear).train(training)
+    linear.weight.grad = torch.ones_like(linear.weight)
     before = {name: tensor.clone() for name, tensor in model.named_parameters()}
     row.run(model, undefended.x[:16], undefended.y[:16], early_stop=False)
     assert all(module.training == training for module in model.modules())
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(torch.equal(before[name], tensor) for name, tensor in model.named_parameters())
-    assert torch.equal(model[3].weight.grad, torch.ones_like(model[3].weight))
-    assert model[3].bias.grad is None and model[1].weight.grad is None
+    assert torch.equal(linear.weight.grad, torch.ones_like(linear.weight))
+    assert linear.bias.grad is None and norm.weight.grad is None
 
 
 @every_attack

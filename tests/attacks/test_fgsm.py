@@ -1,6 +1,7 @@
-import foolbox
 import pytest
 import torch
+from foolbox.attacks.fast_gradient_method import LinfFastGradientAttack
+from foolbox.models.pytorch import PyTorchModel
 from torch.nn import functional as F
 
 from tests.conftest import TrainedNet
@@ -14,8 +15,8 @@ def test_fgsm_equals_foolbox_pixel_for_pixel(
     net: str, eps: float, request: pytest.FixtureRequest
 ) -> None:
     trained: TrainedNet = request.getfixturevalue(net)
-    oracle = foolbox.attacks.LinfFastGradientAttack(random_start=False)
-    wrapped = foolbox.PyTorchModel(trained.model.eval(), bounds=(0, 1), device="cpu")
+    oracle = LinfFastGradientAttack(random_start=False)
+    wrapped = PyTorchModel(trained.model.eval(), bounds=(0, 1), device="cpu")
     _, expected, _ = oracle(wrapped, trained.x, trained.y, epsilons=eps)
     torch.testing.assert_close(
         fgsm(trained.model, trained.x, trained.y, eps=eps), expected, atol=1e-6, rtol=0

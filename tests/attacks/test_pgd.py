@@ -1,6 +1,9 @@
+from typing import Any
+
 import foolbox
 import pytest
 import torch
+from foolbox.models.pytorch import PyTorchModel
 
 from tests.conftest import TrainedNet
 from tests.making import EPS, LinearSoftmax, accuracy
@@ -23,7 +26,7 @@ def test_linf_pgd_equals_foolbox_pixel_for_pixel(
     trained: TrainedNet, eps: float, step_size: float
 ) -> None:
     oracle = foolbox.attacks.LinfPGD(abs_stepsize=step_size, steps=20, random_start=False)
-    wrapped = foolbox.PyTorchModel(trained.model.eval(), bounds=(0, 1), device="cpu")
+    wrapped = PyTorchModel(trained.model.eval(), bounds=(0, 1), device="cpu")
     _, expected, _ = oracle(wrapped, trained.x, trained.y, epsilons=eps)
     attacked = pgd(
         trained.model,
@@ -42,7 +45,7 @@ def test_linf_pgd_equals_foolbox_pixel_for_pixel(
 def test_l2_pgd_has_the_norms_and_the_accuracy_of_foolbox(trained: TrainedNet) -> None:
     eps = 0.8
     oracle = foolbox.attacks.L2PGD(abs_stepsize=0.1, steps=20, random_start=False)
-    wrapped = foolbox.PyTorchModel(trained.model.eval(), bounds=(0, 1), device="cpu")
+    wrapped = PyTorchModel(trained.model.eval(), bounds=(0, 1), device="cpu")
     _, expected, _ = oracle(wrapped, trained.x, trained.y, epsilons=eps)
     attacked = pgd(
         trained.model,
@@ -90,17 +93,16 @@ def test_pgd_reaches_the_optimum_of_a_linear_model_in_an_l2_ball() -> None:
     x, y = torch.full((10, 1, 4, 4), 0.5), torch.arange(10) % 2
     towards = (model.weight[1 - y] - model.weight[y]).view_as(x)
     best = x + eps * towards / towards.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    attacked = pgd(
-        model, x, y, eps=eps, norm="l2", steps=5, random_start=False, early_stop=False
-    )
+    attacked = pgd(model, x, y, eps=eps, norm="l2", steps=5, random_start=False, early_stop=False)
     torch.testing.assert_close(attacked, best, atol=1e-6, rtol=0)
 
 
 def test_randomness_without_a_generator_is_refused() -> None:
     model, x, y = LinearSoftmax(4, 2), torch.rand(1, 1, 2, 2), torch.tensor([0])
-    for settings in ({"random_start": True}, {"random_start": False, "restarts": 2}):
+    refused: list[dict[str, Any]] = [{"random_start": True}, {"random_start": False, "restarts": 2}]
+    for settings in refused:
         with pytest.raises(ValueError, match="generator"):
-            pgd(model, x, y, eps=0.1, **settings)  # type: ignore[arg-type]
+            pgd(model, x, y, eps=0.1, **settings)
 
 
 def test_an_unknown_norm_names_the_known_ones() -> None:

@@ -148,7 +148,7 @@ def test_views_keep_shapes_weights_and_mode(row: Row, undefended: TrainedNet) ->
     assert sum(view.weight for view in views) == pytest.approx(1.0)
     for view in views:
         assert view.x.shape == x.shape and not view.x.requires_grad
-        assert 0 <= float(view.x.min()) and float(view.x.max()) <= 1
+        assert float(view.x.min()) >= 0 and float(view.x.max()) <= 1
         torch.testing.assert_close(view.target.sum(1), torch.ones(16))
     assert torch.equal(clean.x, undefended.x[:16]) and clean.weight == 1.0
 

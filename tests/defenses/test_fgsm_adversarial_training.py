@@ -16,7 +16,9 @@ def _views(net: TrainedNet, defense: FgsmAdversarialTraining, seed: int = 0) -> 
     return list(defense.views(net.model, [clean], torch.Generator().manual_seed(seed)))
 
 
-@pytest.mark.parametrize(("fraction", "weights"), [(0.0, [1.0]), (0.25, [0.75, 0.25]), (1.0, [1.0])])
+@pytest.mark.parametrize(
+    ("fraction", "weights"), [(0.0, [1.0]), (0.25, [0.75, 0.25]), (1.0, [1.0])]
+)
 def test_the_loss_is_shared_between_clean_and_adversarial_images(
     fraction: float, weights: list[float], undefended: TrainedNet
 ) -> None:
@@ -52,7 +54,7 @@ def test_of_a_set_each_image_draws_its_own_radius_and_stays_inside(
 
 def test_crafting_moves_no_running_statistics_and_leaves_no_gradients() -> None:
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 3)).train()
-    before = model[1].running_mean.clone()  # type: ignore[operator, union-attr]
+    before = model[1].running_mean.clone()  # type: ignore[operator]
     view = View(torch.rand(8, 1, 4, 4), F.one_hot(torch.arange(8) % 3, 3).float(), 1.0)
     FgsmAdversarialTraining(eps=0.1).views(model, [view], torch.Generator().manual_seed(0))
     assert torch.equal(model[1].running_mean, before)  # type: ignore[arg-type]
@@ -63,7 +65,9 @@ def test_crafting_moves_no_running_statistics_and_leaves_no_gradients() -> None:
 def test_it_makes_a_net_more_robust(undefended: TrainedNet, hardened: TrainedNet) -> None:
     def robust(net: TrainedNet) -> float:
         generator = torch.Generator().manual_seed(0)
-        return accuracy(net.model, pgd(net.model, net.x, net.y, eps=EPS, generator=generator), net.y)
+        return accuracy(
+            net.model, pgd(net.model, net.x, net.y, eps=EPS, generator=generator), net.y
+        )
 
     assert robust(hardened) > robust(undefended) + 0.2
     assert accuracy(hardened.model, hardened.x, hardened.y) > 0.9

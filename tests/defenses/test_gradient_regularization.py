@@ -24,7 +24,8 @@ def _penalty(model: LinearSoftmax, view: View, lam: float = 3.0) -> Tensor:
 def _closed_form(model: LinearSoftmax, view: View) -> Tensor:
     # Of one image grad_x CE = W^T (p - y), by the softmax's derivative; y sums to one.
     wrong = model(view.x).softmax(1) - view.target
-    return (wrong @ model.weight).square().sum(1).mean()
+    penalty: Tensor = (wrong @ model.weight).square().sum(1).mean()
+    return penalty
 
 
 @pytest.mark.parametrize("soft", [False, True])

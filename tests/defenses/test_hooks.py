@@ -15,6 +15,7 @@ from trainables.errors import InputError
 from trainables.evaluation import loss_and_accuracy
 from trainables.metrics import Measured
 from trainables.models import Classifier
+from trainables.predictor import Predictor
 from trainables.spec import ModelSpec, TrainingSpec
 from trainables.threats import build_threat
 from trainables.trial import run_trial
@@ -137,7 +138,7 @@ def test_a_deployment_is_what_is_measured(tmp_path: Path) -> None:
 
 
 def test_a_temperature_keeps_the_rejections_of_what_it_wraps(undefended: TrainedNet) -> None:
-    ctx, inner = undefended.ctx, toys.Rejecting(toys.Predictor(undefended.model), 0.99)
+    ctx, inner = undefended.ctx, toys.Rejecting(Predictor(undefended.model), 0.99)
     tempered = build_defense("temperature", {"T": 3}, radius=0.1).deploy(inner, ctx)
     x, generator = ctx.held_out.images(), ctx.generator("test")
     expected, found = inner.predict(x, generator), tempered.predict(x, generator)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.defenses import toys
 from tests.making import EPS, context_of, spec_of
-from trainables.defenses import DEFENSES, SLOTS, build_defense, build_stack, defense_type
+from trainables.defenses import DEFENSES, SLOTS, Defense, build_defense, build_stack, defense_type
 from trainables.errors import InputError
 from trainables.spec import spec_from_canonical
 
@@ -103,7 +103,7 @@ def test_a_stack_is_in_the_order_of_its_slots() -> None:
     ],
 )
 def test_two_that_cannot_be_stacked_are_refused_with_the_reason(
-    first: toys.Defense, second: toys.Defense, reason: str
+    first: Defense, second: Defense, reason: str
 ) -> None:
     for pair in ((first, second), (second, first)):
         with pytest.raises(InputError, match=f"cannot be stacked: {reason}") as caught:

@@ -165,9 +165,9 @@ def test_trial_and_launch_give_the_same_metrics_curves_and_weights(tmp_path: Pat
     assert alone.trial == swept.trial
     assert alone.metrics == swept.metrics
     assert alone.curves == swept.curves
-    # The model's key is the hash of all that made it, not of its weights: those are compared in
-    # tests/test_training.py; equal curves and metrics over every point leave no room for others.
     assert alone.artefacts["model"] == swept.artefacts["model"]
+    assert alone.notes["training"] == swept.notes["training"]
+    assert len(alone.notes["training"]["weights_sha256"]) == 64
 
 
 def test_trial_imports_no_ray() -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 def local_ray() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
-    ray.shutdown()  # type: ignore[no-untyped-call]
+    ray.shutdown()
 
 
 @pytest.mark.usefixtures("local_ray")

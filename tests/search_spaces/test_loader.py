@@ -71,7 +71,7 @@ def test_what_is_no_mapping_is_refused_and_runs_no_code(text: str, tmp_path: Pat
 
 
 def test_an_unknown_space_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="known: .*full"):
+    with pytest.raises(InputError, match=r"known: .*full"):
         load_space("ful")
     with pytest.raises(InputError, match="no such space file"):
         load_space("missing.yaml")

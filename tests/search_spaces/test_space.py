@@ -12,7 +12,7 @@ from trainables.defenses.defense import Defense
 from trainables.errors import InputError
 from trainables.parameters import declared_parameters
 
-PUBLISHED = {
+PUBLISHED: dict[str, list[str | float]] = {
     "fgsm_adversarial_training.eps": ["4/255", "8/255", "12/255", "0.1 radius", "1.5 radius"],
     "gradient_regularization.lam": [0, 0.02, 0.05, 0.1, 1000],
     "temperature.T": [1, 1.5, 5, "fit"],
@@ -84,7 +84,7 @@ def test_the_plain_dict_is_the_undefended_model() -> None:
 
 
 def test_a_name_that_the_space_does_not_draw_is_refused() -> None:
-    with pytest.raises(InputError, match="slot.nowhere"):
+    with pytest.raises(InputError, match=r"slot\.nowhere"):
         load_space("full").spec({"slot.nowhere": "none"})
 
 

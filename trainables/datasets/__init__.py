@@ -3,7 +3,14 @@
 from trainables.datasets.augment import augment
 from trainables.datasets.dataset import Dataset, LoadOptions
 from trainables.datasets.images import LabelledImages
-from trainables.datasets.registry import DATASETS, DatasetEntry, dataset_entry, load_dataset
+from trainables.datasets.registry import (
+    DATASETS,
+    DatasetEntry,
+    absolute_name,
+    dataset_entry,
+    find_data_dir,
+    load_dataset,
+)
 from trainables.datasets.splits import (
     POOL_NAMES,
     POOL_SEED,
@@ -21,8 +28,10 @@ __all__ = [
     "LabelledImages",
     "LoadOptions",
     "Pools",
+    "absolute_name",
     "augment",
     "dataset_entry",
+    "find_data_dir",
     "load_dataset",
     "split_pools",
     "stratified_subset",

@@ -54,7 +54,7 @@ DATASETS: Mapping[str, DatasetEntry] = {
         radius=mnist.RADIUS,
         radius_l2=mnist.RADIUS_L2,
         default_model="pixeldp_cnn",
-        training={},
+        training={"epochs": 6, "batch_size": 128, "learning_rate": 0.1},
         load=mnist.load_mnist,
     ),
     "cifar10": DatasetEntry(
@@ -64,7 +64,7 @@ DATASETS: Mapping[str, DatasetEntry] = {
         radius=cifar10.RADIUS,
         radius_l2=cifar10.RADIUS_L2,
         default_model="resnet18",
-        training={},
+        training={"epochs": 30, "batch_size": 128, "learning_rate": 0.1},
         load=cifar10.load_cifar10,
     ),
     "folder": DatasetEntry(
@@ -109,16 +109,29 @@ def load_dataset(
     """
     entry = dataset_entry(name)
     folder.check_image_size(image_size)
-    if data_dir is None and os.environ.get(DATA_DIR_VARIABLE):
-        data_dir = Path(os.environ[DATA_DIR_VARIABLE])
+    data_dir = find_data_dir(data_dir)
     options = LoadOptions(
         path=Path(name.removeprefix(FOLDER_PREFIX)) if entry.name == "folder" else None,
-        data_dir=None if data_dir is None else data_dir.expanduser(),
+        data_dir=data_dir,
         image_size=image_size,
         download=download,
         device=device,
     )
     return _load(entry.name, options)
+
+
+def find_data_dir(given: Path | None) -> Path | None:
+    """Give the absolute data folder: the one given, else $DEFENSE_SWEEP_DATA, else None."""
+    named = os.environ.get(DATA_DIR_VARIABLE) if given is None else str(given)
+    return Path(named).expanduser().absolute() if named else None
+
+
+def absolute_name(name: str) -> str:
+    """Make the path of folder:PATH absolute, so that it means the same to every worker."""
+    path = name.removeprefix(FOLDER_PREFIX)
+    if not name.startswith(FOLDER_PREFIX) or not path.strip():
+        return name
+    return f"{FOLDER_PREFIX}{Path(path).expanduser().absolute()}"
 
 
 @functools.lru_cache(maxsize=CACHED_DATASETS)

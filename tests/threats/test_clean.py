@@ -1,0 +1,111 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.conftest import TrainedNet
+from tests.making import FixedPredictor, LinearSoftmax
+from trainables import intervals
+from trainables.datasets import LabelledImages
+from trainables.metrics import Measured, MetricValue, Missing
+from trainables.predictor import Predictor, Surface
+from trainables.threats.clean import METRIC_NAMES, expected_calibration_error, measure_clean
+
+
+def _value(found: MetricValue) -> float:
+    assert isinstance(found, Measured)
+    return found.value
+
+
+def _measure(
+    net: TrainedNet, predictor: Predictor, held_out: LabelledImages
+) -> dict[str, MetricValue]:
+    ctx = replace(net.ctx, pools=replace(net.ctx.pools, validation=held_out))
+    return measure_clean(predictor, held_out, ctx).metrics
+
+
+def _pool(labels: list[int]) -> LabelledImages:
+    return LabelledImages(
+        pixels=torch.zeros(len(labels), 1, 8, 8, dtype=torch.uint8),
+        labels=torch.tensor(labels),
+        scale=16,
+    )
+
+
+class Answers(FixedPredictor):
+    """Fixed answers that have a gradient, of zero, with respect to the images."""
+
+    def surfaces(self) -> list[Surface]:
+        """Give the answers, plus nothing times the images."""
+        return [Surface(lambda x, g: self.scores(x, g) + 0 * x.sum(), "exact")]
+
+
+def test_calibration_error_has_its_closed_form() -> None:
+    # Bins of a tenth: (.05, .95) and (.55, .55, .58): gaps .05, .05 and |2 - 1.68| over 5 points.
+    confidence = np.array([0.05, 0.95, 0.55, 0.55, 0.58])
+    right = np.array([False, True, True, True, False])
+    expected = (0.05 + 0.05 + abs(2 - 1.68)) / 5
+    assert expected_calibration_error(confidence, right, bins=10) == pytest.approx(expected)
+    assert expected_calibration_error(np.ones(4), np.ones(4, dtype=bool)) == 0.0
+    assert expected_calibration_error(np.ones(4), np.zeros(4, dtype=bool)) == 1.0
+
+
+def test_a_constant_confidence_errs_by_its_distance_from_the_accuracy() -> None:
+    right = np.arange(100) < 70
+    assert expected_calibration_error(np.full(100, 0.9), right) == pytest.approx(0.2)
+
+
+def test_every_number_of_a_small_pool_is_as_by_hand(undefended: TrainedNet) -> None:
+    p = torch.tensor([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]])
+    found = _measure(undefended, Answers(p.log()), _pool([0, 1, 1, 2]))
+    assert _value(found["clean_accuracy"]) == 0.75
+    assert found["worst_class_accuracy"] == intervals.proportion(1, 2)
+    expected = -np.log([0.7, 0.3, 0.8, 0.6]).mean()
+    assert _value(found["nll"]) == pytest.approx(expected, rel=1e-6)
+    assert _value(found["mean_confidence"]) == pytest.approx((0.7 + 0.6 + 0.8 + 0.6) / 4)
+    # Of 15 bins the two confidences of .6 share one, half of them right.
+    assert _value(found["ece"]) == pytest.approx((0.3 + abs(1 - 1.2) + 0.2) / 4, abs=1e-6)
+    assert _value(found["generalization_gap"]) == 0.0
+    assert _value(found["input_gradient_norm"]) == 0.0
+
+
+def test_one_infinite_mistake_does_not_make_the_mean_infinite(undefended: TrainedNet) -> None:
+    scores = torch.tensor([[0.0, -torch.inf], [0.0, -torch.inf]])
+    found = _measure(undefended, Answers(scores), _pool([0, 1]))
+    assert _value(found["nll"]) == 50.0
+
+
+def test_the_gradient_norm_is_the_closed_form_of_a_linear_model(undefended: TrainedNet) -> None:
+    model = LinearSoftmax(64, 10)
+    pool = undefended.ctx.pools.validation
+    assert pool is not None
+    x, y = pool.images(), pool.labels
+    wrong = model(x).softmax(1) - torch.nn.functional.one_hot(y, 10)
+    expected = (wrong @ model.weight).norm(dim=1).mean()
+    found = _measure(undefended, Predictor(model), pool)
+    assert _value(found["input_gradient_norm"]) == pytest.approx(float(expected.detach()), rel=1e-5)
+
+
+def test_without_a_gradient_its_norm_is_missing(undefended: TrainedNet) -> None:
+    class Stepped(Predictor):
+        def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
+            return super().scores((x > 0.5).float(), generator)
+
+    pool = undefended.ctx.held_out
+    found = _measure(undefended, Stepped(undefended.model), pool)["input_gradient_norm"]
+    assert found == Missing("the deployed model gives no gradient")
+
+
+def test_the_gap_is_between_the_members_and_the_held_out_rows(undefended: TrainedNet) -> None:
+    ctx, members = undefended.ctx, undefended.ctx.pools.train
+    found = measure_clean(Predictor(undefended.model), members, ctx).metrics
+
+    def share(images: LabelledImages) -> Measured:
+        right = undefended.model(images.images()).argmax(1) == images.labels
+        return intervals.proportion(int(right.sum()), len(images))
+
+    assert found["clean_accuracy"] == share(ctx.held_out)
+    assert found["generalization_gap"] == intervals.difference(share(members), share(ctx.held_out))
+    assert set(found) == set(METRIC_NAMES)

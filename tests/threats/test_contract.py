@@ -1,0 +1,88 @@
+"""What every threat keeps to, over one table with a row for each."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.conftest import TrainedNet
+from tests.making import EPS, all_finite
+from trainables.errors import InputError
+from trainables.metrics import Measured, metric
+from trainables.predictor import Predictor
+from trainables.threats import THREATS, Threat, build_threat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A threat with its settings."""
+
+    name: str
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "-".join([self.name, *map(str, self.raw.values())])
+
+    def build(self) -> Threat:
+        """Build it as from a user's words."""
+        return build_threat(self.name, self.raw, radius=EPS)
+
+
+ROWS = [
+    Row(name="evasion"),
+    Row(name="evasion", raw={"attacks": "fgsm", "eps": ["4/255", "2 radius"]}),
+    Row(name="membership"),
+    Row(name="cost"),
+]
+every_threat = pytest.mark.parametrize("row", ROWS, ids=str)
+
+
+def test_every_threat_has_a_row_and_says_what_it_is() -> None:
+    assert {row.name for row in ROWS} == set(THREATS)
+    for name, found in THREATS.items():
+        assert found.name == name and found.meaning.endswith(".")
+        assert isinstance(found.VERSION, int)
+
+
+@every_threat
+def test_the_canonical_form_builds_the_same_threat(row: Row) -> None:
+    plain = json.loads(json.dumps(row.build().canonical()))
+    name = plain.pop("name")
+    assert build_threat(name, plain, radius=0.77) == row.build()
+
+
+@every_threat
+def test_an_unknown_parameter_is_refused(row: Row) -> None:
+    with pytest.raises(InputError, match=f"{row.name}: unknown parameter 'nope'"):
+        build_threat(row.name, {"nope": 1}, radius=EPS)
+
+
+@every_threat
+def test_a_threat_measures_the_metrics_that_it_lists(row: Row, undefended: TrainedNet) -> None:
+    threat, predictor = row.build(), Predictor(undefended.model)
+    first = threat.measure(predictor, undefended.ctx)
+    assert sorted(first.metrics) == sorted(threat.metric_names())
+    json.dumps(first.notes, allow_nan=False)
+    for name, value in first.metrics.items():
+        declared = metric(name)
+        if not isinstance(value, Measured):
+            assert declared.may_be_missing and value.reason
+            continue
+        assert all_finite([value.low, value.value, value.high])
+        assert value.low <= value.value <= value.high and value.n >= 1
+        if declared.unit == "fraction":
+            assert value.low >= 0 and value.high <= 1
+    if threat.repeatable:
+        assert threat.measure(predictor, undefended.ctx) == first
+
+
+@every_threat
+def test_measuring_leaves_model_and_mode_alone(row: Row, undefended: TrainedNet) -> None:
+    model = undefended.model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    row.build().measure(Predictor(model), undefended.ctx)
+    assert not any(module.training for module in model.modules())
+    assert all(bool((before[name] == now).all()) for name, now in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
