@@ -1,13 +1,13 @@
 """A space: which trials there are, drawn as flat names and read back as specs."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from search_spaces.domains import AnyOf, Choice, Chooser, Domain, Flat, Range, Scalar, parse_domain
 from search_spaces.enumeration import NotEnumerableError, check_points, enumerate_draws
+from search_spaces.objectives import Constraint, Objective, build_constraint, build_objectives
 from search_spaces.schema import ModelSection, ScenarioSection, SpaceFile
 from trainables.datasets import absolute_name, dataset_entry
 from trainables.defenses import SLOTS, build_defense, build_stack, defense_type
@@ -15,36 +15,12 @@ from trainables.defenses.defense import Defense, Slot
 from trainables.defenses.registry import conflict
 from trainables.errors import InputError
 from trainables.identity import seed_from
-from trainables.metrics import metric
 from trainables.parameters import build, declared_parameters
 from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
 from trainables.threats import Threat, build_threat
 from trainables.threats.clean import METRIC_NAMES as CLEAN_METRICS
 
 NONE = "none"
-_CONSTRAINT = re.compile(r"^\s*(?P<metric>[\w.]+)\s*(?P<sign><=|>=)\s*(?P<bound>[-+.\deE]+)\s*$")
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """A metric to optimise, its direction, and the worst value that the hypervolume counts from."""
-
-    metric: str
-    direction: Literal["maximize", "minimize"]
-    worst: float
-
-
-@dataclass(frozen=True, slots=True)
-class Constraint:
-    """A bound that a trial's metric has to keep."""
-
-    metric: str
-    sign: str
-    bound: float
-
-    def violation(self, value: float) -> float:
-        """Give by how much a value breaks the bound; zero or less keeps it."""
-        return value - self.bound if self.sign == "<=" else self.bound - value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,11 +281,9 @@ def build_space(file: SpaceFile) -> Space:
         file=file,
         scenarios=scenarios,
         domains=domains,
-        objectives=tuple(_objective(section, measured) for section in file.objectives),
-        constraints=tuple(_constraint(text, measured) for text in file.constraints),
+        objectives=build_objectives(file.objectives, measured),
+        constraints=tuple(build_constraint(text, measured) for text in file.constraints),
     )
-    if len({objective.metric for objective in space.objectives}) < len(space.objectives):
-        raise InputError("objectives: one is named twice")
     space.first_draws()
     space.published_rows()
     if file.search.algorithm == "grid":
@@ -374,41 +348,6 @@ def _domains(name: str, raw: Mapping[str, Any]) -> dict[str, Domain]:
 
 def _build_all(stack: Mapping[str, Any], radius: float) -> tuple[Defense, ...]:
     return build_stack(build_defense(name, raw or {}, radius=radius) for name, raw in stack.items())
-
-
-def _objective(section: Any, measured: set[str]) -> Objective:
-    name, worst = (section, None) if isinstance(section, str) else (section.metric, section.worst)
-    declared = metric(name)
-    _check_measured(name, measured, "objectives")
-    if declared.may_be_missing or declared.direction == "none":
-        raise InputError(
-            f"objectives: {name} has no better direction or is missing for some models; "
-            "objectives must be defined for every deployed model"
-        )
-    worst = declared.worst if worst is None else worst
-    if worst is None:
-        raise InputError(
-            f"objectives: {name} has no worst value of its own; write "
-            f"{{metric: {name}, worst: ..}}, from which the hypervolume counts"
-        )
-    return Objective(name, declared.direction, worst)
-
-
-def _constraint(text: str, measured: set[str]) -> Constraint:
-    match = _CONSTRAINT.match(text)
-    if not match:
-        raise InputError(f"constraints: {text!r} is none; write 'clean_accuracy >= 0.9'")
-    metric(match["metric"])
-    _check_measured(match["metric"], measured, "constraints")
-    try:
-        return Constraint(match["metric"], match["sign"], float(match["bound"]))
-    except ValueError:
-        raise InputError(f"constraints: {text!r}: {match['bound']!r} is not a number") from None
-
-
-def _check_measured(name: str, measured: set[str], place: str) -> None:
-    if name not in measured:
-        raise InputError(f"{place}: none of the space's threats measures {name}; add the threat")
 
 
 def _names_of(domain: Domain, name: str) -> set[str]:

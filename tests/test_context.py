@@ -109,7 +109,7 @@ def test_other_rows_and_another_seed_are_another_model(tmp_path: Path) -> None:
         ctx.train((), rows.select(torch.arange(100)), 0),
         ctx.train((), rows, 0),
     ]
-    assert len({row.key for row in found}) == 3
+    assert len({row.key for row in found}) == len({row.weights_sha256 for row in found}) == 3
     assert same_weights(found[0].model, found[3].model)
     assert len(found[2].members) == 100
 
@@ -122,6 +122,7 @@ def test_a_model_from_the_store_is_the_one_that_was_trained(tmp_path: Path) -> N
     assert same_weights(built.model, stored.model)
     assert built.curves == stored.curves and built.seconds == stored.seconds
     assert built.key == stored.key == second.used["model"]
+    assert built.weights_sha256 == stored.weights_sha256
     assert not stored.model.training
     x = first.held_out.images()
     assert torch.equal(built.model(x), stored.model(x))

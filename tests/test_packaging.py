@@ -173,7 +173,7 @@ def test_readme_links_to_what_is_there() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).is_file(), target
     for path in re.findall(r"`((?:trainables|tests|search_spaces|results)/[\w/.]+)`", README):
-        if "random_sign" not in path:
+        if "margin_step" not in path:
             assert (ROOT / path).exists(), path
 
 
@@ -269,8 +269,8 @@ def test_readme_s_model_and_defense_make_a_trial(
 
 def test_readme_s_attack_keeps_to_the_ball(undefended: TrainedNet) -> None:
     names: dict[str, Any] = {}
-    exec(_example("trainables/attacks/random_sign.py"), names)
-    attack: Callable[..., torch.Tensor] = names["random_sign"]
+    exec(_example("trainables/attacks/margin_step.py"), names)
+    attack: Callable[..., torch.Tensor] = names["margin_step"]
     x, y = undefended.x[:32], undefended.y[:32]
     moved = attack(undefended.model, x, y, eps=EPS, generator=torch.Generator().manual_seed(0))
     assert float((moved - x).abs().max()) <= EPS + 1e-6
@@ -291,7 +291,7 @@ def test_readme_s_tune_example_runs(examples: Path) -> None:
 
 
 def test_readme_s_reader_names_columns_that_there_are() -> None:
-    columns = re.search(r"best\[\[(.*?)\]\]", _example("read_run.py"))
+    columns = re.search(r"columns = \[(.*?)\]", _example("read_run.py"))
     assert columns is not None
     known = {"trial", "defense", *METRICS, *(f"{name}_low" for name in METRICS)}
     assert set(re.findall(r'"(\w+)"', columns[1])) <= known

@@ -264,5 +264,5 @@ _pools = lru_cache(maxsize=8)(split_pools)
 def _identity_of(defense: Any) -> dict[str, Any]:
     plain: dict[str, Any] = defense.canonical()
     if ":" in defense.name:
-        plain["code"] = code_fingerprint(defense.name)
+        plain["code"] = code_fingerprint(defense.name, "defense")
     return plain

@@ -1,30 +1,57 @@
-"""Users' own code, named by import path."""
+"""Users' own code, named by import path, package.module:name."""
 
 import hashlib
 import importlib
-import inspect
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError
 
+IMPORT_FIX = "write package.module:name, and start where Python can import that module"
 
-def import_attribute(path: str) -> Any:
-    """Import `package.module:name`; InputError says which of the two is not there."""
-    module_name, _, attribute = path.partition(":")
-    try:
+
+def import_attribute(path: str, kind: str) -> Any:
+    """Import what a path names; `kind` says in errors what it should be.
+
+    Raises InputError where the path is none, or the module or the name is not there or fails.
+    """
+    module_name, attribute = _split(path, kind)
+    with running_user_code(f"{kind} {path!r}: {module_name} cannot be imported"):
         module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything
-        cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise InputError(
-            f"{path}: cannot import {module_name!r} ({cause}); run where it can be imported"
-        ) from error
-    if not hasattr(module, attribute):
-        raise InputError(f"{path}: module {module_name!r} has no {attribute!r}")
-    return getattr(module, attribute)
+    found = getattr(module, attribute, None)
+    if found is None:
+        raise InputError(f"{kind} {path!r}: {module_name} has no {attribute!r}; {IMPORT_FIX}")
+    return found
 
 
-def code_fingerprint(path: str) -> str:
-    """Hash the source of an import path's module, so that changed code is another identity."""
-    module = importlib.import_module(path.partition(":")[0])
-    return hashlib.sha256(Path(inspect.getfile(module)).read_bytes()).hexdigest()
+def code_fingerprint(path: str, kind: str) -> str:
+    """Give the sha256 of the file that a path's module lies in: changed code is another identity.
+
+    Raises InputError where there is no such file.
+    """
+    module_name, _ = _split(path, kind)
+    with running_user_code(f"{kind} {path!r}: {module_name} cannot be imported"):
+        spec = importlib.util.find_spec(module_name)
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise InputError(f"{kind} {path!r}: no file holds a module {module_name!r}; {IMPORT_FIX}")
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+
+
+@contextmanager
+def running_user_code(what: str) -> Iterator[None]:
+    """Raise InputError, with the cause, for anything that a user's own code raises."""
+    try:
+        yield
+    except Exception as error:
+        detail = " ".join(str(error).split())
+        raise InputError(f"{what} ({type(error).__name__}: {detail}); mend it") from error
+
+
+def _split(path: str, kind: str) -> tuple[str, str]:
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute or module_name.startswith("."):
+        raise InputError(f"{kind} {path!r} is no import path; {IMPORT_FIX}")
+    return module_name, attribute

@@ -107,6 +107,8 @@ class TrialSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if build_stack(self.stack) != self.stack:
+            raise InputError("stack: not in the order of its slots; build it by build_stack")
         names = [threat.name for threat in self.threats]
         if len(set(names)) != len(names):
             raise InputError(f"threats: one is named twice in {names}")

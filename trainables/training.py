@@ -191,7 +191,7 @@ def _optimizer(model: nn.Module, settings: TrainingSpec) -> torch.optim.Optimize
 def _schedule(
     optimizer: torch.optim.Optimizer, settings: TrainingSpec, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    if settings.schedule == "one_cycle":
+    if settings.schedule == "one_cycle" and steps > 1:  # one step is no cycle
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer, settings.learning_rate, total_steps=steps, cycle_momentum=False
         )

@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,28 +76,14 @@ def run_trial(
     runs to be the same.
     """
     torch.set_num_threads(threads)
-    started, clock = _now(), _Clock()
+    started, found, error = _now(), _Found(), None
     device = device or default_device()
-    metrics: dict[str, MetricValue] = {}
-    curves: dict[str, list[float]] = {}
-    notes: dict[str, Any] = {}
-    used: dict[str, str] = {}
-    error = None
     try:
-        with clock.stage("data"):
+        with found.clock.stage("data"):
             ctx = prepare_trial(
                 spec, store, data_dir=data_dir, lpips_weights=lpips_weights, device=device
             )
-        used = ctx.used
-        with clock.stage("training"):
-            trained = ctx.train(spec.stack, ctx.pools.train, spec.seed)
-        curves = dict(trained.curves)
-        notes["training"] = {"weights_sha256": trained.weights_sha256}
-        with clock.stage("deployment"):
-            predictor = _deploy(ctx, Predictor(trained.model))
-        for name, findings in _measure(ctx, predictor, clock):
-            metrics |= findings.metrics
-            notes[name] = findings.notes
+        _run_stages(ctx, found)
     except InputError:
         raise
     except Exception as failure:  # the trial's boundary: a failed trial never ends a sweep
@@ -108,11 +95,11 @@ def run_trial(
         sampled=dict(sampled or {}),
         status="completed" if error is None else "failed",
         error=error,
-        metrics=metrics,
-        curves=curves,
-        timings=clock.seconds,
-        artefacts=dict(used),
-        notes=notes,
+        metrics=found.metrics,
+        curves=found.curves,
+        timings=found.clock.seconds,
+        artefacts=found.used,
+        notes=found.notes,
         hardware=_hardware(device, threads),
         versions=_versions(),
         stage_versions=stage_versions(),
@@ -121,22 +108,41 @@ def run_trial(
     )
 
 
+@dataclass(slots=True)
+class _Found:
+    """What a trial has found so far, which is kept if a later stage fails."""
+
+    clock: "_Clock" = field(default_factory=lambda: _Clock())
+    metrics: dict[str, MetricValue] = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+    used: dict[str, str] = field(default_factory=dict)
+
+
+def _run_stages(ctx: TrialContext, found: _Found) -> None:
+    spec = ctx.spec
+    found.used = ctx.used
+    with found.clock.stage("training"):
+        trained = ctx.train(spec.stack, ctx.pools.train, spec.seed)
+    found.curves = dict(trained.curves)
+    found.notes["training"] = {"weights_sha256": trained.weights_sha256}
+    with found.clock.stage("deployment"):
+        predictor = _deploy(ctx, Predictor(trained.model))
+    with found.clock.stage("clean"):
+        clean = clean_stage.measure_clean(predictor, trained.members, ctx)
+    found.metrics |= clean.metrics
+    found.notes["clean"] = clean.notes
+    for threat in spec.threats:
+        with found.clock.stage(threat.name):
+            findings = _measured(threat, ctx, predictor)
+        found.metrics |= findings.metrics
+        found.notes[threat.name] = findings.notes
+
+
 def _deploy(ctx: TrialContext, predictor: Predictor) -> Predictor:
     for defense in ctx.spec.stack:
         predictor = defense.deploy(predictor, ctx)
     return predictor
-
-
-def _measure(
-    ctx: TrialContext, predictor: Predictor, clock: "_Clock"
-) -> Iterator[tuple[str, Findings]]:
-    trained = ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed)
-    with clock.stage("clean"):
-        yield "clean", clean_stage.measure_clean(predictor, trained.members, ctx)
-    for threat in ctx.spec.threats:
-        with clock.stage(threat.name):
-            findings = _measured(threat, ctx, predictor)
-        yield threat.name, findings
 
 
 def _measured(threat: Threat, ctx: TrialContext, predictor: Predictor) -> Findings:

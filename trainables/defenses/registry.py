@@ -30,7 +30,7 @@ def defense_type(name: str) -> type[Defense]:
     if name in DEFENSES:
         return DEFENSES[name]
     if ":" in name:
-        found = import_attribute(name)
+        found = import_attribute(name, "defense")
         if not (isinstance(found, type) and issubclass(found, Defense)):
             raise InputError(
                 f"{name} is no Defense class; derive it from trainables.defenses.Defense"

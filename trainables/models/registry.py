@@ -1,20 +1,15 @@
 """Every model by name, and a user's own by import path."""
 
-import hashlib
-import importlib
-import importlib.util
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from trainables.datasets import Dataset
-from trainables.datasets.dataset import one_line
 from trainables.errors import InputError
+from trainables.imports import code_fingerprint, import_attribute, running_user_code
 from trainables.models.cnn_bn import cnn_bn
 from trainables.models.contract import Classifier, ModelArguments
 from trainables.models.lenet5 import lenet5
@@ -24,7 +19,6 @@ from trainables.models.resnet18 import resnet18
 from trainables.models.small_cnn import small_cnn
 
 IMPORT_HINT = "or package.module:factory for your own"
-IMPORT_FIX = "write package.module:factory, importable from the folder where you start"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,12 +114,7 @@ def model_code_fingerprint(name: str) -> str:
     if ":" not in name:
         _model_entry(name)
         return ""
-    module_name, _ = _import_path(name)
-    with _running_user_code(f"model {name!r}: {module_name} cannot be imported"):
-        spec = importlib.util.find_spec(module_name)
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        raise InputError(f"model {name!r}: no file holds a module {module_name!r}; {IMPORT_FIX}")
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+    return code_fingerprint(name, "model")
 
 
 def _model_entry(name: str) -> ModelEntry:
@@ -147,7 +136,7 @@ def _build_own(name: str, dataset: Dataset, norm: str, activation: str) -> nn.Mo
         )
     factory = _import_factory(name)
     channels, height, width = dataset.shape
-    with _running_user_code(
+    with running_user_code(
         f"model {name!r}: called with channels, height, width, num_classes, mean, std it failed"
     ):
         model = factory(
@@ -166,22 +155,10 @@ def _build_own(name: str, dataset: Dataset, norm: str, activation: str) -> nn.Mo
     return model
 
 
-def _import_path(name: str) -> tuple[str, str]:
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute or module_name.startswith("."):
-        raise InputError(f"model {name!r} is no import path; {IMPORT_FIX}")
-    return module_name, attribute
-
-
 def _import_factory(name: str) -> Callable[..., object]:
-    module_name, attribute = _import_path(name)
-    with _running_user_code(f"model {name!r}: {module_name} cannot be imported"):
-        module = importlib.import_module(module_name)
-    factory: Any = getattr(module, attribute, None)
-    if factory is None:
-        raise InputError(f"model {name!r}: {module_name} has no {attribute!r}; {IMPORT_FIX}")
+    factory = import_attribute(name, "model")
     if not callable(factory):
-        raise InputError(f"model {name!r}: {attribute} is not callable; name a factory")
+        raise InputError(f"model {name!r} is not callable; name a factory")
     return cast(Callable[..., object], factory)
 
 
@@ -192,7 +169,7 @@ def _check_logits(name: str, model: nn.Module, dataset: Dataset) -> None:
     was_training = model.training
     with (
         torch.no_grad(),
-        _running_user_code(f"model {name!r}: it fails on a batch {tuple(x.shape)}"),
+        running_user_code(f"model {name!r}: it fails on a batch {tuple(x.shape)}"),
     ):
         logits = model.eval()(x)
     model.train(was_training)
@@ -210,12 +187,3 @@ def _describe(output: object) -> str:
     if isinstance(output, Tensor):
         return f"{output.dtype} {tuple(output.shape)}"
     return f"a {type(output).__name__}"
-
-
-@contextmanager
-def _running_user_code(what: str) -> Iterator[None]:
-    """Raise InputError, with the cause, for anything that a user's own code raises."""
-    try:
-        yield
-    except Exception as error:
-        raise InputError(f"{what} ({type(error).__name__}: {one_line(error)}); mend it") from error

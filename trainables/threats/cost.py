@@ -18,7 +18,7 @@ from trainables.threats.threat import Findings, Threat
 if TYPE_CHECKING:
     from trainables.context import TrialContext
 
-_REPEATS = {1: 100, 128: 20}
+_REPEATS = {1: 100, 128: 80}
 """Batch size -> timed predictions."""
 _WARM_UP = 3
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from trainables import intervals
 from trainables.attacks import attack
 from trainables.datasets import LabelledImages
+from trainables.errors import InputError
 from trainables.metrics import MetricValue, at_eps
 from trainables.parameters import PIXELS, parameter
 from trainables.perceptual import lpips_distance
-from trainables.predictor import Predictor, Surface
+from trainables.predictor import REFUSED, Predictor, Surface
 from trainables.threats.threat import Findings, Threat
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class Evasion(Threat):
         super().__post_init__()
         for name in self.attack_names:
             attack(name)
+        names = {at_eps("", eps) for eps in self._further()}
+        if len(names) < len(self._further()):
+            raise InputError("evasion: two of eps are the same to four decimals; drop one")
 
     @property
     def attack_names(self) -> tuple[str, ...]:
@@ -140,7 +144,7 @@ def _run(
             x, y = points.images(batch), points.labels[batch]
             attacked = _attack(name, surface, x, y, eps, ctx.spec.effort, generator)
             attacked = _checked(attacked, x, eps, name)
-            stays = _right(predictor, attacked, y, generator)
+            stays = _withstands(predictor, attacked, y, generator)
             # Of several surfaces, an image that is broken on one stays broken.
             take = right[batch] if number else torch.ones_like(stays)
             adversarial[batch][take] = attacked[take]
@@ -182,6 +186,20 @@ def _right(
     predictor: Predictor, images: Tensor, labels: Tensor, generator: torch.Generator
 ) -> Tensor:
     return predictor.predict(images, generator).label == labels
+
+
+def _withstands(
+    predictor: Predictor, images: Tensor, labels: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Tell where an attack fails: the answer is right, or a detector rejects the image.
+
+    An abstention (no label, and no score to reject by) is wrong, as it is everywhere.
+    """
+    prediction = predictor.predict(images, generator)
+    right = prediction.label == labels
+    if prediction.reject_score is None:
+        return right
+    return right | (prediction.label == REFUSED)
 
 
 def _rows(
