@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from trainables.defenses import Stack, build_defense, build_stack
+from trainables.defenses import DEFENSES, Stack, build_defense, build_stack
 from trainables.errors import InputError
 from trainables.threats import THREATS, Threat, build_threat
 
@@ -20,7 +20,7 @@ def parse_named(text: str) -> tuple[str, dict[str, Any]]:
     A name may be an import path, package.module:Class[:param=value,..].
     """
     name, *rest = text.split(":")
-    if rest and "=" not in rest[0] and "." in name:
+    if rest and "=" not in rest[0] and name not in DEFENSES:
         name, rest = f"{name}:{rest[0]}", rest[1:]
     parameters: dict[str, Any] = {}
     for part in filter(None, ":".join(rest).split(",")):

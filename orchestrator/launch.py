@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 import time
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +71,14 @@ def launch(request: LaunchRequest, console: Console) -> int:
     manifest = read_manifest(paths)
     if manifest is not None:
         refuse_other_space(paths, manifest["space"], space.canonical())
-    with only_driver(paths):
+    with ExitStack() as session:
+        if request.address is not None:
+            # A cluster is joined before anything is written: it may not be there.
+            from orchestrator.sweep import ray_session
+
+            joined = session.enter_context(ray_session(request.address))
+            resources = _resources(request, space, joined)
+        session.enter_context(only_driver(paths))
         records = read_records(paths)
         write_manifest(
             paths,
@@ -80,7 +88,7 @@ def launch(request: LaunchRequest, console: Console) -> int:
             data_title=dataset.title,
         )
         proposals = Proposals(space, paths.journal, records, trials=trials, deadline=deadline)
-        complete = _finish(proposals, request, space, paths, resources, records, console)
+        complete = _finish(proposals, request, space, paths, resources, console)
     return _last_words(complete, proposals, paths, request, console)
 
 
@@ -153,25 +161,25 @@ def _finish(
     space: Space,
     paths: RunPaths,
     resources: TrialResources,
-    before: dict[str, TrialRecord],
     console: Console,
 ) -> bool:
     """Run what is left, if anything; Ray is imported and started for that alone."""
-    if len(before) >= proposals.trials:
-        console.print(f"Run {paths.root.name} is finished: {len(before)} trials are recorded.")
+    before = len(proposals.finished)
+    if before >= proposals.trials:
+        console.print(f"Run {paths.root.name} is finished: {before} trials are recorded.")
         return True
     from orchestrator.progress import Progress
     from orchestrator.sweep import SweepOptions, ray_session, run_sweep
 
-    left = proposals.trials - len(before)
-    resumed = f"Resuming: {len(before)} trials are recorded. " if before else ""
+    left = proposals.trials - before
+    resumed = f"Resuming: {before} trials are recorded. " if before else ""
     console.print(f"{resumed}Running {left} trials of space {space.name} into {paths.root}")
-    with ray_session(request.address) as machine:
+    with ray_session(None) if request.address is None else nullcontext():
         return run_sweep(
             space,
             paths,
             proposals,
-            _resources(request, space, machine) if request.address else resources,
+            resources,
             SweepOptions(
                 data_dir=find_data_dir(request.data_dir),
                 lpips_weights=request.lpips_weights.absolute() if request.lpips_weights else None,

@@ -4,11 +4,11 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from search_spaces import Space
 from trainables.artefacts import ArtefactStore
 from trainables.errors import InputError
 from trainables.record import TrialRecord, write_record
-from trainables.trial import stage_versions
+from trainables.trial import failed_record
 from trainables.tune import ActorLease, trainable
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 WORKER_FAILURES = 2
 """How often a trial is run again whose worker or node died; its own errors are never retried."""
 _EVICT_EVERY = 10
+_ANSWER_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +103,12 @@ def ray_session(address: str | None) -> Iterator[Machine]:
     Raises InputError where the cluster cannot be joined.
     """
     local = address is None
+    if address is not None and address != "auto":
+        _check_answers(address)
     try:
         ray.init(
-            address=address,
+            # "local" even where another Ray runs on this machine: it is not ours to use.
+            address="local" if local else address,
             num_cpus=len(os.sched_getaffinity(0)) if local else None,
             include_dashboard=False if local else None,
             log_to_driver=False,
@@ -150,7 +154,8 @@ class _Search(Searcher):
         if path.exists():
             record = TrialRecord.from_json(path.read_text())
         elif error:
-            record = self._lost(flat)
+            reason = f"its worker died or could not start, {WORKER_FAILURES + 1} times"
+            record = failed_record(self.proposals.space.spec(flat), flat, reason)
             write_record(record, self.paths.records)
         else:
             return  # interrupted: it is run again when the sweep is resumed
@@ -159,19 +164,6 @@ class _Search(Searcher):
         if len(self.proposals.finished) % _EVICT_EVERY == 0:
             keep = self.progress.front_artefacts()
             self.store.evict(keep=keep, max_bytes=self.most_bytes)
-
-    def _lost(self, flat: Mapping[str, Any]) -> TrialRecord:
-        spec, now = self.proposals.space.spec(flat), datetime.now(UTC).isoformat()
-        return TrialRecord(
-            trial=spec.trial,
-            spec=spec.canonical(),
-            sampled=dict(flat),
-            status="failed",
-            error=f"its worker died or could not start, {WORKER_FAILURES + 1} times",
-            stage_versions=stage_versions(),
-            started=now,
-            finished=now,
-        )
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the records and the journal are the state."""
@@ -194,6 +186,18 @@ def _sigterm_as_sigint() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, old)
+
+
+def _check_answers(address: str) -> None:
+    # Ray itself would wait for minutes where nothing listens.
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.removeprefix("ray://"), int(port)), _ANSWER_SECONDS):
+            return
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"--address {address}: nothing answers there ({error}); write auto or HOST:PORT"
+        ) from None
 
 
 def _import_path() -> list[str]:

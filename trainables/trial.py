@@ -108,6 +108,21 @@ def run_trial(
     )
 
 
+def failed_record(spec: TrialSpec, sampled: Mapping[str, Any], error: str) -> TrialRecord:
+    """Give the record of a trial that could not even begin."""
+    return TrialRecord(
+        trial=spec.trial,
+        spec=spec.canonical(),
+        sampled=dict(sampled),
+        status="failed",
+        error=error,
+        versions=_versions(),
+        stage_versions=stage_versions(),
+        started=_now(),
+        finished=_now(),
+    )
+
+
 @dataclass(slots=True)
 class _Found:
     """What a trial has found so far, which is kept if a later stage fails."""

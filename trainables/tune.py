@@ -9,10 +9,11 @@ import ray
 from ray import tune
 
 from trainables.artefacts import ArtefactStore
+from trainables.errors import InputError
 from trainables.metrics import Measured
 from trainables.record import write_record
 from trainables.spec import TrialSpec
-from trainables.trial import run_trial
+from trainables.trial import failed_record, run_trial
 
 
 class ObjectiveLike(Protocol):
@@ -61,14 +62,18 @@ def trainable(
         store = ArtefactStore(
             folder / "artefacts", ActorLease(str(folder)) if lease == "actor" else None
         )
-        record = run_trial(
-            space.spec(config),
-            store,
-            sampled=config,
-            data_dir=data_dir,
-            lpips_weights=lpips_weights,
-            threads=threads,
-        )
+        spec = space.spec(config)
+        try:
+            record = run_trial(
+                spec,
+                store,
+                sampled=config,
+                data_dir=data_dir,
+                lpips_weights=lpips_weights,
+                threads=threads,
+            )
+        except InputError as error:  # as wrong on another try as on this one
+            record = failed_record(spec, config, str(error))
         write_record(record, folder / "records")
         if record.status == "failed" and failures == "raise":
             raise TrialFailedError(record.error)

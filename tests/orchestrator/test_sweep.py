@@ -182,3 +182,14 @@ def test_trial_imports_no_ray() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "completed"
+
+
+def test_an_address_where_nothing_answers_is_refused_at_once(tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = run(
+        "launch", "--space", "smoke", "--runs", str(tmp_path / "runs"), "--address", "127.0.0.1:9"
+    )
+    assert done.returncode == 2
+    assert "nothing answers there" in done.stderr and done.stderr.count("\n") == 1
+    assert time.monotonic() - started < 30
+    assert not (tmp_path / "runs").exists()
