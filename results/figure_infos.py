@@ -12,6 +12,8 @@ from results.values import Value, counted, number_text
 
 MAX_CURVES = 8
 MAX_EFFECTS = 30
+# How far below the best x a trial may lie and still be in the frame of a plane.
+FRAME_DEPTH = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,18 @@ class ParetoPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """The part of a plane that is drawn."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    floor: float
+    """No trial with a lower x is in the frame."""
+    outside: int
+    """Trials left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParetoInfo:
     """A front of two objectives."""
 
@@ -33,6 +47,8 @@ class ParetoInfo:
     points: tuple[ParetoPoint, ...]
     families: tuple[str, ...]
     """The undefended first, then by name, stacks last."""
+    frame: Frame | None = None
+    """None where every trial is near enough to the best to be drawn."""
 
     def alt(self) -> str:
         """Describe the figure in words."""
@@ -41,7 +57,17 @@ class ParetoInfo:
         span = " to ".join(f"({number_text(p.x.value)}, {number_text(p.y.value)})" for p in ends)
         return (
             f"{counted(len(self.points), 'trial')}, {self.y_label} over {self.x_label}, with 95 % "
-            f"intervals. {len(on)} on the front, from {span}."
+            f"intervals. {len(on)} on the front, from {span}.{self._outside()}"
+        )
+
+    def _outside(self) -> str:
+        """Say how many trials the frame leaves out, and where they are."""
+        if self.frame is None:
+            return ""
+        count = self.frame.outside
+        return (
+            f" {counted(count, 'trial')} {'lies' if count == 1 else 'lie'} outside of the frame, "
+            f"below {number_text(self.frame.floor)} on the horizontal axis."
         )
 
 
@@ -120,6 +146,7 @@ def pareto_info(front: Front) -> ParetoInfo | None:
         y_label=_axis(y_metric.metric, y_metric.maximized),
         points=tuple(points),
         families=tuple(sorted(names, key=_family_order)),
+        frame=_frame(points) if x_metric.maximized else None,
     )
 
 
@@ -183,12 +210,42 @@ def family(record: Record) -> str:
 
 
 def effect_label(effect: Effect) -> str:
-    """Give the row label of an effect."""
-    return _shorten(effect.record.label)
+    """Give the row label of an effect, in full."""
+    return effect.record.label
+
+
+def _frame(points: Sequence[ParetoPoint]) -> Frame | None:
+    """Leave out collapsed trials, far below the best x; None where there are none.
+
+    The undefended are never left out: the others are compared with them.
+    """
+    floor = min(
+        [max(point.x.value for point in points) - FRAME_DEPTH]
+        + [point.x.value for point in points if point.family == UNDEFENDED]
+    )
+    near = [point for point in points if point.x.value >= floor]
+    if len(near) == len(points):
+        return None
+    return Frame(
+        x=_padded(min(p.x.value for p in near), max(p.x.high for p in near)),
+        y=_padded(min(p.y.low for p in near), max(p.y.high for p in near)),
+        floor=floor,
+        outside=len(points) - len(near),
+    )
+
+
+def _padded(low: float, high: float) -> tuple[float, float]:
+    margin = 0.05 * (high - low) or 0.01
+    return low - margin, high + margin
+
+
+def is_stack(name: str) -> bool:
+    """Tell whether a legend entry is that of stacks."""
+    return name.startswith("stack of ")
 
 
 def _family_order(name: str) -> tuple[int, str]:
-    return (0 if name == UNDEFENDED else 2 if name.startswith("stack of ") else 1, name)
+    return (0 if name == UNDEFENDED else 2 if is_stack(name) else 1, name)
 
 
 def _axis(metric: str, maximized: bool) -> str:

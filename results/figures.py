@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from results.figure_infos import (
     ParetoInfo,
     ParetoPoint,
     effect_label,
+    is_stack,
 )
 from results.files import replace_file
 from results.load import UNDEFENDED
@@ -30,7 +32,11 @@ from results.values import Value
 DPI = 150
 # Okabe and Ito's palette, without its yellow, which is hard to see on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5B5B5B")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+# Single defenses and stacks share neither a colour nor a marker.
+SINGLE_COLOURS = (*PALETTE[:6], "#882255", "#117733", "#332288")
+SINGLE_MARKERS = ("o", "s", "^", "D", "v", "<", ">", "h")
+STACK_COLOURS = ("#5B5B5B", "#8C6D31", "#9467BD", "#B22222", "#7F9C00")
+STACK_MARKERS = ("P", "X", "p", "d")
 VERDICT_LOOKS = {
     "better": (PALETTE[2], "o"),
     "worse": (PALETTE[1], "s"),
@@ -97,10 +103,13 @@ def draw_pareto(info: ParetoInfo) -> Figure:
     on = sorted((p for p in info.points if p.on_front), key=lambda p: p.x.value)
     axes.plot(
         [p.x.value for p in on], [p.y.value for p in on], drawstyle="steps-pre", color="black",
-        linewidth=1.2, zorder=3, label="front",
+        linewidth=1.6, zorder=3, label="front",
     )  # fmt: skip
     axes.set_xlabel(info.x_label)
     axes.set_ylabel(info.y_label)
+    if info.frame is not None:
+        axes.set_xlim(info.frame.x)
+        axes.set_ylim(info.frame.y)
     _legend(figure, axes, columns=3)
     return figure
 
@@ -143,20 +152,21 @@ def draw_effects(info: EffectsInfo) -> Figure:
     """Draw a row per defense and a panel per objective: the difference with its interval."""
     columns = 2 if len(info.metrics) in (2, 4) else min(3, len(info.metrics))
     lines = -(-len(info.metrics) // columns)
-    figure = Figure(figsize=(_WIDTH, lines * (1.0 + 0.34 * len(info.rows))))
+    labels = [_wrapped(effect_label(effect)) for effect in info.rows]
+    deepest = max(label.count("\n") + 1 for label in labels)
+    row = max(0.34, 0.06 + 0.13 * deepest)
+    figure = Figure(figsize=(_WIDTH, 0.3 + lines * (0.8 + row * len(labels))))
     panels: list[Axes] = list(figure.subplots(lines, columns, sharey=True, squeeze=False).flat)
-    labels = [_two_lines(effect_label(effect)) for effect in info.rows]
     for axes, (metric, maximized) in zip(panels, info.metrics, strict=False):
         _draw_changes(axes, info.rows, metric)
         axes.set_title(metric, fontsize=9)
-        better = "better \u2192" if maximized else "\u2190 better"
-        axes.set_xlabel(f"difference to undefended\n{better}")
-        axes.xaxis.label.set_fontsize(8.5)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xlabel("better \u2192" if maximized else "\u2190 better")
+        axes.xaxis.set_major_locator(MaxNLocator(3))
         axes.set_yticks(range(len(labels)), labels, fontsize=8)
         axes.set_ylim(len(labels) - 0.4, -0.6)
     for axes in panels[len(info.metrics) :]:
         axes.set_visible(False)
+    figure.supxlabel("difference to undefended", fontsize=10)
     return figure
 
 
@@ -204,7 +214,7 @@ def _draw_family(
         marker=marker,
         markersize=15 if plain else 8 if on_front else 5.5,
         markeredgecolor="white" if plain else "black" if on_front else colour,
-        ecolor=(colour, 0.16 if faint and not plain else 0.55),
+        ecolor=(colour, 0.16 if faint and not plain else 0.4),
         elinewidth=1,
         zorder=6 if plain else 5 if on_front else 2,
         label="undefended" if plain else name,
@@ -232,10 +242,16 @@ def _reach(values: Sequence[Value]) -> tuple[list[float], list[float]]:
 
 def _families(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Give each family its own pair of colour and marker; the undefended is a black star."""
-    looks = {}
-    for place, name in enumerate(name for name in names if name != UNDEFENDED):
-        looks[name] = (PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)])
-    return {**looks, UNDEFENDED: ("black", "*")}
+    looks = {UNDEFENDED: ("black", "*")}
+    stacks = [name for name in names if is_stack(name)]
+    singles = [name for name in names if name not in looks and name not in stacks]
+    for group, colours, markers in (
+        (singles, SINGLE_COLOURS, SINGLE_MARKERS),
+        (stacks, STACK_COLOURS, STACK_MARKERS),
+    ):
+        for place, name in enumerate(group):
+            looks[name] = (colours[place % len(colours)], markers[place % len(markers)])
+    return looks
 
 
 def _legend(figure: Figure, axes: Axes, *, columns: int) -> None:
@@ -249,7 +265,9 @@ def _legend(figure: Figure, axes: Axes, *, columns: int) -> None:
         )  # fmt: skip
 
 
-def _two_lines(label: str) -> str:
-    """Break a defense's label before its settings."""
+def _wrapped(label: str) -> str:
+    """Break a defense's label before its settings, and these between two of them."""
     name, bracket, settings = label.partition("(")
-    return f"{name}\n({settings}" if bracket else name
+    if not bracket:
+        return name
+    return "\n".join([name, *textwrap.wrap(f"({settings}", 30, break_long_words=False)])

@@ -136,7 +136,7 @@ def _best_sentence(best: Best) -> str:
     extreme = "highest" if best.objective.maximized else "lowest"
     words = (
         f"The {extreme} {best.objective.metric} is {best.value.text()} on {best.value.n:,} points, "
-        f"by {best.record.label} (trial {best.record.trial[:10]})."
+        f"by {best.record.label} (trial {best.record.trial[:10]}){_catch(best)}."
     )
     if not best.record.stack:
         return f"{words} No defense improved on the undefended model here."
@@ -152,6 +152,21 @@ def _best_sentence(best: Best) -> str:
         f"{signed_text(best.change.difference.value)} {best.change.difference.interval_text()}, "
         f"{told}."
     )
+
+
+def _catch(best: Best) -> str:
+    """Write what a best is worse in, and that it may be no gain, to end the sentence naming it."""
+    losses = " and ".join(
+        f"{cost.metric} ({signed_text(cost.difference.value)} {cost.difference.interval_text()})"
+        for cost in best.costs
+        if cost.verdict == "worse"
+    )
+    if best.change is None or not losses:
+        return ""
+    if best.change.verdict == "better":
+        return f", which is worse than undefended in {losses}"
+    told = {"worse": "is no better than", "cannot be told": "cannot be told apart from"}
+    return f", which {told[best.change.verdict]} undefended here and is worse in {losses}"
 
 
 def _cost_sentence(best: Best) -> str:

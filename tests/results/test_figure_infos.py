@@ -20,6 +20,33 @@ def test_the_plane_has_every_compared_trial_and_the_undefended_first(tmp_path: P
     assert info.y_label == "robust_accuracy (higher is better)"
 
 
+def test_collapsed_trials_are_left_out_of_the_frame_and_counted(tmp_path: Path) -> None:
+    def scores(clean: float, robust: float) -> dict[str, float]:
+        return {"clean_accuracy": clean, "robust_accuracy": robust, "membership_auc": 0.6}
+
+    rows = [
+        record("plain", metrics=scores(0.9, 0.2)),
+        record("good", [temperature(1.0)], metrics=scores(0.85, 0.5)),
+        record("gone", [temperature(2.0)], metrics=scores(0.1, 0.05)),
+    ]
+    info = pareto_info(fronts(load(write_run(tmp_path, manifest(), rows)))[1])
+    assert info is not None and info.frame is not None
+    low, high = info.frame.x
+    assert 0.1 < low < 0.85 and high > 0.9
+    assert info.frame.outside == 1
+    assert info.alt().endswith(
+        "1 trial lies outside of the frame, below 0.600 on the horizontal axis."
+    )
+
+
+def test_the_undefended_is_in_the_frame_however_bad(tmp_path: Path) -> None:
+    metrics = {"clean_accuracy": 0.4, "robust_accuracy": 0.2, "membership_auc": 0.6}
+    rows = [record("plain", metrics=metrics), record("good", [temperature(1.0)])]
+    info = pareto_info(fronts(load(write_run(tmp_path, manifest(), rows)))[1])
+    assert info is not None
+    assert info.frame is None
+
+
 def test_at_most_eight_members_have_their_curves_drawn(tmp_path: Path) -> None:
     overall = fronts(load(write_run(tmp_path, manifest(), demo_records())))[0]
     info = curves_info(overall)
