@@ -16,7 +16,13 @@ from rich.table import Table
 import results
 from orchestrator.arguments import parse_duration
 from orchestrator.estimate import estimated_hours
-from orchestrator.manifest import only_driver, read_manifest, refuse_other_space, write_manifest
+from orchestrator.manifest import (
+    only_driver,
+    read_manifest,
+    refuse_foreign_folder,
+    refuse_other_space,
+    write_manifest,
+)
 from orchestrator.paths import RunPaths, check_writable, run_paths
 from orchestrator.proposals import Proposals
 from orchestrator.resources import Machine, TrialResources, this_machine, trial_resources
@@ -69,7 +75,9 @@ def launch(request: LaunchRequest, console: Console) -> int:
         return DONE
     check_writable(request.runs)
     manifest = read_manifest(paths)
-    if manifest is not None:
+    if manifest is None:
+        refuse_foreign_folder(paths)
+    else:
         refuse_other_space(paths, manifest["space"], space.canonical())
     with ExitStack() as session:
         if request.address is not None:
@@ -102,7 +110,7 @@ def planned_trials(space: Space) -> int:
     grid = space.distinct_specs(limit=1_000_000)
     if grid is None:
         raise InputError(f"space {space.name}: search: the grid has more than 1,000,000 points")
-    return len(grid) if asked is None else min(asked, len(grid))
+    return len(grid) if asked is None else asked
 
 
 def check_runs(space: Space, request: LaunchRequest) -> Dataset:
@@ -165,8 +173,9 @@ def _finish(
 ) -> bool:
     """Run what is left, if anything; Ray is imported and started for that alone."""
     before = len(proposals.finished)
-    if before >= proposals.trials:
-        console.print(f"Run {paths.root.name} is finished: {before} trials are recorded.")
+    reason = proposals.nothing_left()
+    if reason is not None:
+        console.print(f"Run {paths.root.name} is finished: {before} trials are recorded, {reason}.")
         return True
     from orchestrator.progress import Progress
     from orchestrator.sweep import SweepOptions, ray_session, run_sweep

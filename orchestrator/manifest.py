@@ -93,6 +93,15 @@ def _published(space: Space) -> dict[str, Any] | None:
     return {**space.file.published.model_dump(mode="json"), "rows": space.published_rows()}
 
 
+def refuse_foreign_folder(paths: RunPaths) -> None:
+    """Raise InputError where the run's folder holds something, but no run."""
+    found = [path.name for path in paths.root.glob("*") if not path.name.startswith(".")]
+    if found:
+        raise InputError(
+            f"{paths.root}: holds no run but {found[0]!r}; take another --name, or remove it"
+        )
+
+
 def refuse_other_space(paths: RunPaths, old: Any, new: Any) -> None:
     """Raise InputError, with the difference, where a run was started with another space."""
     # What was written went through JSON, so what it is compared with goes through it too.

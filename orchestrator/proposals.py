@@ -106,6 +106,15 @@ class Proposals:
                 return Proposal(flat, spec)
         return self.ended
 
+    def nothing_left(self) -> str | None:
+        """Say why nothing is left to run, before anything is started; None where something is."""
+        if len(self.finished) >= self.trials:
+            return "as many as were asked for"
+        found = self.space.distinct_specs(MOST_ENUMERATED)
+        if found is not None and found.keys() <= self.finished.keys():
+            return "the space has no other trial"
+        return None
+
     def finish(self, record: TrialRecord) -> None:
         """Take a finished trial's record and tell the study."""
         self.finished[record.trial] = record

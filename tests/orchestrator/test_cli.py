@@ -157,3 +157,14 @@ def test_a_run_that_another_launch_drives_is_refused(
         space = str(write_space(tmp_path))
         assert call(monkeypatch, "launch", "--space", space, "--runs", str(tmp_path / "runs")) == 2
     assert "another launch is running this sweep" in capsys.readouterr().err
+
+
+def test_a_folder_that_holds_something_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs" / "tiny").mkdir(parents=True)
+    (tmp_path / "runs" / "tiny" / "thesis.tex").touch()
+    space = str(write_space(tmp_path))
+    assert call(monkeypatch, "launch", "--space", space, "--runs", str(tmp_path / "runs")) == 2
+    assert "holds no run but 'thesis.tex'" in capsys.readouterr().err
+    assert len(list((tmp_path / "runs" / "tiny").iterdir())) == 1

@@ -211,3 +211,13 @@ def test_the_journal_is_readable_by_optuna_alone(space: Space, tmp_path: Path) -
     backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "journal"))
     study = optuna.load_study(study_name="tiny", storage=optuna.storages.JournalStorage(backend))
     assert len(study.trials) == 6
+
+
+def test_an_exhausted_run_is_known_to_be_finished_before_anything_starts(tmp_path: Path) -> None:
+    path = write_space(tmp_path, defenses=FINITE)
+    proposals = make(load_space(str(path)), tmp_path, trials=50)
+    assert proposals.nothing_left() is None
+    records = run_all(proposals)
+    again = make(load_space(str(path)), tmp_path, records, trials=50)
+    assert again.nothing_left() == "the space has no other trial"
+    assert make(load_space(str(path)), tmp_path, records, trials=9).nothing_left() is not None
