@@ -5,7 +5,6 @@ Axes: B batch, C channels, H, W, K classes.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -158,8 +157,3 @@ def shapes_training(defense: Defense) -> bool:
 def several(value: float | tuple[float, ...]) -> tuple[float, ...]:
     """Give one value or a set of them as a tuple."""
     return value if isinstance(value, tuple) else (value,)
-
-
-def replace_views(views: Sequence[View], **changes: Any) -> list[View]:
-    """Give copies of the views with the same changes."""
-    return [dataclasses.replace(view, **changes) for view in views]
