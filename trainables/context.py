@@ -59,6 +59,8 @@ class TrialContext:
     lpips_weights: Path | None = None
     used: dict[str, str] = field(default_factory=dict)
     """Role -> key of each artefact that the trial came to use."""
+    phases: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Key of each training behind the deployed model -> its seconds per epoch."""
 
     @property
     def held_out(self) -> LabelledImages:
@@ -114,19 +116,42 @@ class TrialContext:
         return in_batches(lambda x: predictor.predict(x, generator).log_probabilities, images)
 
     def cached(
-        self, kind: str, identity: Mapping[str, Any], builder: Callable[[], Artefact]
+        self,
+        kind: str,
+        identity: Mapping[str, Any],
+        builder: Callable[[], Artefact],
+        *,
+        role: str | None = None,
+        deployed: bool = False,
     ) -> Artefact:
-        """Give an artefact from the store, built if nobody has, and note that it was used."""
+        """Give an artefact from the store, built if nobody has, and note that it was used.
+
+        It is noted under `role`, by default its kind. `deployed` says that it is a training behind
+        the deployed model: then its values' `epoch_seconds` count as the cost of that training.
+        """
         artefact = self.store.get_or_build(kind, identity, builder)
         # Noted at the end: the builder may have used others of the kind on its way.
-        self.used[kind] = self.store.key(kind, identity)
+        key = self.store.key(kind, identity)
+        self.used[role or kind] = key
+        if deployed:
+            self.phases[key] = tuple(artefact.values["epoch_seconds"])
         return artefact
 
-    def train(self, stack: Stack, data: LabelledImages, seed: int) -> Trained:
+    def train(
+        self,
+        stack: Stack,
+        data: LabelledImages,
+        seed: int,
+        *,
+        role: str = "model",
+        deployed: bool = True,
+    ) -> Trained:
         """Train the trial's network under a stack on some rows, or give what was trained before.
 
         Defenses that only change the deployment have no part in the identity, so a new
-        temperature trains nothing.
+        temperature trains nothing. Whoever trains a further model (an ensemble's member, a
+        surrogate) gives a `role` of its own; a threat's models are not `deployed`, so that their
+        time is no cost of the defense.
         """
         shaping = tuple(defense for defense in stack if shapes_training(defense))
         identity = {
@@ -144,7 +169,13 @@ class TrialContext:
             "stack": [_identity_of(defense) for defense in shaping],
             "seed": seed,
         }
-        artefact = self.cached("model", identity, lambda: self._fit(shaping, data, identity))
+        artefact = self.cached(
+            "model",
+            identity,
+            lambda: self._fit(shaping, data, identity, seed),
+            role=role,
+            deployed=deployed,
+        )
         weights = {k.removeprefix("model."): v for k, v in artefact.tensors.items() if k != "kept"}
         with seeded(0, self.device):  # the initial weights are overwritten
             model = self._new_model(shaping)
@@ -154,28 +185,38 @@ class TrialContext:
             members=data.select(artefact.tensors["kept"].to(self.device)),
             curves=artefact.values["curves"],
             seconds=tuple(artefact.values["epoch_seconds"]),
-            key=self.used["model"],
+            key=self.used[role],
             weights_sha256=weights_digest(weights),
         )
 
-    def _fit(self, stack: Stack, data: LabelledImages, identity: Mapping[str, Any]) -> Artefact:
+    def deploy(self, stack: Stack, model: nn.Module) -> Predictor:
+        """Deploy a trained model under a stack."""
+        predictor = Predictor(model)
+        for defense in stack:
+            predictor = defense.deploy(predictor, self)
+        return predictor
+
+    def _fit(
+        self, stack: Stack, data: LabelledImages, identity: Mapping[str, Any], seed: int
+    ) -> Artefact:
         kept = torch.arange(len(data), device=self.device)
         for defense in stack:
             kept = kept[defense.filter(data.select(kept), self)]
         with seeded(seed_from(identity_hash(identity), "training"), self.device) as generator:
             model = self._new_model(stack).to(self.device)
-            starts = [start for d in stack if (start := d.prepare(self)) is not None]
+            phases = [phase for d in stack if (phase := d.prepare(self, data.select(kept), seed))]
+            earlier = phases[0] if phases else None
             progress = training.train(
                 model,
                 training.TrainingPlan(
-                    data=data.select(kept),
+                    data=(earlier and earlier.data) or data.select(kept),
                     held_out=self.curve_pool,
                     calibration=self.pools.calibration,
                     num_classes=self.dataset.num_classes,
                     augmentation=self._augmentation(),
-                    settings=self.spec.training,
+                    settings=(earlier and earlier.settings) or self.spec.training,
                     stack=stack,
-                    start=starts[0] if starts else None,
+                    start=earlier.weights if earlier else None,
                 ),
                 generator,
             )

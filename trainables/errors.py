@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class TrainingDivergedError(RuntimeError):
     """A training's loss stopped being finite; the message names the epoch."""
+
+
+class PredictorError(RuntimeError):
+    """A deployed model answers with what is no answer: NaN, a wrong shape, an unknown class."""

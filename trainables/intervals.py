@@ -1,7 +1,7 @@
 """The 95 % intervals of metrics: from counts, means, ranks and resamples to Measured values."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,14 @@ def total(values: Floats) -> Measured:
     if n > 1:
         half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * values.std(ddof=1) * math.sqrt(n))
     return Measured(sum_, max(0.0, sum_ - half), sum_ + half, n)
+
+
+def sum_of(parts: Sequence[Measured]) -> Measured:
+    """Add independent quantities, their intervals by the square-and-add rule."""
+    value = sum(part.value for part in parts)
+    low = value - math.hypot(*(part.value - part.low for part in parts))
+    high = value + math.hypot(*(part.high - part.value for part in parts))
+    return Measured(value, low, high, sum(part.n for part in parts))
 
 
 def exact(value: float, n: int = 1) -> Measured:

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from trainables.errors import PredictorError
+
 REFUSED = -1
 """Label of an image that the deployed model rejects or abstains on."""
 PREDICTION_SEED = 0
@@ -33,10 +35,16 @@ class Surface:
     """One way to differentiate the deployed model."""
 
     scores: Callable[[Tensor, torch.Generator], Tensor]
-    """(x (B, C, H, W), generator) -> scores (B, K), softmax not yet applied."""
+    """(x (B, C, H, W), generator) -> scores (B, K), softmax not yet applied; of a predictor that
+    averages draws, the log of the mean softmax over fresh draws."""
     kind: Literal["exact", "eot", "bpda"]
+    """exact: the true gradient; eot: of fresh random draws; bpda: a step without a gradient is
+    passed backwards as the identity (Athalye et al., 2018)."""
     draws: int = 1
     """Draws that a gradient is averaged over."""
+    reject_margin: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    """(x, generator) -> (B,) differentiable, positive where the image is rejected; a predictor
+    that rejects gives it, so that an attack can aim at being accepted."""
 
 
 class Predictor:
@@ -44,6 +52,9 @@ class Predictor:
 
     forward_passes_per_prediction = 1
     stochastic = False
+    """Whether two predictions of one image may differ."""
+    rejects = False
+    """Whether it may refuse an image as adversarial (and then gives a reject_score)."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -73,3 +84,73 @@ class Predictor:
     def surfaces(self) -> list[Surface]:
         """List what an attacker who knows the defense may differentiate; the worst counts."""
         return [Surface(self.scores, "exact")]
+
+
+class WrappedPredictor(Predictor):
+    """Another predictor with something done before or after it; all else is the inner one's."""
+
+    def __init__(self, inner: Predictor) -> None:
+        super().__init__(inner.model)
+        self.inner = inner
+        self.forward_passes_per_prediction = inner.forward_passes_per_prediction
+        self.stochastic = inner.stochastic
+        self.rejects = inner.rejects
+
+    def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
+        """Give the inner answer."""
+        return self.inner.predict(x, generator)
+
+    def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Give the inner scores."""
+        return self.inner.scores(x, generator)
+
+    def certify(self, x: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Give the inner certificate."""
+        return self.inner.certify(x, generator)
+
+    def surfaces(self) -> list[Surface]:
+        """Give the inner surfaces."""
+        return self.inner.surfaces()
+
+
+def ask(
+    predictor: Predictor, x: Tensor, generator: torch.Generator, num_classes: int
+) -> Prediction:
+    """Give the predictor's answer on x (B, C, H, W), if it is one.
+
+    Raises PredictorError where shapes, the number of classes or the labels are not what they must
+    be, or where a log-probability is NaN.
+    """
+    found = predictor.predict(x, generator)
+    name = type(predictor).__name__
+    _check_shape(name, "log_probabilities", found.log_probabilities, (len(x), num_classes))
+    _check_shape(name, "label", found.label, (len(x),))
+    if bool(found.log_probabilities.isnan().any()):
+        raise PredictorError(f"{name} gives NaN log-probabilities; mend what it computes them from")
+    if bool(((found.label < REFUSED) | (found.label >= num_classes)).any()):
+        raise PredictorError(
+            f"{name} gives labels outside [-1, {num_classes - 1}]; -1 is a rejection"
+        )
+    if found.reject_score is not None:
+        _check_shape(name, "reject_score", found.reject_score, (len(x),))
+        if bool(found.reject_score.isnan().any()):
+            raise PredictorError(f"{name} gives a NaN reject_score")
+    return found
+
+
+def surface_scores(
+    surface: Surface, x: Tensor, generator: torch.Generator, num_classes: int
+) -> Tensor:
+    """Give a surface's scores on x (B, C, H, W); PredictorError where they are none."""
+    scores = surface.scores(x, generator)
+    _check_shape("a surface", "scores", scores, (len(x), num_classes))
+    if bool(scores.isnan().any()):
+        raise PredictorError("a surface gives NaN scores; an attack cannot climb them")
+    return scores
+
+
+def _check_shape(name: str, what: str, found: Tensor, expected: tuple[int, ...]) -> None:
+    if tuple(found.shape) != expected:
+        raise PredictorError(
+            f"{name} gives {what} of shape {tuple(found.shape)}, but they must be {expected}"
+        )

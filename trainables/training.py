@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from trainables.datasets import LabelledImages
 from trainables.datasets.augment import augment
 from trainables.datasets.dataset import Augmentation
-from trainables.defenses import Defense, EpochVerdict, Stack, View
+from trainables.defenses import Defense, EpochData, EpochVerdict, Stack, View
 from trainables.errors import TrainingDivergedError
 from trainables.evaluation import loss_and_accuracy
 from trainables.spec import TrainingSpec
@@ -157,9 +157,8 @@ def _end_epoch(
 def _ask(
     defense: Defense, model: nn.Module, plan: TrainingPlan, progress: Progress
 ) -> EpochVerdict | None:
-    if plan.calibration is None:  # refused before, where a defense needs it
-        return None
-    score = defense.epoch_score(model, plan.calibration)
+    data = EpochData(train=plan.data, calibration=plan.calibration)
+    score = defense.epoch_score(model, data)
     if score is None:
         return None
     progress.add(**{f"{defense.name}_score": score})

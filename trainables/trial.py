@@ -142,7 +142,7 @@ def _run_stages(ctx: TrialContext, found: _Found) -> None:
     found.curves = dict(trained.curves)
     found.notes["training"] = {"weights_sha256": trained.weights_sha256}
     with found.clock.stage("deployment"):
-        predictor = _deploy(ctx, Predictor(trained.model))
+        predictor = ctx.deploy(spec.stack, trained.model)
     with found.clock.stage("clean"):
         clean = clean_stage.measure_clean(predictor, trained.members, ctx)
     found.metrics |= clean.metrics
@@ -152,12 +152,6 @@ def _run_stages(ctx: TrialContext, found: _Found) -> None:
             findings = _measured(threat, ctx, predictor)
         found.metrics |= findings.metrics
         found.notes[threat.name] = findings.notes
-
-
-def _deploy(ctx: TrialContext, predictor: Predictor) -> Predictor:
-    for defense in ctx.spec.stack:
-        predictor = defense.deploy(predictor, ctx)
-    return predictor
 
 
 def _measured(threat: Threat, ctx: TrialContext, predictor: Predictor) -> Findings:

@@ -26,7 +26,7 @@ def test_settings_of_attacks_are_keywords_and_end_in_the_generator() -> None:
 
 def test_the_facts_of_an_attack_come_from_its_function() -> None:
     facts = attack_facts(ATTACKS["pgd"])
-    assert facts.meaning.startswith("Climb the cross-entropy")
+    assert facts.meaning.startswith("Climb a loss inside the ball")
     assert facts.source == "Madry et al., 2018"
     assert facts.parameters["steps"]["default"] == 20
     assert facts.parameters["eps"]["meaning"] == KEYWORDS["eps"].meaning

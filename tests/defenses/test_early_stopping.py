@@ -1,6 +1,7 @@
 import pytest
 
 from tests.making import LinearSoftmax, random_images
+from trainables.defenses import EpochData
 from trainables.defenses.early_stopping import EarlyStopping
 from trainables.evaluation import loss_and_accuracy
 
@@ -26,5 +27,6 @@ def test_the_verdicts_follow_the_scores(
 
 def test_the_score_is_the_loss_on_the_calibration_pool() -> None:
     model, images = LinearSoftmax(64, 10), random_images(40)
-    assert EarlyStopping().epoch_score(model, images) == loss_and_accuracy(model, images).loss
+    data = EpochData(train=random_images(8), calibration=images)
+    assert EarlyStopping().epoch_score(model, data) == loss_and_accuracy(model, images).loss
     assert EarlyStopping().needs_calibration

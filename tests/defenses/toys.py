@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
-from trainables.defenses import Defense, EpochVerdict, View
+from trainables.defenses import Defense, EpochData, EpochVerdict, Preparation, View
 from trainables.defenses.defense import StepPolicy
 from trainables.parameters import parameter
 from trainables.predictor import REFUSED, Prediction, Predictor
@@ -54,8 +54,8 @@ class WarmStart(Defense):
     slot = "training_batch"
     owns = ("prepare",)
 
-    def prepare(self, ctx: TrialContext) -> Mapping[str, Tensor] | None:
-        return ctx.train((), ctx.pools.train, ctx.spec.seed).model.state_dict()
+    def prepare(self, ctx: TrialContext, data: LabelledImages, seed: int) -> Preparation | None:
+        return Preparation(weights=ctx.train((), data, seed, role="undefended").model.state_dict())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +146,9 @@ class EverySecondEpoch(Defense):
     def needs_calibration(self) -> bool:
         return True
 
-    def epoch_score(self, model: nn.Module, calibration: LabelledImages) -> float | None:
-        return float(len(calibration))
+    def epoch_score(self, model: nn.Module, data: EpochData) -> float | None:
+        assert data.calibration is not None
+        return float(len(data.calibration))
 
     def after_epoch(self, scores: Sequence[float]) -> EpochVerdict | None:
         return EpochVerdict(stop=len(scores) == 4, best_epoch=min(len(scores) - 1, 1))
@@ -182,7 +183,7 @@ class Watching(Defense):
         CALLS.append("modify_model")
         return model
 
-    def prepare(self, ctx: TrialContext) -> Mapping[str, Tensor] | None:
+    def prepare(self, ctx: TrialContext, data: LabelledImages, seed: int) -> Preparation | None:
         CALLS.append("prepare")
         return None
 
@@ -200,7 +201,7 @@ class Watching(Defense):
         CALLS.append("step_policy")
         return StepPolicy(after_step=lambda model: CALLS.append("after_step"))
 
-    def epoch_score(self, model: nn.Module, calibration: LabelledImages) -> float | None:
+    def epoch_score(self, model: nn.Module, data: EpochData) -> float | None:
         CALLS.append("epoch_score")
         return 0.0
 

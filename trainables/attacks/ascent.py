@@ -7,19 +7,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from trainables.attacks.balls import Ball, Radius, broadcast
+from trainables.attacks.losses import RowLoss
 
 Scores = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) in [0, 1] -> class scores (B, K), softmax not yet applied."""
-RowLoss = Callable[[Tensor, Tensor], Tensor]
-"""(scores (R, K), rows of the batch (R,)) -> what the attack maximises, one value a row (R,)."""
-
-
-def cross_entropy_loss(y: Tensor) -> RowLoss:
-    """Give the cross-entropy with the true classes y (B,) as a loss to climb."""
-    return lambda scores, rows: F.cross_entropy(scores, y[rows], reduction="none")
 
 
 def ascend(
@@ -73,6 +66,10 @@ def _evaluate(
     with torch.enable_grad():
         scores = model(images)
         row_loss = loss(scores, rows)
+        if not row_loss.requires_grad:
+            # Scores that no gradient reaches give an attack nothing to climb; that is for the
+            # masking check to say, not for the attack to die of.
+            return scores, row_loss, torch.zeros_like(images)
         # A sum, not a mean: the gradient of an image must not depend on its batch.
         (gradient,) = torch.autograd.grad(row_loss.sum(), images)
     return scores.detach(), row_loss.detach(), gradient

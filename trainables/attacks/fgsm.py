@@ -3,10 +3,13 @@
 import torch
 from torch import Tensor
 
-from trainables.attacks.ascent import Scores, ascend, cross_entropy_loss
+from trainables.attacks.ascent import Scores, ascend
 from trainables.attacks.balls import Radius, ball, broadcast
+from trainables.attacks.batching import in_batches
+from trainables.attacks.losses import cross_entropy_loss
 
 
+@in_batches
 def fgsm(
     model: Scores,
     x: Tensor,

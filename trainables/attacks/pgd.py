@@ -1,12 +1,15 @@
-"""Projected gradient descent on the cross-entropy."""
+"""Projected gradient descent on the loss: the cross-entropy, or a ratio of margins."""
 
 import torch
 from torch import Tensor
 
-from trainables.attacks.ascent import Scores, ascend, cross_entropy_loss
+from trainables.attacks.ascent import Scores, ascend
 from trainables.attacks.balls import Radius, ball, broadcast
+from trainables.attacks.batching import in_batches
+from trainables.attacks.losses import loss_on
 
 
+@in_batches
 def pgd(
     model: Scores,
     x: Tensor,
@@ -14,6 +17,7 @@ def pgd(
     *,
     eps: Radius,
     norm: str = "linf",
+    loss: str = "ce",
     steps: int = 20,
     step_size: Radius | None = None,
     random_start: bool = True,
@@ -21,8 +25,9 @@ def pgd(
     early_stop: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Climb the cross-entropy inside the ball, with restarts for the images that resist.
+    """Climb a loss inside the ball, with restarts for the images that resist.
 
+    `loss` is ce (cross-entropy) or dlr (difference-of-logits ratio; Croce and Hein, 2020).
     x (B, C, H, W) in [0, 1], y (B,), eps and step_size in pixel units (step_size defaults to
     2.5 eps / steps). `early_stop=False` returns the last iterate of the last restart. Raises
     ValueError where a random start or a restart has no generator. Source: Madry et al., 2018.
@@ -43,7 +48,7 @@ def pgd(
             model,
             x_rows,
             y_rows,
-            cross_entropy_loss(y_rows),
+            loss_on(loss, y_rows),
             ball=shape,
             eps=radius,
             step_sizes=[step] * steps,

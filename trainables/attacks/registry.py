@@ -68,6 +68,7 @@ class Keyword:
 KEYWORDS: Mapping[str, Keyword] = {
     "eps": Keyword("radius of the ball in pixel units, one or one per image", "[0, 1] for linf"),
     "norm": Keyword("norm of the ball", "linf or l2"),
+    "loss": Keyword("what is climbed", "ce or dlr"),
     "steps": Keyword("gradient steps", ">= 1"),
     "step_size": Keyword("length of the (first) step in pixel units", "> 0; null: by the attack"),
     "random_start": Keyword("start at a random point of the ball", "true or false"),

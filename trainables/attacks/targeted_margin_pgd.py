@@ -3,10 +3,13 @@
 import torch
 from torch import Tensor
 
-from trainables.attacks.ascent import RowLoss, Scores, ascend
+from trainables.attacks.ascent import Scores, ascend
 from trainables.attacks.balls import Radius, ball
+from trainables.attacks.batching import in_batches
+from trainables.attacks.losses import RowLoss
 
 
+@in_batches
 def targeted_margin_pgd(
     model: Scores,
     x: Tensor,

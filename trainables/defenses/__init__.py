@@ -1,13 +1,23 @@
 """One file a defense: frozen parameters and the hooks that it uses."""
 
-from trainables.defenses.defense import SLOTS, Defense, EpochVerdict, Slot, View
+from trainables.defenses.defense import (
+    SLOTS,
+    Defense,
+    EpochData,
+    EpochVerdict,
+    Preparation,
+    Slot,
+    View,
+)
 from trainables.defenses.registry import DEFENSES, Stack, build_defense, build_stack, defense_type
 
 __all__ = [
     "DEFENSES",
     "SLOTS",
     "Defense",
+    "EpochData",
     "EpochVerdict",
+    "Preparation",
     "Slot",
     "Stack",
     "View",

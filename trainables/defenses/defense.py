@@ -18,6 +18,7 @@ from trainables.predictor import Predictor
 
 if TYPE_CHECKING:
     from trainables.context import TrialContext
+    from trainables.spec import TrainingSpec
 
 Guarantee = Literal["none", "empirical", "certified"]
 Slot = Literal[
@@ -48,6 +49,27 @@ class EpochVerdict:
     stop: bool
     best_epoch: int
     """The epoch (from 0) whose weights are to be kept should the training end now."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Preparation:
+    """What an earlier training phase leaves to the training proper."""
+
+    weights: Mapping[str, Tensor]
+    """To start from."""
+    data: LabelledImages | None = None
+    """What is trained on instead; None: the same rows as before."""
+    settings: TrainingSpec | None = None
+    """How it is trained instead; None: as the trial says."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class EpochData:
+    """What a model may be judged on after an epoch."""
+
+    train: LabelledImages
+    calibration: LabelledImages | None
+    """None where the pools have none; a defense that needs it is then refused beforehand."""
 
 
 AfterStep = Callable[[nn.Module], None]
@@ -95,9 +117,9 @@ class Defense:
         del ctx
         return model
 
-    def prepare(self, ctx: TrialContext) -> Mapping[str, Tensor] | None:
-        """Give the weights that an earlier training phase ends with, to start from."""
-        del ctx
+    def prepare(self, ctx: TrialContext, data: LabelledImages, seed: int) -> Preparation | None:
+        """Go through an earlier training phase on the (filtered) data and give what it leaves."""
+        del ctx, data, seed
         return None
 
     def views(
@@ -116,9 +138,12 @@ class Defense:
         """Give how steps are taken, or None for the plain optimiser."""
         return None
 
-    def epoch_score(self, model: nn.Module, calibration: LabelledImages) -> float | None:
-        """Measure the model (in eval mode) after an epoch; the scores are kept as a curve."""
-        del model, calibration
+    def epoch_score(self, model: nn.Module, data: EpochData) -> float | None:
+        """Measure the model after an epoch, in the mode it is in; the scores are kept as a curve.
+
+        Its mode, its parameters and torch's global generators are left as they were.
+        """
+        del model, data
         return None
 
     def after_epoch(self, scores: Sequence[float]) -> EpochVerdict | None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from trainables.datasets.images import LabelledImages
-from trainables.defenses.defense import Defense, EpochVerdict
+from trainables.defenses.defense import Defense, EpochData, EpochVerdict
 from trainables.evaluation import loss_and_accuracy
 from trainables.parameters import parameter
 
@@ -35,9 +34,10 @@ class EarlyStopping(Defense):
         """Whether the calibration pool is used: always."""
         return True
 
-    def epoch_score(self, model: nn.Module, calibration: LabelledImages) -> float | None:
+    def epoch_score(self, model: nn.Module, data: EpochData) -> float | None:
         """Give the mean cross-entropy on the calibration pool."""
-        return loss_and_accuracy(model, calibration).loss
+        assert data.calibration is not None  # refused before, where there is none
+        return loss_and_accuracy(model, data.calibration).loss
 
     def after_epoch(self, scores: Sequence[float]) -> EpochVerdict | None:
         """Keep the lowest loss; stop when it is `patience` epochs old."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from trainables.defenses.defense import Defense
 from trainables.parameters import parameter
-from trainables.predictor import Prediction, Predictor, Surface
+from trainables.predictor import Prediction, Predictor, Surface, WrappedPredictor
 
 if TYPE_CHECKING:
     from trainables.context import TrialContext
@@ -66,14 +66,12 @@ def fit_temperature(predictor: Predictor, ctx: TrialContext) -> float:
     return math.exp(found.x) if found.fun < nll(0.0) else 1.0
 
 
-class TemperedPredictor(Predictor):
+class TemperedPredictor(WrappedPredictor):
     """Another predictor with its scores divided by T."""
 
     def __init__(self, inner: Predictor, T: float) -> None:
-        super().__init__(inner.model)
-        self.inner, self.T = inner, T
-        self.forward_passes_per_prediction = inner.forward_passes_per_prediction
-        self.stochastic = inner.stochastic
+        super().__init__(inner)
+        self.T = T
 
     def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
         """Give the inner answer with its probabilities tempered.
@@ -86,10 +84,6 @@ class TemperedPredictor(Predictor):
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Give the inner scores over T."""
         return self.inner.scores(x, generator) / self.T
-
-    def certify(self, x: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Give the inner certificate: the predicted class is the same."""
-        return self.inner.certify(x, generator)
 
     def surfaces(self) -> list[Surface]:
         """Give the inner surfaces, each over T."""

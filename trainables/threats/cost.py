@@ -44,10 +44,10 @@ class Cost(Threat):
         )
 
     def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
-        """Time the training's epochs as recorded, and predictions here and now."""
-        trained = ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed)
+        """Add the epochs of all trainings behind the model, and time predictions here and now."""
+        phases = [intervals.total(np.array(seconds)) for seconds in ctx.phases.values()]
         metrics: dict[str, MetricValue] = {
-            "training_seconds": intervals.total(np.array(trained.seconds)),
+            "training_seconds": intervals.sum_of(phases),
             "forward_passes_per_prediction": intervals.exact(
                 predictor.forward_passes_per_prediction
             ),

@@ -1,0 +1,58 @@
+"""Attacks under settings that are measured and named on their own: another norm, another loss."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from trainables.attacks.registry import ATTACKS, Attack
+from trainables.errors import InputError
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """An attack with some of its keywords fixed."""
+
+    attack: str
+    fixed: Mapping[str, Any] = field(default_factory=lambda: _NONE)
+
+    @property
+    def function(self) -> Attack:
+        """The attack's function."""
+        return ATTACKS[self.attack]
+
+    def takes(self, keyword: str) -> bool:
+        """Tell whether the attack takes a keyword."""
+        return keyword in inspect.signature(self.function).parameters
+
+    @property
+    def norm(self) -> str:
+        """The norm that it is measured in: linf, l2 or l0."""
+        if "norm" in self.fixed:
+            return str(self.fixed["norm"])
+        if self.takes("eps"):
+            return "linf"
+        return "l0" if self.takes("pixels") else "l2"
+
+    @property
+    def minimum_norm(self) -> bool:
+        """Whether it looks for the smallest change instead of the worst one in a ball."""
+        return not self.takes("eps") and self.norm == "l2"
+
+
+VARIANTS: Mapping[str, Variant] = {
+    **{name: Variant(name) for name in ATTACKS},
+    "pgd_dlr": Variant("pgd", {"loss": "dlr"}),
+    "pgd_l2": Variant("pgd", {"norm": "l2"}),
+    "targeted_margin_pgd_l2": Variant("targeted_margin_pgd", {"norm": "l2"}),
+}
+
+
+def variant(name: str) -> Variant:
+    """Look a variant up; InputError names the known ones."""
+    if name not in VARIANTS:
+        raise InputError(f"unknown attack {name!r}; known: {', '.join(VARIANTS)}")
+    return VARIANTS[name]
