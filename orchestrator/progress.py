@@ -60,7 +60,8 @@ class Progress(tune.Callback):
         rows = [
             (record, values)
             for record in self.proposals.finished.values()
-            if (values := objective_values(self.proposals.space, record)) is not None
+            if not record.struck_off
+            and (values := objective_values(self.proposals.space, record)) is not None
         ]
         if not rows:
             return []
@@ -85,7 +86,8 @@ class Progress(tune.Callback):
         values = [
             value
             for record in self.proposals.finished.values()
-            if isinstance(value := record.metrics.get(metric), Measured)
+            if not record.struck_off
+            and isinstance(value := record.metrics.get(metric), Measured)
         ]
         if not values:
             return "-", "-", "-"

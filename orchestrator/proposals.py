@@ -180,8 +180,12 @@ def objective_values(space: Space, record: TrialRecord) -> list[float] | None:
 
 
 def violations(space: Space, record: TrialRecord) -> list[float]:
-    """Give by how much each constraint is broken; one that was not measured counts as broken."""
-    found = []
+    """Give by how much each constraint is broken; one that was not measured counts as broken.
+
+    Where attacks run, that nothing speaks for masked gradients is a constraint of its own: else the
+    search would run after numbers that are not to be believed.
+    """
+    found = [float(record.struck_off)] if "evasion" in space.file.threats else []
     for constraint in space.constraints:
         value = record.metrics.get(constraint.metric)
         found.append(constraint.violation(value.value) if isinstance(value, Measured) else 1.0)

@@ -19,7 +19,8 @@ def status_lines(run: Path) -> Group:
     counts = found.counts
     head = Text(
         f"{found.run}: {counts.done} of {counts.asked} trials done, {counts.failed} failed, "
-        f"{counts.stopped} stopped, {counts.stale} stale, {counts.corrupt} unreadable; "
+        f"{counts.stopped} stopped, {counts.stale} stale, {counts.corrupt} unreadable, "
+        f"{counts.struck_off} struck off for masked gradients; "
         f"front of {found.front_size}"
         + ("" if found.hypervolume is None else f", hypervolume {found.hypervolume:.4f}")
     )

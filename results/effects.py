@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from results.load import Objective, Record, Run, setting_text
 from results.statistics import HIGHER, LOWER, difference, pool, side
 from results.values import Value
+
+STRUCK_OFF = "struck off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,7 @@ class Change:
     difference: Value
     """Defended minus undefended."""
     verdict: str
-    """better, worse, or cannot be told."""
+    """better, worse, cannot be told, or struck off: it looks better, but is not to be believed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,8 @@ class Effect:
     """The first of the seeds."""
     seeds: int
     changes: tuple[Change, ...]
+    struck_off: bool = False
+    """Whether one of the seeds is struck off."""
 
 
 def bounds(run: Run, metric: str) -> tuple[float, float] | None:
@@ -82,9 +86,18 @@ def defense_effects(run: Run) -> tuple[Effect, ...]:
         plain = undefended(run, records[0])
         changes = [change(run, objective, records, plain) for objective in run.objectives]
         known = tuple(single for single in changes if single is not None)
+        struck = any(record.struck_off for record in records)
+        if struck:
+            known = tuple(map(_disbelieved, known))
         if known:
-            effects.append(Effect(record=records[0], seeds=len(records), changes=known))
+            effects.append(
+                Effect(record=records[0], seeds=len(records), changes=known, struck_off=struck)
+            )
     return tuple(sorted(effects, key=_order))
+
+
+def _disbelieved(change: Change) -> Change:
+    return replace(change, verdict=STRUCK_OFF) if change.verdict == "better" else change
 
 
 def _order(effect: Effect) -> tuple[str, list[tuple[bool, float, str]], str]:

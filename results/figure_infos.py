@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from results.effects import Effect
+from results.effects import STRUCK_OFF, Effect
 from results.load import UNDEFENDED, Record
 from results.pareto import Front
 from results.values import Value, counted, number_text
@@ -47,18 +47,30 @@ class ParetoInfo:
     points: tuple[ParetoPoint, ...]
     families: tuple[str, ...]
     """The undefended first, then by name, stacks last."""
+    struck_off: tuple[ParetoPoint, ...] = ()
+    """Trials whose robust accuracy is not to be believed; on no front."""
     frame: Frame | None = None
     """None where every trial is near enough to the best to be drawn."""
 
     def alt(self) -> str:
         """Describe the figure in words."""
-        on = [point for point in self.points if point.on_front]
-        ends = [min(on, key=lambda p: p.x.value), max(on, key=lambda p: p.x.value)]
-        span = " to ".join(f"({number_text(p.x.value)}, {number_text(p.y.value)})" for p in ends)
         return (
             f"{counted(len(self.points), 'trial')}, {self.y_label} over {self.x_label}, with 95 % "
-            f"intervals. {len(on)} on the front, from {span}.{self._outside()}"
+            f"intervals. {self._on_front()}{self._struck()}{self._outside()}"
         )
+
+    def _on_front(self) -> str:
+        on = [point for point in self.points if point.on_front]
+        if not on:
+            return "None is on the front."
+        ends = [min(on, key=lambda p: p.x.value), max(on, key=lambda p: p.x.value)]
+        span = " to ".join(f"({number_text(p.x.value)}, {number_text(p.y.value)})" for p in ends)
+        return f"{len(on)} on the front, from {span}."
+
+    def _struck(self) -> str:
+        """Say how many trials are drawn that do not count."""
+        count = len(self.struck_off)
+        return f" Crosses: {counted(count, 'trial')} struck off, on no front." if count else ""
 
     def _outside(self) -> str:
         """Say how many trials the frame leaves out, and where they are."""
@@ -126,27 +138,34 @@ class EffectsInfo:
         return (
             f"Difference to the undefended model with its 95 % interval, in "
             f"{counted(len(self.metrics), 'objective')}, for {len(self.rows)} of "
-            f"{counted(self.total, 'single defense')}."
+            f"{counted(self.total, 'single defense')}.{self._struck()}"
         )
+
+    def _struck(self) -> str:
+        """Say what the crosses mean, where there are any."""
+        verdicts = {change.verdict for effect in self.rows for change in effect.changes}
+        if STRUCK_OFF not in verdicts:
+            return ""
+        return " Crosses: looks better, but the trial is struck off."
 
 
 def pareto_info(front: Front) -> ParetoInfo | None:
     """Give the plane of a front of two objectives, clean accuracy first; None where it is empty."""
-    if not front.records:
+    if not front.records and not front.struck_off:
         return None
     x_metric, y_metric = front.objectives
-    points = []
-    for record, on in zip(front.records, front.on_front, strict=True):
-        x, y = record.value(x_metric.metric), record.value(y_metric.metric)
-        assert x is not None and y is not None
-        points.append(ParetoPoint(x=x, y=y, family=family(record), on_front=on))
+    points = [
+        _point(record, front, on) for record, on in zip(front.records, front.on_front, strict=True)
+    ]
+    struck = [_point(record, front, False) for record in front.struck_off]
     names = {point.family for point in points}
     return ParetoInfo(
         x_label=_axis(x_metric.metric, x_metric.maximized),
         y_label=_axis(y_metric.metric, y_metric.maximized),
         points=tuple(points),
         families=tuple(sorted(names, key=_family_order)),
-        frame=_frame(points) if x_metric.maximized else None,
+        struck_off=tuple(struck),
+        frame=_frame([*points, *struck]) if x_metric.maximized else None,
     )
 
 
@@ -211,7 +230,13 @@ def family(record: Record) -> str:
 
 def effect_label(effect: Effect) -> str:
     """Give the row label of an effect, in full."""
-    return effect.record.label
+    return f"{effect.record.label}{' [struck off]' if effect.struck_off else ''}"
+
+
+def _point(record: Record, front: Front, on_front: bool) -> ParetoPoint:
+    x, y = (record.value(objective.metric) for objective in front.objectives)
+    assert x is not None and y is not None
+    return ParetoPoint(x=x, y=y, family=family(record), on_front=on_front)
 
 
 def _frame(points: Sequence[ParetoPoint]) -> Frame | None:

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from results.effects import Effect
+from results.effects import STRUCK_OFF, Effect
 from results.figure_infos import (
     CurvesInfo,
     EffectsInfo,
@@ -27,6 +27,7 @@ from results.figure_infos import (
 from results.files import replace_file
 from results.load import UNDEFENDED
 from results.reproduction import PublishedFigure
+from results.robustness import RobustnessInfo, curve_label
 from results.values import Value
 
 DPI = 150
@@ -41,8 +42,11 @@ VERDICT_LOOKS = {
     "better": (PALETTE[2], "o"),
     "worse": (PALETTE[1], "s"),
     "cannot be told": ("#777777", "D"),
+    STRUCK_OFF: ("#B22222", "x"),
 }
 _WIDTH = 7.0
+_SHIFT = 0.03
+"""Between two curves at one radius, in multiples of the standard radius."""
 _STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -91,7 +95,7 @@ def save(drawing: Drawing, folder: Path) -> tuple[Path, Path]:
 
 def draw_pareto(info: ParetoInfo) -> Figure:
     """Draw every trial with its intervals, the front as a line, the undefended as a star."""
-    rows = -(-(len(info.families) + 1) // 3)
+    rows = -(-(len(info.families) + 1 + bool(info.struck_off)) // 3)
     figure = Figure(figsize=(_WIDTH, 4.6 + 0.2 * rows))
     axes = figure.subplots()
     crowded = len(info.points) > 25
@@ -100,6 +104,7 @@ def draw_pareto(info: ParetoInfo) -> Figure:
         for on_front in (False, True):
             chosen = [p for p in info.points if p.family == name and p.on_front == on_front]
             _draw_family(axes, name, chosen, colours[name], faint=crowded and not on_front)
+    _draw_struck_off(axes, info.struck_off)
     on = sorted((p for p in info.points if p.on_front), key=lambda p: p.x.value)
     axes.plot(
         [p.x.value for p in on], [p.y.value for p in on], drawstyle="steps-pre", color="black",
@@ -145,6 +150,35 @@ def draw_curves(info: CurvesInfo) -> Figure:
         axes.set_title(f"{name} (solid: validation, dashed: training)", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(figure, left, columns=1)
+    return figure
+
+
+def draw_robustness(info: RobustnessInfo) -> Figure:
+    """Draw robust accuracy over the radius with its intervals, the undefended dashed."""
+    figure = Figure(figsize=(_WIDTH, 3.9 + 0.19 * len(info.curves)))
+    axes = figure.subplots()
+    defended = 0
+    for place, curve in enumerate(info.curves):
+        # Side by side, so that the intervals at one radius can be told apart.
+        shift = _SHIFT * (place - (len(info.curves) - 1) / 2)
+        colour, marker, line = "black", "*", "--"
+        if curve.record.stack:
+            colour, marker, line = PALETTE[defended], SINGLE_MARKERS[defended], "-"
+            defended += 1
+        values = [value for _, value in curve.points]
+        axes.errorbar(
+            [multiple + shift for multiple, _ in curve.points], [v.value for v in values],
+            yerr=_reach(values), color=colour, marker=marker, linestyle=line, linewidth=1.4,
+            markersize=8 if marker == "*" else 5, capsize=2, elinewidth=1,
+            label=curve_label(curve.record),
+        )  # fmt: skip
+    ticks = sorted({multiple for curve in info.curves for multiple, _ in curve.points})
+    axes.set_xticks(ticks, [_radius_tick(tick, info.radius) for tick in ticks])
+    below = "" if info.radius is None else "; below it eps, in pixel units"
+    axes.set_xlabel(f"radius, in multiples of the standard one{below}")
+    axes.set_ylabel("robust accuracy (higher is better)")
+    axes.set_ylim(-0.02, 1.02)
+    _legend(figure, axes, columns=1)
     return figure
 
 
@@ -221,6 +255,18 @@ def _draw_family(
     )
 
 
+def _draw_struck_off(axes: Axes, points: Sequence[ParetoPoint]) -> None:
+    if not points:
+        return
+    colour, marker = VERDICT_LOOKS[STRUCK_OFF]
+    axes.errorbar(
+        [p.x.value for p in points], [p.y.value for p in points],
+        xerr=_reach([p.x for p in points]), yerr=_reach([p.y for p in points]),
+        linestyle="none", color=colour, marker=marker, markersize=7, markeredgewidth=1.8,
+        ecolor=(colour, 0.25), elinewidth=1, zorder=4, label=STRUCK_OFF,
+    )  # fmt: skip
+
+
 def _draw_changes(axes: Axes, rows: Sequence[Effect], metric: str) -> None:
     axes.axvline(0, color="black", linewidth=0.9)
     for place, effect in enumerate(rows):
@@ -238,6 +284,12 @@ def _reach(values: Sequence[Value]) -> tuple[list[float], list[float]]:
     """Give how far the intervals reach below and above their values."""
     below = [max(0.0, value.value - value.low) for value in values]
     return below, [max(0.0, value.high - value.value) for value in values]
+
+
+def _radius_tick(multiple: float, radius: float | None) -> str:
+    if radius is None:
+        return f"{multiple:g}"
+    return f"{multiple:g}\n{multiple * radius:.3g}"
 
 
 def _families(names: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -29,7 +29,7 @@ class Best:
 
 
 def best_points(run: Run) -> tuple[Best, ...]:
-    """Give the best usable trial of each objective, robustness first and clean accuracy last.
+    """Give the best eligible trial of each objective, robustness first and clean accuracy last.
 
     The earliest where several tie.
     """
@@ -49,22 +49,46 @@ def findings(run: Run, found: Sequence[Front]) -> list[str]:
     words = [_best_sentence(best) for best in points]
     if not words:
         words = ["No trial has completed yet, so nothing can be said about any defense."]
+        if tally.struck_off:
+            words = ["Every completed trial is struck off, so none is the best at anything."]
+    words += struck_off_sentences(run)
     words += [sentence for best in points if (sentence := _cost_sentence(best))]
     words += [_front_sentence(front) for front in found if front.overall]
     words.append(counts_sentence(tally))
     return words
 
 
+def struck_off_sentences(run: Run) -> list[str]:
+    """Write how many trials are on no front although they completed, and why; or nothing."""
+    struck = run.struck_off
+    if not struck:
+        return []
+    masked = sum(bool(record.masking) for record in struck)
+    blind = sum(record.evasion.adaptive is False for record in struck)
+    kinds = [
+        (masked, "the masking check failed"),
+        (blind, "no attack knew the whole defense"),
+    ]
+    why = " and ".join(f"for {count:,} {reason}" for count, reason in kinds if count)
+    return [
+        f"{counted(len(struck), 'trial')} {'is' if len(struck) == 1 else 'are'} struck off: on no "
+        f"front and best at nothing, for {'its' if len(struck) == 1 else 'their'} robust accuracy "
+        f'is not to be believed ({why}). The words of each are under "Struck off the fronts".'
+    ]
+
+
 def counts_sentence(tally: Counts) -> str:
     """Write how many trials completed, and what is left out of every front and why."""
-    words = f"{tally.done:,} of {counted(tally.asked, 'trial')} asked for completed and count."
+    count = tally.done - tally.struck_off
+    words = f"{count:,} of {counted(tally.asked, 'trial')} asked for completed and count."
     left = [
+        (tally.struck_off, "struck off"),
         (tally.failed, "failed"),
         (tally.stopped, "stopped before the end"),
         (tally.stale, "stale (a stage has changed since)"),
         (tally.corrupt, "with a record that cannot be read"),
     ]
-    parts = [f"{count:,} {reason}" for count, reason in left if count]
+    parts = [f"{number:,} {reason}" for number, reason in left if number]
     return f"{words} Left out: {', '.join(parts)}." if parts else f"{words} None is left out."
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from results.evasion_notes import EvasionNotes, evasion_notes
 from results.values import Value
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 STATUSES = ("completed", "failed", "stopped")
 UNDEFENDED = "none"
 FORMAT = 1
+MASKING = "masking_suspected"
+MASKED = "masking suspected"
+NOT_ADAPTIVE = "not attacked adaptively"
 _SPEC_PARTS = ("data", "model", "training", "stack", "effort", "seed")
 _REQUIRED = ("run", "trials", "space", "objectives", "metrics")
 
@@ -45,6 +49,7 @@ class Record:
     stale_stages: tuple[str, ...] = ()
     """Stages that ran in another version than the manifest names."""
     finished: str = ""
+    evasion: EvasionNotes = field(default_factory=EvasionNotes)
 
     @property
     def stale(self) -> bool:
@@ -55,6 +60,45 @@ class Record:
     def usable(self) -> bool:
         """Whether its figures count: completed and not stale."""
         return self.status == "completed" and not self.stale
+
+    @property
+    def masking(self) -> str:
+        """Why its robust accuracy may only look high, in words; empty where no sign shows."""
+        flag = self.value(MASKING)
+        if self.evasion.suspected or (flag is not None and flag.value >= 0.5):
+            return self.evasion.masking or "the record does not say which sign"
+        return ""
+
+    @property
+    def struck_off(self) -> str:
+        """Why it may be on no front and best at nothing, in words; empty where it may."""
+        reasons = [f"{MASKED}: {self.masking}"] if self.masking else []
+        if self.evasion.adaptive is False:
+            because = "; ".join(self.evasion.not_adaptive_because)
+            reasons.append(f"{NOT_ADAPTIVE}: {because or 'the record does not say why'}")
+        return ". ".join(reasons)
+
+    @property
+    def rejects(self) -> bool:
+        """Whether the deployed model may reject an image, as far as the record tells."""
+        if self.evasion.rejects is not None:
+            return self.evasion.rejects
+        rejected = self.value("clean_rejection_rate")
+        return (
+            self.evasion.detector_aware
+            or self.value("detection_auroc") is not None
+            or (rejected is not None and rejected.value > 0)
+        )
+
+    @property
+    def not_comparable(self) -> str:
+        """Why its robust accuracy is none that RobustBench would list; empty where it is one."""
+        kinds = [
+            (self.evasion.stochastic, "stochastic"),
+            (self.evasion.undeclared_randomness, "random without saying so"),
+            (self.rejects, "rejects"),
+        ]
+        return ", ".join(words for applies, words in kinds if applies)
 
     def value(self, metric: str) -> Value | None:
         """Give a metric's value, or None where it was not measured."""
@@ -112,6 +156,16 @@ class Run:
     def usable(self) -> tuple[Record, ...]:
         """The completed records that are not stale."""
         return tuple(record for record in self.records if record.usable)
+
+    @property
+    def eligible(self) -> tuple[Record, ...]:
+        """The usable records that may be on a front or best at something."""
+        return tuple(record for record in self.usable if not record.struck_off)
+
+    @property
+    def struck_off(self) -> tuple[Record, ...]:
+        """The usable records that may not, although their figures are shown."""
+        return tuple(record for record in self.usable if record.struck_off)
 
     def trials(self) -> pd.DataFrame:
         """Give the table of trials; its columns are those of `tables.trials_frame`."""
@@ -218,6 +272,7 @@ def _record(plain: Any, stem: str, versions: Mapping[str, int]) -> Record:
         stage_versions=ran,
         stale_stages=tuple(s for s, version in ran.items() if versions.get(s, version) != version),
         finished=plain.get("finished") or "",
+        evasion=evasion_notes(plain.get("notes") or {}),
     )
 
 

@@ -20,6 +20,7 @@ CLEAN = "clean_accuracy"
 _Z = 1.959963984540054
 _DRAWS = 400
 _SEED = 0
+_STRUCK_OFF = "struck off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,8 @@ class Front:
     """N trials that were compared, in order of finishing."""
     on_front: tuple[bool, ...]
     """(N,)"""
+    struck_off: tuple[Record, ...]
+    """Trials that would have been compared, were their robust accuracy to be believed."""
     left_out: Mapping[str, int]
     """Why a trial was not compared -> how many."""
     hypervolumes: tuple[float, ...] | None
@@ -126,7 +129,8 @@ def membership(found: Front) -> dict[str, float]:
 def fronts(run: Run) -> tuple[Front, ...]:
     """Give the front over all objectives, and one per other objective against clean accuracy.
 
-    Trials of different data sets or efforts are never compared: each gets its own fronts.
+    Trials of different data sets or efforts are never compared: each gets its own fronts. A trial
+    that is struck off (`Record.struck_off`) is compared on none.
     """
     groups = {_group(record): None for record in run.usable} or {("", ""): None}
     choices: list[tuple[str, tuple[Objective, ...]]] = [("all", run.objectives)]
@@ -161,6 +165,7 @@ def _front(run: Run, key: str, objectives: tuple[Objective, ...], group: tuple[s
         objectives=objectives,
         records=records,
         on_front=tuple(bool(on) for on in front(losses_ND)),
+        struck_off=tuple(record for record in run.records if reasons[record.trial] == _STRUCK_OFF),
         left_out=dict(left_out),
         hypervolumes=volumes,
     )
@@ -178,7 +183,7 @@ def _why_left_out(
         return f"{' and '.join(missing)} missing"
     if group != ("", "") and _group(record) != group:
         return "another data set or effort"
-    return None
+    return _STRUCK_OFF if record.struck_off else None
 
 
 def _array(

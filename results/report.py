@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from results.attacked_images import ImagesInfo, attacked_images, draw_images
 from results.effects import Effect, defense_effects
 from results.figure_infos import curves_info, effects_info, hypervolume_info, pareto_info
 from results.figures import (
@@ -22,6 +23,7 @@ from results.figures import (
     draw_hypervolume,
     draw_pareto,
     draw_published,
+    draw_robustness,
     save,
 )
 from results.files import replace_text
@@ -34,9 +36,18 @@ from results.findings import (
     standard_radius,
     warning,
 )
-from results.load import Run, load
+from results.load import Record, Run, load
 from results.pareto import Front, fronts, membership
 from results.reproduction import PublishedTable, compare_published
+from results.robustness import (
+    DETECTION,
+    BrokenBy,
+    RobustnessCurve,
+    RobustnessInfo,
+    broken_by,
+    rejecting,
+    robustness_info,
+)
 from results.status import Counts, counts
 from results.tables import metric_names, write_tables
 from results.values import number_text, signed_text
@@ -57,6 +68,14 @@ class Content:
     """Front's key -> trial -> share of draws in which it is on that front."""
     best: tuple[Best, ...]
     effects: tuple[Effect, ...]
+    images: ImagesInfo | None
+    """None where no record holds images."""
+    robustness: RobustnessInfo | None
+    """None where robust accuracy was measured at no radius beside the standard one."""
+    broken: BrokenBy | None
+    """None where no trial recorded which attack broke its points."""
+    rejecting: tuple[Record, ...]
+    """The trials that may reject an image."""
     published: PublishedTable | None
 
 
@@ -100,8 +119,21 @@ def gather(run: Run) -> Content:
         shares={front.key: membership(front) for front in found},
         best=best_points(run),
         effects=defense_effects(run),
+        robustness=robustness_info(found[0], standard_radius(run)),
+        images=_shown_images(run, found[0]),
+        broken=broken_by(found[0]),
+        rejecting=rejecting(run),
         published=compare_published(run) if run.manifest.get("published") else None,
     )
+
+
+def _shown_images(run: Run, front: Front) -> ImagesInfo | None:
+    """Show the undefended trial and the most robust one of the front."""
+    info = robustness_info(front, standard_radius(run))
+    if info is None:
+        return None
+    shown = [curve.record for curve in info.curves]
+    return attacked_images(run, [shown[0], shown[-1]] if len(shown) > 1 else shown)
 
 
 def drawings(content: Content) -> list[Drawing]:
@@ -127,6 +159,20 @@ def drawings(content: Content) -> list[Drawing]:
             Drawing(
                 name="defense_effects", title="What each defense alone changes", alt=effects.alt(),
                 draw=partial(draw_effects, effects),
+            )
+        )  # fmt: skip
+    if (robustness := content.robustness) is not None:
+        chosen.append(
+            Drawing(
+                name="robustness", title="Robustness curves", alt=robustness.alt(),
+                draw=partial(draw_robustness, robustness),
+            )
+        )  # fmt: skip
+    if (images := content.images) is not None:
+        chosen.append(
+            Drawing(
+                name="attacked_images", title="Images before and after the attack",
+                alt=images.alt(), draw=partial(draw_images, images),
             )
         )  # fmt: skip
     if (curves := curves_info(overall)) is not None:
@@ -181,7 +227,7 @@ def plain(content: Content) -> dict[str, Any]:
         ],
         "corrupt": [{"file": file, "reason": reason} for file, reason in run.corrupt],
         "published": _plain_published(content.published),
-    }
+    } | _plain_attacks(content)
 
 
 def _all_findings(run: Run, found: Sequence[Front]) -> list[str]:
@@ -207,6 +253,46 @@ def _plain_front(front: Front, shares: dict[str, float]) -> dict[str, Any]:
             for member in front.members
         ],
     }
+
+
+def _plain_attacks(content: Content) -> dict[str, Any]:
+    """Give who is struck off, and how robust the shown trials are."""
+    curves = content.robustness.curves if content.robustness else ()
+    return {
+        "struck_off": [
+            {
+                "trial": record.trial,
+                "defense": record.label,
+                "masking": record.masking,
+                "adaptive": record.evasion.adaptive,
+                "not_adaptive_because": list(record.evasion.not_adaptive_because),
+            }
+            for record in content.run.struck_off
+        ],
+        "robustness": [_plain_curve(curve) for curve in curves],
+        "broken_by": [
+            {"trial": record.trial, "points": dict(record.evasion.broken_by)}
+            for record in (content.broken.rows if content.broken else ())
+        ],
+        "detection": [
+            {"trial": record.trial, "defense": record.label} | _plain_detection(record)
+            for record in content.rejecting
+        ],
+    }
+
+
+def _plain_curve(curve: RobustnessCurve) -> dict[str, Any]:
+    return {
+        "trial": curve.record.trial,
+        "defense": curve.record.label,
+        "points": [{"multiple": multiple, **asdict(value)} for multiple, value in curve.points],
+        "unbounded": asdict(curve.unbounded) if curve.unbounded else None,
+    }
+
+
+def _plain_detection(record: Record) -> dict[str, Any]:
+    values = {name: record.value(name) for name in DETECTION}
+    return {name: asdict(value) if value else None for name, value in values.items()}
 
 
 def _plain_published(table: PublishedTable | None) -> dict[str, Any] | None:
@@ -267,6 +353,7 @@ def _page(content: Content, pictures: Sequence[Picture]) -> str:
         description=run.manifest.get("description", ""),
         created=_moment(str(run.manifest.get("created", ""))),
         objectives=run.objectives,
+        detection=DETECTION,
         counts_sentence=counts_sentence(content.counts),
         measured_on=measured_on(run),
         last=_moment(max((record.finished for record in run.records), default="")),

@@ -11,11 +11,13 @@ from results.values import Value
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How many trials ended how; each record is counted once."""
+    """How many trials ended how; each record is counted once, save the struck off, also done."""
 
     asked: int
     done: int
     """Completed and not stale."""
+    struck_off: int
+    """Of these, how many may be on no front: masking is suspected, or no attack was adaptive."""
     failed: int
     stopped: int
     stale: int
@@ -52,6 +54,7 @@ def counts(run: Run) -> Counts:
     return Counts(
         asked=int(run.manifest["trials"]),
         done=len(run.usable),
+        struck_off=len(run.struck_off),
         failed=statuses.count("failed"),
         stopped=statuses.count("stopped"),
         stale=sum(record.status == "completed" and record.stale for record in run.records),
@@ -60,8 +63,8 @@ def counts(run: Run) -> Counts:
 
 
 def best_record(run: Run, objective: Objective) -> tuple[Record, Value] | None:
-    """Give the usable trial with the best value; the earliest of ties, None where none has one."""
-    rows = [(r, value) for r in run.usable if (value := r.value(objective.metric)) is not None]
+    """Give the eligible trial with the best value; the earliest of ties, None where none has."""
+    rows = [(r, value) for r in run.eligible if (value := r.value(objective.metric)) is not None]
     sign = -1.0 if objective.maximized else 1.0
     return min(rows, key=lambda row: sign * row[1].value) if rows else None
 

@@ -16,8 +16,10 @@ from results.pareto import Front, fronts
 def trials_frame(run: Run) -> pd.DataFrame:
     """Give a row per readable record.
 
-    Columns in order: trial, status, defense, stale, `<defense>.<parameter>`, dataset, model, seed,
-    the `training.<setting>` that vary, then per metric name, name_low, name_high, and error.
+    Columns in order: trial, status, defense, stale, masking (what the masking check found, empty
+    where nothing), adaptive (whether the attack knew the whole defense, empty where not recorded),
+    `<defense>.<parameter>`, dataset, model, seed, the `training.<setting>` that vary, then per
+    metric name, name_low, name_high, and error.
     """
     records = run.records
     columns: dict[str, pd.Series] = {
@@ -25,6 +27,8 @@ def trials_frame(run: Run) -> pd.DataFrame:
         "status": _text([record.status for record in records]),
         "defense": _text([record.label for record in records]),
         "stale": pd.Series([record.stale for record in records], dtype="bool"),
+        "masking": _text([record.masking or None for record in records]),
+        "adaptive": pd.Series([record.evasion.adaptive for record in records], dtype="boolean"),
     }
     columns |= _defense_columns(records)
     columns["dataset"] = _text([_part(record, "data", "name") for record in records])

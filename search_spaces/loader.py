@@ -13,6 +13,8 @@ from search_spaces.space import Space, build_space
 from trainables.errors import InputError
 
 FOLDER = Path(__file__).parent
+DEFAULT_BUDGET = "quick"
+"""What a reproduction that declares it runs with where no --budget is given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +69,8 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue  # `<<: *anchor`: what it brings may be overridden
             key = self.construct_object(key_node, deep=deep)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
@@ -99,11 +103,12 @@ def _overridden(file: SpaceFile, overrides: Overrides) -> SpaceFile:
             if file.published is None:
                 # Another data set brings its own network and training; a reproduction keeps its.
                 scenario |= {"model": None, "training": {}}
-    if overrides.budget is not None:
-        if overrides.budget not in file.budgets:
+    budget = overrides.budget or (DEFAULT_BUDGET if DEFAULT_BUDGET in file.budgets else None)
+    if budget is not None:
+        if budget not in file.budgets:
             known = ", ".join(file.budgets) or "none: only reproductions have budgets"
-            raise InputError(f"unknown budget {overrides.budget!r}; known: {known}")
-        _apply_budget(plain, plain["budgets"][overrides.budget])
+            raise InputError(f"unknown budget {budget!r}; known: {known}")
+        _apply_budget(plain, plain["budgets"][budget])
     for scenario in plain["scenarios"]:
         if overrides.model is not None:
             scenario["model"] = overrides.model

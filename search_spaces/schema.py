@@ -70,6 +70,8 @@ class RowSection(_Strict):
     name: str
     label: str
     stack: Named = {}
+    model: str | None = None
+    """Where the space has several networks: the row's."""
     training: dict[str, Any] = {}
     cells: dict[str, float | None]
 

@@ -165,7 +165,8 @@ class Space:
         scenario = self.scenarios[0]
         return [
             {
-                **row.model_dump(mode="json"),
+                **row.model_dump(mode="json", exclude={"model"}),
+                **({} if row.model is None else {"model": {"name": row.model}}),
                 "stack": [d.canonical() for d in _build_all(row.stack, scenario.radius)],
             }
             for row in self.file.published.rows

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from trainables.artefacts import ArtefactStore
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
-from trainables.defenses import Defense, build_stack
+from trainables.defenses import DEFENSES, SLOTS, Defense, build_defense, build_stack
+from trainables.defenses.registry import conflict
 from trainables.predictor import Predictor
 from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
 from trainables.threats import Threat
@@ -41,6 +42,18 @@ def spec_of(
         threats=tuple(threats),
         seed=seed,
     )
+
+
+def one_of_each_slot() -> list[Defense]:
+    """Give the first defense of every slot that goes with those before it."""
+    chosen: list[Defense] = []
+    for slot in SLOTS:
+        for name, found in DEFENSES.items():
+            defense = build_defense(name, {}, radius=EPS)
+            if found.slot == slot and not any(conflict(defense, other) for other in chosen):
+                chosen.append(defense)
+                break
+    return chosen
 
 
 def context_of(spec: TrialSpec, folder: Path) -> TrialContext:

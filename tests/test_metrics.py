@@ -3,10 +3,11 @@ import math
 import pytest
 
 from trainables import metrics
-from trainables.attacks import ATTACKS
+from trainables.attacks import ATTACKS, VARIANTS
 from trainables.errors import InputError
 from trainables.metrics import METRICS, at_eps, metric
 from trainables.threats import THREATS
+from trainables.threats.evasion import Evasion
 from trainables.threats.clean import METRIC_NAMES
 
 KNOWN_INTERVALS = {
@@ -45,6 +46,7 @@ def test_every_attack_has_its_metrics() -> None:
 
 def test_every_metric_of_a_threat_is_declared_and_every_declared_one_is_measured() -> None:
     given = {name for threat in THREATS.values() for name in threat().metric_names()}
+    given |= set(Evasion(attacks=tuple(VARIANTS)).metric_names())
     assert given | set(METRIC_NAMES) == set(METRICS)
 
 

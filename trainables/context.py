@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from trainables.identity import identity_hash, seed_from
 from trainables.imports import code_fingerprint
 from trainables.models import build_model, missing_parts, model_code_fingerprint
 from trainables.modes import seeded
-from trainables.predictor import Predictor
+from trainables.predictor import Predictor, ask
 from trainables.spec import TrialSpec
 
 SCREEN_POINTS = 512
@@ -113,7 +113,8 @@ class TrialContext:
     def log_probabilities(self, predictor: Predictor, images: LabelledImages) -> Tensor:
         """Give the deployed log-probabilities on a pool (N, K)."""
         generator = self.generator("log_probabilities")
-        return in_batches(lambda x: predictor.predict(x, generator).log_probabilities, images)
+        classes = self.dataset.num_classes
+        return in_batches(lambda x: ask(predictor, x, generator, classes).log_probabilities, images)
 
     def cached(
         self,
@@ -127,13 +128,16 @@ class TrialContext:
         """Give an artefact from the store, built if nobody has, and note that it was used.
 
         It is noted under `role`, by default its kind. `deployed` says that it is a training behind
-        the deployed model: then its values' `epoch_seconds` count as the cost of that training.
+        the deployed model: then its values' `epoch_seconds` count as the cost of that training,
+        and so do those of its `phases`, the trainings that it went through on its way.
         """
         artefact = self.store.get_or_build(kind, identity, builder)
         # Noted at the end: the builder may have used others of the kind on its way.
         key = self.store.key(kind, identity)
         self.used[role or kind] = key
         if deployed:
+            for earlier, seconds in artefact.values.get("phases", {}).items():
+                self.phases[earlier] = tuple(seconds)
             self.phases[key] = tuple(artefact.values["epoch_seconds"])
         return artefact
 
@@ -199,13 +203,18 @@ class TrialContext:
     def _fit(
         self, stack: Stack, data: LabelledImages, identity: Mapping[str, Any], seed: int
     ) -> Artefact:
+        # What the trainings on the way took is kept beside the weights, for whoever finds those in
+        # the store: a context of their own gathers it.
+        inner = replace(self, phases={})
         kept = torch.arange(len(data), device=self.device)
         for defense in stack:
-            kept = kept[defense.filter(data.select(kept), self)]
+            kept = kept[defense.filter(data.select(kept), inner)]
         with seeded(seed_from(identity_hash(identity), "training"), self.device) as generator:
-            model = self._new_model(stack).to(self.device)
-            phases = [phase for d in stack if (phase := d.prepare(self, data.select(kept), seed))]
+            model = inner._new_model(stack).to(self.device)
+            phases = [phase for d in stack if (phase := d.prepare(inner, data.select(kept), seed))]
             earlier = phases[0] if phases else None
+            if earlier and earlier.seconds:
+                inner.phases[self.store.key("model", identity) + ":prepare"] = earlier.seconds
             progress = training.train(
                 model,
                 training.TrainingPlan(
@@ -223,7 +232,11 @@ class TrialContext:
         weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         return Artefact(
             {**weights, "kept": kept},
-            {"curves": progress.curves, "epoch_seconds": progress.epoch_seconds},
+            {
+                "curves": progress.curves,
+                "epoch_seconds": progress.epoch_seconds,
+                "phases": {key: list(seconds) for key, seconds in inner.phases.items()},
+            },
         )
 
     def _augmentation(self) -> Augmentation:

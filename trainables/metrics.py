@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from trainables.attacks import ATTACKS
+from trainables.attacks import VARIANTS, variant
 from trainables.errors import InputError
 
 Direction = Literal["maximize", "minimize", "none"]
@@ -111,6 +111,63 @@ _FIXED = (
         "within the Linf ball of the data set's standard radius.",
         worst=0.0,
         source="Carlini et al., 2019",
+    ),
+    _metric(
+        "robust_accuracy_l2",
+        "maximize",
+        "fraction",
+        WILSON,
+        "Share of all points that stay accepted and right under every L2 attack, minimum-norm ones "
+        "included, within the L2 ball of the data set's standard radius.",
+        worst=0.0,
+        source="Carlini et al., 2019",
+    ),
+    _metric(
+        "masking_suspected",
+        "minimize",
+        "0 or 1",
+        EXACT,
+        "1 where a sign of gradient masking shows, so that the robust accuracy is not to be "
+        "believed; the record's notes say which.",
+        source="Athalye et al., 2018; Pintor et al., 2022",
+    ),
+    _metric(
+        "detection_auroc",
+        "maximize",
+        "fraction",
+        DELONG,
+        "Area under the ROC of the detector's score: successful adversarial images against the "
+        "same images unattacked.",
+        worst=0.0,
+        source="Lee et al., 2018",
+        may_be_missing=True,
+    ),
+    _metric(
+        "detection_tpr_at_fpr_0_05",
+        "maximize",
+        "fraction",
+        WILSON,
+        "Share of successful adversarial images found where 5 % of the unattacked are rejected.",
+        worst=0.0,
+        source="Lee et al., 2018",
+        may_be_missing=True,
+    ),
+    _metric(
+        "undetected_success_rate",
+        "minimize",
+        "fraction",
+        WILSON,
+        "Share of all points that an attack aimed at the detector too turns wrong and past it.",
+        worst=1.0,
+        source="Carlini & Wagner, 2017",
+    ),
+    _metric(
+        "clean_rejection_rate",
+        "minimize",
+        "fraction",
+        WILSON,
+        "Share of unattacked images that the deployed model rejects.",
+        worst=1.0,
     ),
     _metric(
         "ece",
@@ -226,8 +283,84 @@ _FIXED = (
 )
 
 
+CURVE_MULTIPLES = (0.5, 1.5, 2.0, 4.0)
+"""Of the standard radius: where robust accuracy is measured too."""
+UNBOUNDED = "robust_accuracy_unbounded"
+
+
+def curve_metric(multiple: float) -> str:
+    """Name the robust accuracy at a multiple of the standard radius."""
+    return f"robust_accuracy_at_radius_{multiple:g}".replace(".", "_")
+
+
+def _curve() -> tuple[Metric, ...]:
+    at_multiples = (
+        _metric(
+            curve_metric(multiple),
+            "maximize",
+            "fraction",
+            WILSON,
+            f"Robust accuracy at {multiple:g} times the standard Linf radius, by the screen's "
+            "attacks.",
+            worst=0.0,
+        )
+        for multiple in CURVE_MULTIPLES
+    )
+    unbounded = _metric(
+        UNBOUNDED,
+        "none",
+        "fraction",
+        WILSON,
+        "Robust accuracy in the ball that holds every image; above 0 the attack is at fault.",
+    )
+    return (*at_multiples, unbounded)
+
+
 def _per_attack(attack: str) -> tuple[Metric, ...]:
+    chosen = variant(attack)
+    extra: tuple[Metric, ...] = ()
+    if chosen.minimum_norm:
+        extra = (
+            _metric(
+                f"unbounded_success_rate_{attack}",
+                "minimize",
+                "fraction",
+                WILSON,
+                f"Share of correctly classified images that {attack} turns wrong at any distance.",
+                worst=1.0,
+                may_be_missing=True,
+            ),
+            _metric(
+                f"median_l2_distance_{attack}",
+                "maximize",
+                "pixel units",
+                ORDER,
+                f"Median L2 distance at which {attack} turns an image wrong.",
+                may_be_missing=True,
+            ),
+        )
+    if chosen.takes("queries"):
+        extra += (
+            _metric(
+                f"queries_{attack}",
+                "maximize",
+                "queries",
+                MEAN,
+                f"Mean number of times that {attack} asked for the scores of an image.",
+            ),
+        )
+    if chosen.norm == "l0":
+        extra += (
+            _metric(
+                f"changed_pixels_{attack}",
+                "none",
+                "pixels",
+                MEAN,
+                f"Mean number of pixels that {attack} changed.",
+            ),
+        )
     return (
+        *extra,
         _metric(
             f"adversarial_accuracy_{attack}",
             "maximize",
@@ -246,6 +379,13 @@ def _per_attack(attack: str) -> tuple[Metric, ...]:
             may_be_missing=True,
         ),
         _metric(
+            f"adversarial_nll_{attack}",
+            "minimize",
+            "nats",
+            MEAN,
+            f"Mean negative log-likelihood of the true class on the images that {attack} made.",
+        ),
+        _metric(
             f"lpips_{attack}",
             "none",
             "LPIPS (AlexNet)",
@@ -255,11 +395,20 @@ def _per_attack(attack: str) -> tuple[Metric, ...]:
             may_be_missing=True,
         ),
         _metric(
+            f"ssim_{attack}",
+            "none",
+            "SSIM",
+            MEAN,
+            f"Mean structural similarity of images and what {attack} made of them; 1 is equal.",
+            source="Wang et al., 2004",
+        ),
+        _metric(
             f"l2_distance_{attack}",
             "none",
             "pixel units",
             MEAN,
             f"Mean L2 distance between images and what {attack} made of them.",
+            may_be_missing=chosen.minimum_norm,
         ),
         _metric(
             f"linf_distance_{attack}",
@@ -267,13 +416,14 @@ def _per_attack(attack: str) -> tuple[Metric, ...]:
             "pixel units",
             MEAN,
             f"Mean largest pixel change between images and what {attack} made of them.",
+            may_be_missing=chosen.minimum_norm,
         ),
     )
 
 
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
-    for metric in (*_FIXED, *(row for attack in ATTACKS for row in _per_attack(attack)))
+    for metric in (*_FIXED, *_curve(), *(row for name in VARIANTS for row in _per_attack(name)))
 }
 
 _AT_EPS = re.compile(r"^(?P<base>.+)_at_(?P<eps>\d+\.\d{4})$")

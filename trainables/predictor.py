@@ -14,6 +14,8 @@ from trainables.errors import PredictorError
 
 REFUSED = -1
 """Label of an image that the deployed model rejects or abstains on."""
+SMALLEST_LOG = -100.0
+"""Log-probabilities are cut here, so that one confident mistake makes no mean infinite."""
 PREDICTION_SEED = 0
 """The declared seed of `probabilities`."""
 
@@ -55,6 +57,8 @@ class Predictor:
     """Whether two predictions of one image may differ."""
     rejects = False
     """Whether it may refuse an image as adversarial (and then gives a reject_score)."""
+    max_screen_points: int | None = None
+    """Most points that a screen attacks of it, where a gradient is dear."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -95,6 +99,7 @@ class WrappedPredictor(Predictor):
         self.forward_passes_per_prediction = inner.forward_passes_per_prediction
         self.stochastic = inner.stochastic
         self.rejects = inner.rejects
+        self.max_screen_points = inner.max_screen_points
 
     def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
         """Give the inner answer."""

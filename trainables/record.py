@@ -39,6 +39,13 @@ class TrialRecord:
     started: str = ""
     finished: str = ""
 
+    @property
+    def struck_off(self) -> bool:
+        """Whether its robust accuracy is not to be believed: gradients may have been masked."""
+        suspected = self.metrics.get("masking_suspected")
+        masked = isinstance(suspected, Measured) and suspected.value > 0
+        return masked or self.notes.get("evasion", {}).get("adaptive") is False
+
     def to_json(self) -> str:
         """Give the record as JSON; a metric is {value, low, high, n} or {value: null, reason}."""
         plain = asdict(self)

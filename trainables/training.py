@@ -6,7 +6,7 @@ Axes: B batch, K classes.
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -111,9 +111,12 @@ def _loss(
             views = defense.views(model, views, generator)
         # One forward pass of all views, so that batch norm sees the mixture that it is trained on.
         scores = model(torch.cat([view.x for view in views])).float()
+        parts = scores.split(len(rows))
+        views = [replace(view, scores=part) for view, part in zip(views, parts, strict=True)]
         loss = torch.zeros((), device=x.device)
-        for view, view_scores in zip(views, scores.split(len(rows)), strict=True):
-            loss = loss + view.weight * F.cross_entropy(view_scores, view.target)
+        for view, part in zip(views, parts, strict=True):
+            if view.weight != 0:
+                loss = loss + view.weight * F.cross_entropy(part, view.target)
         for defense in plan.stack:
             penalty = defense.penalty(model, views)
             if penalty is not None:
@@ -140,14 +143,16 @@ def _end_epoch(
                 f"the {what} loss is {value} in epoch {epoch + 1} of {plan.settings.epochs}; "
                 "lower the learning rate or the penalty"
             )
-    progress.epoch_seconds.append(seconds)
     progress.add(
         train_loss=loss / count,
         train_accuracy=correct / count,
         validation_loss=held_out.loss,
         validation_accuracy=held_out.accuracy,
     )
+    started = time.perf_counter()
     verdicts = [verdict for d in plan.stack if (verdict := _ask(d, model, plan, progress))]
+    # What a defense measures to judge by is a cost of its training; the curves above are not.
+    progress.epoch_seconds.append(seconds + time.perf_counter() - started)
     keeping = [verdict for verdict in verdicts if verdict.best_epoch != epoch]
     if verdicts and not keeping:
         progress.best = {k: v.detach().clone() for k, v in model.state_dict().items()}

@@ -10,11 +10,8 @@ from trainables.attacks.fgsm import fgsm
 
 
 @pytest.mark.parametrize("eps", [0.02, EPS, 0.4])
-@pytest.mark.parametrize("net", ["undefended", "hardened"])
-def test_fgsm_equals_foolbox_pixel_for_pixel(
-    net: str, eps: float, request: pytest.FixtureRequest
-) -> None:
-    trained: TrainedNet = request.getfixturevalue(net)
+@pytest.mark.parametrize("net", ["undefended", "hardened", "mnist_net", "cifar10_net"])
+def test_fgsm_equals_foolbox_pixel_for_pixel(trained: TrainedNet, eps: float) -> None:
     oracle = LinfFastGradientAttack(random_start=False)
     wrapped = PyTorchModel(trained.model.eval(), bounds=(0, 1), device="cpu")
     _, expected, _ = oracle(wrapped, trained.x, trained.y, epsilons=eps)

@@ -1,5 +1,6 @@
 """Every hook is used where it should be: by toy defenses, named by import path."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.conftest import TrainedNet
 from tests.defenses import toys
 from tests.making import context_of, same_weights, spec_of, train_in
 from trainables.artefacts import ArtefactStore
-from trainables.defenses import build_defense
+from trainables.defenses import Defense, EpochData, build_defense
 from trainables.errors import InputError
 from trainables.evaluation import loss_and_accuracy
 from trainables.metrics import Measured
@@ -125,6 +126,47 @@ def test_a_verdict_stops_the_training_and_brings_the_kept_epoch_back(tmp_path: P
     kept = loss_and_accuracy(trained.model, ctx.curve_pool).loss
     assert kept == pytest.approx(trained.curves["validation_loss"][1], rel=1e-6)
     assert kept != pytest.approx(trained.curves["validation_loss"][3], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("stack", "kept"),
+    [
+        ((toys.BackOne(),), 2),
+        ((toys.BackOne(), toys.EverySecondEpoch()), 1),  # both keep what neither gives up
+        ((toys.BackOne(), build_defense("early_stopping", {"patience": 1000}, radius=0.1)), None),
+    ],
+)
+def test_the_last_epoch_that_every_verdict_keeps_is_brought_back(
+    stack: tuple[Defense, ...], kept: int | None, tmp_path: Path
+) -> None:
+    training = TrainingSpec(epochs=9, schedule="constant", learning_rate=0.01)
+    ctx = context_of(spec_of(*stack, training=training), tmp_path)
+    trained = ctx.train(ctx.spec.stack, ctx.pools.train, 0)
+    losses = trained.curves["validation_loss"]
+    assert len(losses) == 4
+    if kept is None:
+        scores = trained.curves["early_stopping_score"]
+        kept = min(range(3), key=lambda epoch: scores[epoch])
+    assert loss_and_accuracy(trained.model, ctx.curve_pool).loss == pytest.approx(losses[kept])
+    assert len(set(losses)) == 4
+
+
+def test_a_penalty_sees_what_the_model_answered(tmp_path: Path) -> None:
+    # The toy asserts it; so does it that no view has scores before the model was asked.
+    train_in(context_of(spec_of(toys.ScoresSeen()), tmp_path))
+
+
+def test_what_a_defense_measures_counts_as_time_of_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def slow(self: Defense, model: nn.Module, data: EpochData) -> float | None:
+        time.sleep(0.3)
+        return 0.0
+
+    monkeypatch.setattr(toys.BackOne, "epoch_score", slow)
+    ctx = context_of(spec_of(toys.BackOne(), epochs=2), tmp_path)
+    seconds = ctx.train(ctx.spec.stack, ctx.pools.train, 0).seconds
+    assert all(epoch >= 0.3 for epoch in seconds)
 
 
 def test_a_deployment_is_what_is_measured(tmp_path: Path) -> None:

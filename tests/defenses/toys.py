@@ -155,6 +155,42 @@ class EverySecondEpoch(Defense):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BackOne(Defense):
+    """Stop after epoch 3 (from 0) and keep the one before."""
+
+    name = f"{HERE}:BackOne"
+    slot = "labels"
+
+    def epoch_score(self, model: nn.Module, data: EpochData) -> float | None:
+        return 0.0
+
+    def after_epoch(self, scores: Sequence[float]) -> EpochVerdict | None:
+        stop = len(scores) == 4
+        return EpochVerdict(stop=stop, best_epoch=len(scores) - (2 if stop else 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresSeen(Defense):
+    """Add nothing, but see to it that the views carry what the model answers to them."""
+
+    name = f"{HERE}:ScoresSeen"
+    slot = "penalty"
+
+    def views(
+        self, model: nn.Module, views: Sequence[View], generator: torch.Generator
+    ) -> Sequence[View]:
+        assert all(view.scores is None for view in views)
+        return [*views, View(1 - views[0].x, views[0].target, 0.0)]
+
+    def penalty(self, model: nn.Module, views: Sequence[View]) -> Tensor | None:
+        for view in views:
+            assert view.scores is not None and view.scores.requires_grad
+            torch.testing.assert_close(view.scores, model(view.x))
+        assert len(views) == 2
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Breaks(Defense):
     """Fail while training, with a message of several lines."""
 

@@ -1,5 +1,6 @@
 """Builds run folders by hand: manifests and records as the trials write them."""
 
+import base64
 import json
 import math
 import random
@@ -163,3 +164,101 @@ def demo_records() -> list[Json]:
     records[25] |= {"status": "stopped"}
     records[30] |= {"stage_versions": {"training": 1, "evasion": 1}}
     return records
+
+
+ATTACKS = ("fgsm", "pgd", "pgd_dlr", "targeted_margin_pgd")
+MULTIPLES = {"0_5": 0.5, "1_5": 1.5, "2": 2.0, "4": 4.0}
+ATTACK_METRICS = METRICS | {
+    "masking_suspected": declared("1 where a sign of masking shows.", "minimize", 1.0),
+    **{
+        f"robust_accuracy_at_radius_{name}": declared(f"At {multiple:g} times the radius.",
+                                                      "maximize", 0.0)
+        for name, multiple in MULTIPLES.items()
+    },
+    "robust_accuracy_unbounded": declared("In the ball that holds every image.", "none"),
+    "detection_auroc": declared("Area under the ROC of the detector.", "maximize", 0.0),
+    "detection_tpr_at_fpr_0_05": declared("Share found at 5 % FPR.", "maximize", 0.0),
+    "undetected_success_rate": declared("Share past the detector.", "minimize", 1.0),
+    "clean_rejection_rate": declared("Share of unattacked rejected.", "minimize", 1.0),
+}  # fmt: skip
+
+
+def evasion_notes(words: str = "", **changes: Any) -> Json:
+    """Give a record's notes on how it was attacked; `words` are those of a failed check."""
+    indicator = {"name": "fgsm_beats_pgd", "words": words, "figure": 0.2, "low": 0.15,
+                 "limit": 0.02, "n": 270, "failed": bool(words)}  # fmt: skip
+    plain: Json = {
+        "points": 270,
+        "radius": 0.15,
+        "masking": {"suspected": bool(words), "words": words, "indicators": [indicator]},
+        "adaptive": True,
+        "not_adaptive_because": [],
+        "surfaces": [{"kind": "exact", "draws": 1, "detector_aware": False}],
+        "stochastic": False,
+        "undeclared_randomness": False,
+        "pictures": picture_notes(),
+    }
+    return {"evasion": plain | changes}
+
+
+def picture_notes(after: tuple[int, ...] = (3, -1)) -> Json:
+    """Give two 4x4 images of class 3 before and after an attack; `after` are the answers then."""
+    dark, bright = (base64.b64encode(bytes([value] * 16)).decode() for value in (10, 200))
+    images = [
+        {"label": 3, "before": 3, "after": answer, "clean": dark, "attacked": bright}
+        for answer in after
+    ]
+    return {"attack": "pgd", "shape": [4, 4, 1], "images": images}
+
+
+def curve_scores(clean: float, robust: float, unbounded: float = 0.0) -> dict[str, float]:
+    """Give robust accuracy at every radius, falling from `clean` through `robust`."""
+    rate = robust / clean
+    at = {
+        f"robust_accuracy_at_radius_{name}": round(clean * rate**multiple, 4)
+        for name, multiple in MULTIPLES.items()
+    }
+    return at | {"robust_accuracy_unbounded": unbounded}
+
+
+def broken_points(clean: float, robust: float, n: int = 270) -> list[str]:
+    """Name the first attack that breaks each point, the points shared out among all attacks."""
+    names = ["none"] * round(n * robust) + ["clean"] * round(n * (1 - clean))
+    left = max(0, n - len(names))
+    return names + [ATTACKS[place % len(ATTACKS)] for place in range(left)]
+
+
+def attacked_records(words: str = EVIL) -> list[Json]:
+    """Give the demo's records with notes on the attacks.
+
+    The last four of those that count become: one with masking suspected (`words`), one not attacked
+    adaptively, one that rejects, one that is random.
+    """
+    rows = demo_records()
+    for row in rows:
+        if row["status"] == "failed":
+            continue
+        clean, robust = (
+            row["metrics"][f"{kind}_accuracy"]["value"] for kind in ("clean", "robust")
+        )
+        scores = curve_scores(clean, robust) | {"masking_suspected": 0.0}
+        row["metrics"] |= {name: share(value) for name, value in scores.items()}
+        row["notes"] = evasion_notes(broken_by=broken_points(clean, robust))
+    masked, blind, rejecting, stochastic = rows[-4:]
+    for row in (masked, blind):
+        row["metrics"] |= {"clean_accuracy": share(0.99), "robust_accuracy": share(0.97)}
+    masked["metrics"]["masking_suspected"] = {"value": 1.0, "low": 1.0, "high": 1.0, "n": 270}
+    masked["notes"] = evasion_notes(words)
+    blind["notes"] = evasion_notes(
+        adaptive=False, not_adaptive_because=["no surface has a gradient <here>"]
+    )
+    rejecting["metrics"] |= {
+        "detection_auroc": share(0.91), "detection_tpr_at_fpr_0_05": share(0.62),
+        "undetected_success_rate": share(0.31), "clean_rejection_rate": share(0.05),
+    }  # fmt: skip
+    rejecting["notes"]["evasion"]["surfaces"][0]["detector_aware"] = True
+    stochastic["notes"]["evasion"] |= {
+        "stochastic": True,
+        "surfaces": [{"kind": "eot", "draws": 8, "detector_aware": False}],
+    }
+    return rows

@@ -8,7 +8,15 @@ import pytest
 
 import results
 from results.load import ResultsError, load, stack_label
-from tests.results.records import fgsm, manifest, record, temperature, write_run
+from tests.results.records import (
+    evasion_notes,
+    fgsm,
+    manifest,
+    record,
+    share,
+    temperature,
+    write_run,
+)
 
 
 def test_records_come_in_order_of_finishing_with_their_values(tmp_path: Path) -> None:
@@ -75,6 +83,73 @@ def test_a_record_of_another_stage_version_is_stale(tmp_path: Path) -> None:
     old, part = load(write_run(tmp_path, manifest(), rows)).records
     assert (old.stale, old.usable, old.stale_stages) == (True, False, ("evasion",))
     assert (part.stale, part.usable) == (False, True)
+
+
+def test_a_record_without_notes_is_neither_masked_nor_adaptive_nor_struck_off(
+    tmp_path: Path,
+) -> None:
+    bare = record("bare")
+    del bare["notes"]
+    rows = [bare, record("empty"), record("older", notes={"evasion": {"points": 270}})]
+    run = load(write_run(tmp_path, manifest(), rows))
+    assert not run.corrupt
+    for single in run.records:
+        assert (single.masking, single.evasion.adaptive, single.struck_off) == ("", None, "")
+        assert (single.evasion.surfaces, single.not_comparable) == ((), "")
+    assert run.eligible == run.usable and not run.struck_off
+
+
+def test_who_is_struck_off_is_read_from_the_notes_or_from_the_metric(tmp_path: Path) -> None:
+    blind = evasion_notes(adaptive=False, not_adaptive_because=["no gradient", "no margin"])
+    flagged = {"clean_accuracy": 0.9, "masking_suspected": 1.0}
+    rows = [
+        record("a", notes=evasion_notes()),
+        record("b", notes=evasion_notes("noise wins")),
+        record("c", notes=blind),
+        record("d", metrics=flagged),
+        record("e", metrics={**flagged, "masking_suspected": 0.0}),
+        record("f", notes=evasion_notes("noise wins"), status="stopped"),
+    ]
+    run = load(write_run(tmp_path, manifest(), rows))
+    assert {single.trial: single.struck_off for single in run.struck_off} == {
+        "b": "masking suspected: noise wins",
+        "c": "not attacked adaptively: no gradient; no margin",
+        "d": "masking suspected: the record does not say which sign",
+    }
+    assert [single.trial for single in run.eligible] == ["a", "e"]
+
+
+def test_random_and_rejecting_models_are_not_comparable_with_robustbench(tmp_path: Path) -> None:
+    aware = [{"kind": "exact", "draws": 1, "detector_aware": True}]
+    drawn = [{"kind": "eot", "draws": 8, "detector_aware": False}] * 2
+    rows = [
+        record("a", notes=evasion_notes()),
+        record("b", notes=evasion_notes(surfaces=aware)),
+        record("c", notes=evasion_notes(surfaces=drawn, stochastic=True)),
+        record("d", notes=evasion_notes(undeclared_randomness=True, rejects=True)),
+        record("e", metrics={"clean_rejection_rate": share(0.05)}),
+        record("f", metrics={"clean_rejection_rate": 0.0}),
+    ]
+    found = load(write_run(tmp_path, manifest(), rows)).records
+    assert [single.not_comparable for single in found] == [
+        "", "rejects", "stochastic", "random without saying so, rejects", "rejects", "",
+    ]  # fmt: skip
+    assert found[1].evasion.surfaces == ("exact, detector-aware",)
+    assert found[2].evasion.surfaces == ("eot, 8 draws",)
+
+
+def test_notes_of_another_shape_make_a_record_unreadable(tmp_path: Path) -> None:
+    rows = [
+        record("text", notes=evasion_notes(adaptive="no")),
+        record("list", notes={"evasion": []}),
+        record("rows", notes={"evasion": [1]}),
+        record("names", notes=evasion_notes(broken_by=[["pgd"]])),
+    ]
+    run = load(write_run(tmp_path, manifest(), rows))
+    assert [single.trial for single in run.records] == ["list"]
+    reasons = dict(run.corrupt)
+    assert set(reasons) == {"text.json", "rows.json", "names.json"}
+    assert reasons["text.json"] == "its notes say adaptive is 'no', which is neither true nor false"
 
 
 def test_labels_are_compact() -> None:

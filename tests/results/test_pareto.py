@@ -15,7 +15,7 @@ from results.pareto import (
     membership,
     to_losses,
 )
-from tests.results.records import OBJECTIVES, fgsm, manifest, record, write_run
+from tests.results.records import OBJECTIVES, evasion_notes, fgsm, manifest, record, write_run
 
 
 def test_signs_are_flipped_where_more_is_better() -> None:
@@ -103,6 +103,25 @@ def test_fronts_of_a_run_count_whom_they_leave_out(tmp_path: Path) -> None:
     assert [member.trial for member in robust.members] == ["a", "b", "d"]
     assert overall.hypervolume == pytest.approx(0.4 * (0.9 * 0.4 + 0.8 * 0.2))
     assert set(membership(overall)) == {"a", "b", "c"}
+
+
+def test_a_struck_off_trial_is_on_no_front_and_moves_no_hypervolume(tmp_path: Path) -> None:
+    perfect = {"clean_accuracy": 0.99, "robust_accuracy": 0.99, "membership_auc": 0.5}
+    blind = evasion_notes(adaptive=False, not_adaptive_because=["no gradient"])
+    rows = [
+        record("a", notes=evasion_notes()),
+        record("b", [fgsm(0.1)], metrics=perfect, notes=evasion_notes("noise wins")),
+        record("c", [fgsm(0.2)], metrics=perfect, notes=blind),
+        record("d", [fgsm(0.3)], metrics={**perfect, "masking_suspected": 1.0}),
+    ]
+    found = fronts(load(write_run(tmp_path / "struck", manifest(), rows)))
+    alone = fronts(load(write_run(tmp_path / "alone", manifest(), rows[:1])))
+    for front_, expected in zip(found, alone, strict=True):
+        assert [member.trial for member in front_.members] == ["a"]
+        assert [record_.trial for record_ in front_.struck_off] == ["b", "c", "d"]
+        assert front_.left_out == {"struck off": 3}
+        assert front_.hypervolume == expected.hypervolume
+        assert set(membership(front_)) == {"a"}
 
 
 def test_different_data_sets_are_never_on_one_front(tmp_path: Path) -> None:

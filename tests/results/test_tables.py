@@ -6,7 +6,15 @@ import pandas as pd
 
 from results.load import load
 from results.tables import metric_names, trials_frame, write_tables
-from tests.results.records import demo_records, fgsm, manifest, record, temperature, write_run
+from tests.results.records import (
+    demo_records,
+    evasion_notes,
+    fgsm,
+    manifest,
+    record,
+    temperature,
+    write_run,
+)
 
 
 def test_columns_come_in_the_declared_order(tmp_path: Path) -> None:
@@ -23,7 +31,7 @@ def test_columns_come_in_the_declared_order(tmp_path: Path) -> None:
         "adversarial_accuracy_fgsm_at_0.0157",
     ]  # fmt: skip
     assert list(frame.columns) == [
-        "trial", "status", "defense", "stale",
+        "trial", "status", "defense", "stale", "masking", "adaptive",
         "fgsm_adversarial_training.eps", "fgsm_adversarial_training.fraction",
         "fgsm_adversarial_training.random_start", "temperature.T",
         "dataset", "model", "seed", "training.epochs",
@@ -34,6 +42,23 @@ def test_columns_come_in_the_declared_order(tmp_path: Path) -> None:
     assert frame["temperature.T"].tolist()[1:] == ["fit", "1.5"]
     assert frame["defense"].tolist()[0] == "none"
     assert frame["seed"].tolist() == [0, 0, 3]
+
+
+def test_masking_and_adaptive_are_empty_where_the_record_says_nothing(tmp_path: Path) -> None:
+    blind = evasion_notes(adaptive=False, not_adaptive_because=["no gradient"])
+    rows = [
+        record("a"),
+        record("b", [fgsm(0.1)], notes=evasion_notes("noise wins")),
+        record("c", [fgsm(0.2)], notes=blind),
+    ]
+    parquet, csv, front = write_tables(load(write_run(tmp_path, manifest(), rows)))
+    frame = pd.read_parquet(parquet)
+    assert frame["masking"].isna().tolist() == [True, False, True]
+    assert frame["masking"].tolist()[1] == "noise wins"
+    assert frame["adaptive"].isna().tolist() == [True, False, False]
+    assert frame["adaptive"].tolist()[1:] == [True, False]
+    assert pd.read_csv(csv)["masking"].tolist()[1] == "noise wins"
+    assert pd.read_csv(front)["trial"].tolist() == ["a"]
 
 
 def test_a_metric_that_no_trial_has_keeps_its_float_type(tmp_path: Path) -> None:

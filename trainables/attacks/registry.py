@@ -7,9 +7,19 @@ from typing import Any
 
 from torch import Tensor
 
+from trainables.attacks.autoattack import autoattack
+from trainables.attacks.bim import bim
+from trainables.attacks.carlini_wagner import carlini_wagner
+from trainables.attacks.deepfool import deepfool
+from trainables.attacks.detector_aware_pgd import detector_aware_pgd
+from trainables.attacks.few_pixel import few_pixel
 from trainables.attacks.fgsm import fgsm
+from trainables.attacks.lbfgs import lbfgs
 from trainables.attacks.pgd import pgd
+from trainables.attacks.random_noise import random_noise
+from trainables.attacks.square import square
 from trainables.attacks.targeted_margin_pgd import targeted_margin_pgd
+from trainables.attacks.transfer import transfer
 from trainables.errors import InputError
 
 Attack = Callable[..., Tensor]
@@ -20,6 +30,16 @@ ATTACKS: Mapping[str, Attack] = {
     "fgsm": fgsm,
     "pgd": pgd,
     "targeted_margin_pgd": targeted_margin_pgd,
+    "detector_aware_pgd": detector_aware_pgd,
+    "bim": bim,
+    "autoattack": autoattack,
+    "square": square,
+    "few_pixel": few_pixel,
+    "transfer": transfer,
+    "random_noise": random_noise,
+    "deepfool": deepfool,
+    "carlini_wagner": carlini_wagner,
+    "lbfgs": lbfgs,
 }
 
 
@@ -69,10 +89,23 @@ KEYWORDS: Mapping[str, Keyword] = {
     "eps": Keyword("radius of the ball in pixel units, one or one per image", "[0, 1] for linf"),
     "norm": Keyword("norm of the ball", "linf or l2"),
     "loss": Keyword("what is climbed", "ce or dlr"),
-    "steps": Keyword("gradient steps", ">= 1"),
+    "steps": Keyword("steps of the gradient or of the random search", ">= 1"),
     "step_size": Keyword("length of the (first) step in pixel units", "> 0; null: by the attack"),
     "random_start": Keyword("start at a random point of the ball", "true or false"),
     "restarts": Keyword("times that images which resist are started again", ">= 1"),
+    "reject_margin": Keyword("what a detector rejects by, positive where it does", "a function"),
     "targets": Keyword("likely wrong classes that are tried", ">= 1"),
-    "early_stop": Keyword("freeze images once they are misclassified", "true or false"),
+    "early_stop": Keyword(
+        "freeze images once they are wrong or no longer improve", "true or false"
+    ),
+    "pixels": Keyword("pixels that may change, each with all its channels", ">= 1"),
+    "draws": Keyword("draws of noise", ">= 1"),
+    "surrogate": Keyword("the model that the images are crafted on", "images -> scores"),
+    "stochastic": Keyword("whether the model draws anew at each call", "true or false"),
+    "queries": Keyword("counts, image by image, how often scores were asked", "(N,) int64"),
+    "candidates": Keyword("likely classes whose boundaries are tried, one is the true one", ">= 2"),
+    "overshoot": Keyword("share by which the whole perturbation is lengthened", ">= 0"),
+    "search_steps": Keyword("values of the constant c that are tried on each image", ">= 1"),
+    "confidence": Keyword("margin of scores by which an image is to be misclassified", ">= 0"),
+    "initial_const": Keyword("first value of the constant c", "> 0"),
 }

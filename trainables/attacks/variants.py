@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from trainables.attacks.registry import ATTACKS, Attack
 from trainables.errors import InputError
@@ -18,6 +18,9 @@ class Variant:
 
     attack: str
     fixed: Mapping[str, Any] = field(default_factory=lambda: _NONE)
+    surrogate: Literal["same_stack", "undefended"] = "same_stack"
+    """Which model images are made on, where the attack takes one: one trained as the attacked one
+    but from another seed, or the undefended one that a static fine-tuning starts from."""
 
     @property
     def function(self) -> Attack:
@@ -38,6 +41,11 @@ class Variant:
         return "l0" if self.takes("pixels") else "l2"
 
     @property
+    def score_only(self) -> bool:
+        """Whether it asks for scores and never for a gradient."""
+        return self.takes("queries") or self.takes("draws")
+
+    @property
     def minimum_norm(self) -> bool:
         """Whether it looks for the smallest change instead of the worst one in a ball."""
         return not self.takes("eps") and self.norm == "l2"
@@ -45,9 +53,12 @@ class Variant:
 
 VARIANTS: Mapping[str, Variant] = {
     **{name: Variant(name) for name in ATTACKS},
+    "transfer_undefended": Variant("transfer", surrogate="undefended"),
     "pgd_dlr": Variant("pgd", {"loss": "dlr"}),
     "pgd_l2": Variant("pgd", {"norm": "l2"}),
     "targeted_margin_pgd_l2": Variant("targeted_margin_pgd", {"norm": "l2"}),
+    "square_l2": Variant("square", {"norm": "l2"}),
+    "autoattack_l2": Variant("autoattack", {"norm": "l2"}),
 }
 
 

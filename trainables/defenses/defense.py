@@ -40,6 +40,8 @@ class View:
     target: Tensor
     """(B, K), rows sum to 1"""
     weight: float
+    scores: Tensor | None = None
+    """(B, K), what the model answers; the training fills it in before it asks for penalties."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class Preparation:
     """What is trained on instead; None: the same rows as before."""
     settings: TrainingSpec | None = None
     """How it is trained instead; None: as the trial says."""
+    seconds: tuple[float, ...] = ()
+    """What the phase took beside the trainings that it went through the context for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -130,7 +134,7 @@ class Defense:
         return views
 
     def penalty(self, model: nn.Module, views: Sequence[View]) -> Tensor | None:
-        """Give what is added to the loss (), or None."""
+        """Give what is added to the loss (), or None; the views have their scores."""
         del model, views
         return None
 

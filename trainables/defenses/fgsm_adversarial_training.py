@@ -9,9 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from trainables.attacks.fgsm import fgsm
-from trainables.defenses.defense import Defense, View, several
+from trainables.attacks.pgd import pgd
+from trainables.defenses.adversarial_examples import draw_radii
+from trainables.defenses.defense import Defense, EpochData, EpochVerdict, View, several
 from trainables.modes import frozen_for_attack
 from trainables.parameters import PIXELS, parameter
+
+WATCHED_IMAGES = (16, 128)
+"""Training images that are watched for overfitting: few at first, more where those leave doubt."""
+WATCHED_STEPS = 10
+LEAST_WITHSTANDING = 0.2
+"""Share of the watched images that withstand FGSM below which nothing is concluded."""
+DOUBTFUL = 0.5
+"""Share of those that fall to PGD up to which a few images are enough."""
+OVERFITTED = 0.9
+"""Share of those that fall to PGD above which a training ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +33,13 @@ class FgsmAdversarialTraining(Defense):
     Loss = (1 - fraction) CE(clean) + fraction CE(adversarial). Where eps is a set, each image
     draws its own from it. Examples are crafted in eval mode, so batch norm's running statistics
     move once a step. Source: Goodfellow et al., 2015; with random start: Wong et al., 2020.
+
+    Catastrophic overfitting (Wong et al., section 5.3) is that a net withstands FGSM by masking its
+    gradient, and PGD no longer: `detect_overfitting` stops the training after the first epoch in
+    which nearly every image that withstands FGSM falls to PGD, and keeps the epoch before. It is
+    that share that is judged, not a fall of the PGD accuracy as in Wong et al.: with a learning
+    rate that rises and falls, the PGD accuracy does so too. Nor is it the difference of the two
+    accuracies, which grows with eps in trainings whose PGD accuracy rises to the end.
     """
 
     name = "fgsm_adversarial_training"
@@ -40,6 +59,10 @@ class FgsmAdversarialTraining(Defense):
     random_start: bool = parameter(
         False, kind="bool", meaning="start at a random point of the ball, step 1.25 eps"
     )
+    detect_overfitting: bool = parameter(
+        True, kind="bool",
+        meaning="stop when what withstands FGSM falls to PGD, and keep the epoch before",
+    )  # fmt: skip
 
     def views(
         self, model: nn.Module, views: Sequence[View], generator: torch.Generator
@@ -50,21 +73,47 @@ class FgsmAdversarialTraining(Defense):
             if self.fraction < 1:
                 mixed.append(View(view.x, view.target, view.weight * (1 - self.fraction)))
             if self.fraction > 0:
-                attacked = self._attack(model, view, generator)
+                radii = draw_radii(self.eps, len(view.x), generator, view.x.device)
+                attacked = self._attack(model, view.x, view.target.argmax(1), radii, generator)
                 mixed.append(View(attacked, view.target, view.weight * self.fraction))
         return mixed
 
-    def _attack(self, model: nn.Module, view: View, generator: torch.Generator) -> Tensor:
-        choices = torch.tensor(several(self.eps), device=view.x.device)
-        drawn = torch.randint(
-            len(choices), (len(view.x),), generator=generator, device=view.x.device
-        )
+    def epoch_score(self, model: nn.Module, data: EpochData) -> float | None:
+        """Give the share of the watched images that fall to PGD, of those that withstand FGSM.
+
+        The images, the largest eps and the random numbers are the same after every epoch. 0 where
+        so few withstand FGSM that the share would say nothing.
+        """
+        if not self.detect_overfitting:
+            return None
+        share = 0.0
+        for count in WATCHED_IMAGES:
+            watched = slice(0, count)
+            share = self._fallen(model, data.train.images(watched), data.train.labels[watched])
+            if share <= DOUBTFUL:
+                break
+        return share
+
+    def after_epoch(self, scores: Sequence[float]) -> EpochVerdict | None:
+        """Stop when nearly all fall to PGD, and keep the epoch before."""
+        epoch = len(scores) - 1
+        overfitted = scores[-1] > OVERFITTED
+        return EpochVerdict(stop=overfitted, best_epoch=max(0, epoch - 1) if overfitted else epoch)
+
+    def _attack(
+        self, model: nn.Module, x: Tensor, y: Tensor, radii: Tensor, generator: torch.Generator
+    ) -> Tensor:
         with frozen_for_attack(model):
-            return fgsm(
-                model,
-                view.x,
-                view.target.argmax(1),
-                eps=choices[drawn],
-                random_start=self.random_start,
-                generator=generator,
-            )
+            return fgsm(model, x, y, eps=radii, random_start=self.random_start, generator=generator)
+
+    def _fallen(self, model: nn.Module, x: Tensor, y: Tensor) -> float:
+        generator = torch.Generator(y.device).manual_seed(0)
+        radii = torch.full((len(y),), max(several(self.eps)), device=y.device)
+        attacked = self._attack(model, x, y, radii, generator)
+        with frozen_for_attack(model), torch.no_grad():
+            withstood = model(attacked).argmax(1) == y
+            if withstood.double().mean() < LEAST_WITHSTANDING:
+                return 0.0
+            x, y, radii = x[withstood], y[withstood], radii[withstood]
+            stronger = pgd(model, x, y, eps=radii, steps=WATCHED_STEPS, generator=generator)
+            return float((model(stronger).argmax(1) != y).double().mean())

@@ -4,11 +4,23 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trainables.defenses.defense import SLOTS, Defense
+from trainables.defenses.denoiser import Denoiser
+from trainables.defenses.diffusion_purification import DiffusionPurification
+from trainables.defenses.dynamic_mixed_batch import DynamicMixedBatch
 from trainables.defenses.early_stopping import EarlyStopping
+from trainables.defenses.energy_detector import EnergyDetector
+from trainables.defenses.ensemble import Ensemble
+from trainables.defenses.feature_squeezing import FeatureSqueezing
 from trainables.defenses.fgsm_adversarial_training import FgsmAdversarialTraining
 from trainables.defenses.gradient_regularization import GradientRegularization
+from trainables.defenses.input_transformation import InputTransformation
 from trainables.defenses.label_smoothing import LabelSmoothing
+from trainables.defenses.mahalanobis_detector import MahalanobisDetector
+from trainables.defenses.pgd_adversarial_training import PgdAdversarialTraining
+from trainables.defenses.randomized_network import RandomizedNetwork
+from trainables.defenses.static_adversarial_finetuning import StaticAdversarialFinetuning
 from trainables.defenses.temperature import Temperature
+from trainables.defenses.trades import Trades
 from trainables.errors import InputError
 from trainables.imports import import_attribute
 from trainables.parameters import build
@@ -16,10 +28,22 @@ from trainables.parameters import build
 DEFENSES: Mapping[str, type[Defense]] = {
     "none": Defense,
     "fgsm_adversarial_training": FgsmAdversarialTraining,
+    "pgd_adversarial_training": PgdAdversarialTraining,
+    "trades": Trades,
+    "static_adversarial_finetuning": StaticAdversarialFinetuning,
+    "dynamic_mixed_batch": DynamicMixedBatch,
     "label_smoothing": LabelSmoothing,
     "gradient_regularization": GradientRegularization,
     "early_stopping": EarlyStopping,
     "temperature": Temperature,
+    "randomized_network": RandomizedNetwork,
+    "ensemble": Ensemble,
+    "input_transformation": InputTransformation,
+    "feature_squeezing": FeatureSqueezing,
+    "denoiser": Denoiser,
+    "diffusion_purification": DiffusionPurification,
+    "mahalanobis_detector": MahalanobisDetector,
+    "energy_detector": EnergyDetector,
 }
 
 Stack = tuple[Defense, ...]

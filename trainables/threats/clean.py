@@ -17,7 +17,7 @@ from trainables import intervals
 from trainables.datasets import LabelledImages
 from trainables.evaluation import in_batches
 from trainables.metrics import MetricValue, Missing
-from trainables.predictor import Predictor
+from trainables.predictor import SMALLEST_LOG, Predictor, ask
 from trainables.threats.threat import Findings
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ METRIC_NAMES = (
     "generalization_gap",
     "input_gradient_norm",
 )
-_SMALLEST_LOG = -100.0
-"""Log-probabilities are cut here, so that one confident mistake does not make the mean infinite."""
 
 
 def measure_clean(predictor: Predictor, members: LabelledImages, ctx: TrialContext) -> Findings:
@@ -45,7 +43,7 @@ def measure_clean(predictor: Predictor, members: LabelledImages, ctx: TrialConte
     right = _right(predictor, held_out, ctx)
     confidence, predicted = (t.cpu() for t in log_probabilities.exp().max(1))
     labels = held_out.labels.cpu()
-    nll = -log_probabilities.cpu()[torch.arange(len(labels)), labels].clamp_min(_SMALLEST_LOG)
+    nll = -log_probabilities.cpu()[torch.arange(len(labels)), labels].clamp_min(SMALLEST_LOG)
     accuracy = intervals.proportion(int(right.sum()), len(right))
     on_members = _right(predictor, members, ctx)
     on_members_share = intervals.proportion(int(on_members.sum()), len(on_members))
@@ -63,7 +61,8 @@ def measure_clean(predictor: Predictor, members: LabelledImages, ctx: TrialConte
 
 def _right(predictor: Predictor, images: LabelledImages, ctx: TrialContext) -> Tensor:
     generator = ctx.generator("clean", "labels")
-    labels = in_batches(lambda x: predictor.predict(x, generator).label, images)
+    classes = ctx.dataset.num_classes
+    labels = in_batches(lambda x: ask(predictor, x, generator, classes).label, images)
     return (labels == images.labels).cpu()
 
 

@@ -5,216 +5,211 @@ Axes: N points, C channels, H, W, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from trainables import intervals
-from trainables.attacks import attack
+from trainables.attacks import variant
 from trainables.datasets import LabelledImages
 from trainables.errors import InputError
+from trainables.evaluation import in_batches
 from trainables.metrics import MetricValue, at_eps
 from trainables.parameters import PIXELS, parameter
-from trainables.perceptual import lpips_distance
-from trainables.predictor import REFUSED, Predictor, Surface
+from trainables.predictor import Predictor, ask
+from trainables.threats.attack_rows import distance_deciles, row_names, rows_of
+from trainables.threats.attacking import Run, Target, run_attack, target_of
+from trainables.threats.efforts import CORE, core_attacks, settings_of
+from trainables.threats.masking import Indicator, verdict
+from trainables.threats.masking_check import audit_indicators, screen_indicators
+from trainables.threats.pictures import pictures
+from trainables.threats.points import points_for
+from trainables.threats.robustness_curve import CURVE_NAMES, robustness_curve
 from trainables.threats.threat import Findings, Threat
 
 if TYPE_CHECKING:
     from trainables.context import TrialContext
 
-_SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "screen": {
-        "pgd": {"steps": 20, "random_start": True},
-        "targeted_margin_pgd": {"steps": 20, "targets": 3},
-    },
-    "audit": {
-        "pgd": {"steps": 100, "random_start": True, "restarts": 5},
-        "targeted_margin_pgd": {"steps": 100, "targets": 9},
-    },
-}
-"""Effort -> attack -> its settings; what is not named runs with the attack's own defaults."""
-_BATCH = 256
-_TOLERANCE = 1e-6
-"""Of the ball and the pixel range, in float32."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Evasion(Threat):
-    """Attack every surface of the predictor; a point counts as robust if no attack breaks it."""
+    """Attack every surface of the predictor; a point counts as robust if no attack breaks it.
+
+    The attacks are chosen by what the predictor is, not by the user: a random one is attacked
+    through averaged draws, one that rejects by an attack that aims at being accepted as well, and
+    every step without a gradient is passed backwards as the identity. Source: Tramer et al., 2020.
+    """
 
     name = "evasion"
     meaning = "Images are changed a little so that they are misclassified."
     source = "Szegedy et al., 2014; Carlini et al., 2019"
+    VERSION = 2
 
-    attacks: str | tuple[str, ...] = parameter(
-        ("fgsm", "pgd", "targeted_margin_pgd"), kind="word", many=True,
-        meaning="attacks that run at the standard radius; the worst case counts",
+    attacks: str | tuple[str, ...] | None = parameter(
+        None, kind="word", many=True,
+        meaning="attacks beside those that the effort always runs; all are reported",
     )  # fmt: skip
     eps: float | tuple[float, ...] | None = parameter(
         None, kind="float", low=0.0, high=1.0, unit=PIXELS, many=True,
-        meaning="further radii at which the same attacks run",
+        meaning="further Linf radii at which the named attacks run, or all where none is named",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in self.attack_names:
-            attack(name)
+        for name in self.named:
+            variant(name)
         names = {at_eps("", eps) for eps in self._further()}
         if len(names) < len(self._further()):
             raise InputError("evasion: two of eps are the same to four decimals; drop one")
 
     @property
-    def attack_names(self) -> tuple[str, ...]:
-        """The attacks, in the order in which they run."""
+    def named(self) -> tuple[str, ...]:
+        """The attacks that were asked for by name."""
+        if self.attacks is None:
+            return ()
         return (self.attacks,) if isinstance(self.attacks, str) else self.attacks
 
     def metric_names(self) -> tuple[str, ...]:
-        """List robust_accuracy and the rows of each attack, at each radius."""
-        per_attack = [f"{kind}_{name}" for name in self.attack_names for kind in _PER_ATTACK]
-        further = [at_eps(name, eps) for eps in self._further() for name in per_attack]
-        return ("robust_accuracy", *per_attack, *further)
+        """List what a screen of a plain predictor gives."""
+        names = _joined(CORE["screen"], self.named)
+        further = [
+            at_eps(row, eps)
+            for eps in self._further()
+            for name in self._at_further(names)
+            for row in row_names(name)
+        ]
+        rows = [row for name in names for row in row_names(name)]
+        return (
+            "robust_accuracy", "robust_accuracy_l2", "masking_suspected",
+            *CURVE_NAMES, *rows, *further,
+        )  # fmt: skip
 
     def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
-        """Attack the effort's points at the standard radius and at the further ones."""
-        points = ctx.points()
-        generator = ctx.generator("evasion", "clean")
-        right = _right(predictor, points.images(), points.labels, generator)
+        """Attack the effort's points at the standard radii and at the further ones."""
+        points = points_for(predictor, ctx)
+        target = target_of(predictor, points, ctx)
+        right = _right(predictor, points, ctx)
+        settings = settings_of(ctx.spec.effort, target)
+        names = _joined(core_attacks(ctx.spec.effort, target), self.named)
+        runs = {
+            name: run_attack(
+                name, target, points, ctx, settings, eps=_radius(variant(name).norm, ctx)
+            )
+            for name in names
+        }
         metrics: dict[str, MetricValue] = {}
-        robust, broken_by = right.clone(), ["clean"] * len(points)
-        for name in self.attack_names:
-            run = _run(name, predictor, points, ctx.dataset.radius, ctx)
-            metrics |= _rows(name, run, right, points, ctx)
-            for index in (robust & ~run.right).nonzero().flatten().tolist():
-                broken_by[index] = name
-            robust &= run.right
-        for index in robust.nonzero().flatten().tolist():
-            broken_by[index] = "none"
-        metrics["robust_accuracy"] = intervals.proportion(int(robust.sum()), len(robust))
+        for name, run in runs.items():
+            metrics |= rows_of(name, run, right, points, ctx)
+        worst = {norm: _worst(runs, right, norm) for norm in ("linf", "l2")}
+        metrics["robust_accuracy"] = intervals.proportion(int(worst["linf"].sum()), len(points))
+        metrics["robust_accuracy_l2"] = intervals.proportion(int(worst["l2"].sum()), len(points))
+        metrics |= robustness_curve(target, points, ctx, settings, right, worst["linf"])
         for eps in self._further():
-            for name in self.attack_names:
-                rows = _rows(name, _run(name, predictor, points, eps, ctx), right, points, ctx)
-                metrics |= {at_eps(metric, eps): value for metric, value in rows.items()}
-        settings = _SETTINGS[ctx.spec.effort]
+            for name in self._at_further(names):
+                run = run_attack(name, target, points, ctx, settings, eps=eps)
+                rows = rows_of(name, run, right, points, ctx)
+                metrics |= {at_eps(row, eps): value for row, value in rows.items()}
+        indicators = self._indicators(target, points, ctx, runs, worst["linf"])
+        check = verdict(indicators)
+        metrics["masking_suspected"] = intervals.exact(float(check["suspected"]), len(points))
         notes = {
             "points": len(points),
             "radius": ctx.dataset.radius,
-            "settings": {name: dict(settings.get(name, {})) for name in self.attack_names},
-            "surfaces": [surface.kind for surface in predictor.surfaces()],
-            "broken_by": broken_by,
+            "radius_l2": ctx.dataset.radius_l2,
+            "settings": {name: dict(settings.get(name, {})) for name in names},
+            "broken_by": _broken_by(runs, right, "linf"),
+            "broken_by_l2": _broken_by(runs, right, "l2"),
+            "distance_deciles": {
+                name: distance_deciles(run, right, points)
+                for name, run in runs.items()
+                if variant(name).minimum_norm
+            },
+            "masking": check,
+            "pictures": pictures(runs["pgd"], predictor, points, ctx),
+            **_adaptivity(target, indicators),
         }
         return Findings(metrics=metrics, notes=notes)
+
+    def _indicators(
+        self,
+        target: Target,
+        points: LabelledImages,
+        ctx: TrialContext,
+        runs: dict[str, Run],
+        robust: Tensor,
+    ) -> list[Indicator]:
+        found = screen_indicators(target, points, ctx, runs, robust)
+        if ctx.spec.effort == "audit":
+            found += audit_indicators(target, points, ctx, runs)
+        return found
 
     def _further(self) -> tuple[float, ...]:
         if self.eps is None:
             return ()
         return self.eps if isinstance(self.eps, tuple) else (self.eps,)
 
-
-_PER_ATTACK = (
-    "adversarial_accuracy",
-    "attack_success_rate",
-    "lpips",
-    "l2_distance",
-    "linf_distance",
-)
+    def _at_further(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        asked = self.named or names
+        return tuple(name for name in asked if _has_radius(name))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Run:
-    """What one attack did at one radius: on the surface that suffered most, image by image."""
-
-    adversarial: Tensor
-    """(N, C, H, W)"""
-    right: Tensor
-    """(N,) whether the deployed model is right on it."""
+def _has_radius(name: str) -> bool:
+    return variant(name).norm == "linf" and variant(name).takes("eps")
 
 
-def _run(
-    name: str, predictor: Predictor, points: LabelledImages, eps: float, ctx: TrialContext
-) -> _Run:
-    adversarial = points.images()
-    right = torch.ones(len(points), dtype=torch.bool, device=adversarial.device)
-    for number, surface in enumerate(predictor.surfaces()):
-        generator = ctx.generator("evasion", name, f"{eps:.9f}", str(number))
-        for start in range(0, len(points), _BATCH):
-            batch = slice(start, start + _BATCH)
-            x, y = points.images(batch), points.labels[batch]
-            attacked = _attack(name, surface, x, y, eps, ctx.spec.effort, generator)
-            attacked = _checked(attacked, x, eps, name)
-            stays = _withstands(predictor, attacked, y, generator)
-            # Of several surfaces, an image that is broken on one stays broken.
-            take = right[batch] if number else torch.ones_like(stays)
-            adversarial[batch][take] = attacked[take]
-            right[batch] &= stays
-    return _Run(adversarial, right)
+def _joined(core: tuple[str, ...], named: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*core, *named)))
 
 
-def _attack(
-    name: str,
-    surface: Surface,
-    x: Tensor,
-    y: Tensor,
-    eps: float,
-    effort: str,
-    generator: torch.Generator,
-) -> Tensor:
-    return attack(name)(
-        lambda images: surface.scores(images, generator),
-        x,
-        y,
-        eps=eps,
-        generator=generator,
-        **_SETTINGS[effort].get(name, {}),
-    ).detach()
+def _radius(norm: str, ctx: TrialContext) -> float:
+    return ctx.dataset.radius_l2 if norm == "l2" else ctx.dataset.radius
 
 
-def _checked(attacked: Tensor, x: Tensor, eps: float, name: str) -> Tensor:
-    """Give the images, if they are inside the ball and the pixel range: no attack is believed."""
-    far = float((attacked - x).abs().max())
-    low, high = float(attacked.min()), float(attacked.max())
-    if not (far <= eps + _TOLERANCE and low >= 0 and high <= 1):  # NaN fails here too
-        raise RuntimeError(
-            f"{name} left its ball: a pixel moved by {far:.6g} of {eps:.6g}, range [{low}, {high}]"
-        )
-    return attacked
+def _right(predictor: Predictor, points: LabelledImages, ctx: TrialContext) -> Tensor:
+    generator = ctx.generator("evasion", "clean")
+    classes = ctx.dataset.num_classes
+    labels = in_batches(lambda x: ask(predictor, x, generator, classes).label, points)
+    return labels.eq(points.labels)
 
 
-def _right(
-    predictor: Predictor, images: Tensor, labels: Tensor, generator: torch.Generator
-) -> Tensor:
-    return predictor.predict(images, generator).label == labels
+def _worst(runs: dict[str, Run], right: Tensor, norm: str) -> Tensor:
+    robust = right.clone()
+    for name, run in runs.items():
+        if variant(name).norm == norm:
+            robust &= run.withstood
+    return robust
 
 
-def _withstands(
-    predictor: Predictor, images: Tensor, labels: Tensor, generator: torch.Generator
-) -> Tensor:
-    """Tell where an attack fails: the answer is right, or a detector rejects the image.
-
-    An abstention (no label, and no score to reject by) is wrong, as it is everywhere.
-    """
-    prediction = predictor.predict(images, generator)
-    right = prediction.label == labels
-    if prediction.reject_score is None:
-        return right
-    return right | (prediction.label == REFUSED)
+def _broken_by(runs: dict[str, Run], right: Tensor, norm: str) -> list[str]:
+    """Name for each point the first attack that broke it: `clean` where none was needed."""
+    named = ["none" if fine else "clean" for fine in right.tolist()]
+    for name, run in runs.items():
+        if variant(name).norm == norm:
+            for index in run.broken.nonzero().flatten().tolist():
+                if named[index] == "none":
+                    named[index] = name
+    return named
 
 
-def _rows(
-    name: str, run: _Run, right: Tensor, points: LabelledImages, ctx: TrialContext
-) -> dict[str, MetricValue]:
-    clean, delta = points.images(), run.adversarial - points.images()
-    attacked, broken = int(right.sum()), int((right & ~run.right).sum())
-    l2 = delta.flatten(1).norm(dim=1).double().cpu().numpy()
-    linf = delta.flatten(1).abs().amax(1).double().cpu().numpy()
+def _adaptivity(target: Target, indicators: list[Indicator]) -> dict[str, Any]:
+    """Say whether the attack knew the whole defense, and where it did not, what it missed."""
+    failed = {indicator.name for indicator in indicators if indicator.failed}
+    missed = []
+    if target.predictor.rejects and not any(s.reject_margin for s in target.surfaces):
+        missed.append("the detector gives no reject_margin, so no attack aims at being accepted")
+    if "zero_gradients" in failed:
+        missed.append("no surface has a gradient; add one with a backward pass of its own (bpda)")
+    if "surface_disagrees" in failed:
+        missed.append("what is differentiated is not what is deployed; override surfaces() too")
     return {
-        f"adversarial_accuracy_{name}": intervals.proportion(int(run.right.sum()), len(points)),
-        f"attack_success_rate_{name}": intervals.proportion_or_missing(
-            broken, attacked, "no image is classified correctly before the attack"
-        ),
-        f"lpips_{name}": lpips_distance(clean, run.adversarial, ctx.lpips_weights),
-        f"l2_distance_{name}": intervals.mean(l2),
-        f"linf_distance_{name}": intervals.mean(linf),
+        "adaptive": not missed,
+        "not_adaptive_because": missed,
+        "surfaces": [
+            {"kind": s.kind, "draws": s.draws, "detector_aware": s.reject_margin is not None}
+            for s in target.surfaces
+        ],
+        "stochastic": target.stochastic,
+        "rejects": target.predictor.rejects,
+        "undeclared_randomness": target.undeclared,
     }

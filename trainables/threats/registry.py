@@ -6,12 +6,14 @@ from typing import Any
 from trainables.errors import InputError
 from trainables.parameters import build
 from trainables.threats.cost import Cost
+from trainables.threats.detection import Detection
 from trainables.threats.evasion import Evasion
 from trainables.threats.membership import Membership
 from trainables.threats.threat import Threat
 
 THREATS: Mapping[str, type[Threat]] = {
     "evasion": Evasion,
+    "detection": Detection,
     "membership": Membership,
     "cost": Cost,
 }

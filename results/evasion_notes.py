@@ -1,0 +1,83 @@
+"""What a record's notes say of how its model was attacked, read back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+UNATTACKED = "clean"
+"""Stands for an attack's name where a point is wrong, or rejected, without any attack."""
+WITHSTOOD = "none"
+"""Stands for an attack's name where no attack breaks the point."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvasionNotes:
+    """How a model was attacked, and whether its robust accuracy is to be believed.
+
+    A record that was written before these notes existed has none of them.
+    """
+
+    suspected: bool | None = None
+    """Whether the masking check failed; None where it did not run."""
+    masking: str = ""
+    """What the masking check found, in words."""
+    adaptive: bool | None = None
+    """Whether the attack knew the whole defense; None where it is not recorded."""
+    not_adaptive_because: tuple[str, ...] = ()
+    surfaces: tuple[str, ...] = ()
+    """What was differentiated, each in words."""
+    detector_aware: bool = False
+    """Whether an attack could aim at being accepted as well."""
+    stochastic: bool = False
+    undeclared_randomness: bool = False
+    rejects: bool | None = None
+    """Whether the deployed model may reject an image; None where it is not recorded."""
+    broken_by: Mapping[str, int] = field(default_factory=dict)
+    """Attack -> points that it was the first to break, within the standard Linf ball; also
+    UNATTACKED and WITHSTOOD."""
+
+
+def evasion_notes(notes: Mapping[str, Any]) -> EvasionNotes:
+    """Read the notes of a record; where they have another shape, an error as any bad JSON gives."""
+    plain = notes.get("evasion") or {}
+    check = plain.get("masking") or {}
+    surfaces = plain.get("surfaces") or []
+    return EvasionNotes(
+        suspected=_truth(check, "suspected"),
+        masking=str(check.get("words") or ""),
+        adaptive=_truth(plain, "adaptive"),
+        not_adaptive_because=_texts(plain, "not_adaptive_because"),
+        surfaces=tuple(dict.fromkeys(_surface(surface) for surface in surfaces)),
+        detector_aware=any(_truth(surface, "detector_aware") for surface in surfaces),
+        stochastic=bool(_truth(plain, "stochastic")),
+        undeclared_randomness=bool(_truth(plain, "undeclared_randomness")),
+        rejects=_truth(plain, "rejects"),
+        broken_by=dict(Counter(_texts(plain, "broken_by"))),
+    )
+
+
+def _surface(surface: Mapping[str, Any]) -> str:
+    draws = int(surface.get("draws", 1))
+    parts = [str(surface["kind"])]
+    if draws > 1:
+        parts.append(f"{draws} draws")
+    if surface.get("detector_aware"):
+        parts.append("detector-aware")
+    return ", ".join(parts)
+
+
+def _truth(plain: Mapping[str, Any], name: str) -> bool | None:
+    value = plain.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"its notes say {name} is {value!r}, which is neither true nor false")
+    return value
+
+
+def _texts(plain: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    values = plain.get(name) or []
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"its notes say {name} is no list of texts")
+    return tuple(values)

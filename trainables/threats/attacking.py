@@ -1,0 +1,269 @@
+"""Running an attack on a deployed model, and judging what it made: no attack scores itself.
+
+Axes: N points, C channels, H, W, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from trainables.attacks import Variant, variant
+from trainables.datasets import LabelledImages
+from trainables.predictor import (
+    REFUSED,
+    SMALLEST_LOG,
+    Prediction,
+    Predictor,
+    Surface,
+    ask,
+    surface_scores,
+)
+
+if TYPE_CHECKING:
+    from trainables.context import TrialContext
+
+BATCH = 256
+EOT_DRAWS = 10
+"""Draws that a gradient is averaged over where a random predictor's surface declares none."""
+_TOLERANCE = 1e-6
+"""Of the ball and the pixel range, in float32."""
+Settings = Mapping[str, Mapping[str, Any]]
+"""Variant -> its keywords; what is not named runs with the attack's own defaults."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """A deployed model as the attacker who knows it sees it."""
+
+    predictor: Predictor
+    surfaces: tuple[Surface, ...]
+    stochastic: bool
+    """Whether it answers one image differently, declared or found out."""
+    undeclared: bool
+    """Whether that had to be found out."""
+
+
+def target_of(predictor: Predictor, points: LabelledImages, ctx: TrialContext) -> Target:
+    """Look at the predictor: its surfaces, and whether it is random, whatever it says.
+
+    A random surface that averages nothing is averaged over fresh draws (EOT; Athalye et al., 2018).
+    """
+    x, classes = points.images(slice(0, min(len(points), BATCH))), ctx.dataset.num_classes
+
+    def differs(answer: Callable[[Tensor, torch.Generator], Tensor]) -> bool:
+        with torch.no_grad():
+            first, second = (answer(x, ctx.generator("look", draw)) for draw in ("one", "two"))
+        return not torch.equal(first, second)
+
+    random = differs(lambda x, g: ask(predictor, x, g, classes).log_probabilities)
+    surfaces = tuple(
+        _averaged(surface) if surface.draws == 1 and differs(surface.scores) else surface
+        for surface in predictor.surfaces()
+    )
+    stochastic = predictor.stochastic or random
+    return Target(predictor, surfaces, stochastic, random and not predictor.stochastic)
+
+
+def _averaged(surface: Surface) -> Surface:
+    def scores(x: Tensor, generator: torch.Generator) -> Tensor:
+        draws = [surface.scores(x, generator).log_softmax(1) for _ in range(EOT_DRAWS)]
+        return torch.stack(draws).logsumexp(0)
+
+    kind = "eot" if surface.kind == "exact" else surface.kind
+    return replace(surface, scores=scores, kind=kind, draws=EOT_DRAWS)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """What one attack did: on the surface that suffered most, image by image."""
+
+    adversarial: Tensor
+    """(N, C, H, W)"""
+    withstood: Tensor
+    """(N,) whether the deployed model answers it right, or a detector rejects it."""
+    fooled_surface: Tensor
+    """(N,) whether the surface that was attacked is wrong on it."""
+    nll: Tensor
+    """(N,) negative log-likelihood of the true class, as deployed, in nats."""
+    queries: Tensor | None = None
+    """(N,) times that a score-only attack asked for an image's scores."""
+
+    @property
+    def broken(self) -> Tensor:
+        """(N,) whether the attack succeeds against the deployed model."""
+        return ~self.withstood
+
+
+def run_attack(
+    name: str,
+    target: Target,
+    points: LabelledImages,
+    ctx: TrialContext,
+    settings: Settings,
+    *,
+    eps: float,
+) -> Run:
+    """Run an attack on every surface and keep, image by image, what broke the deployed model.
+
+    A score-only attack asks the deployed model itself, a transfer attack a surrogate. `eps` is the
+    radius; a minimum-norm attack is broken off by none, and its images count as broken within it.
+    """
+    chosen = variant(name)
+    whole: Run | None = None
+    for number, surface in enumerate(_to_attack(chosen, target, ctx)):
+        generator = ctx.generator("evasion", name, f"{eps:.9f}", str(number))
+        parts = []
+        for start in range(0, len(points), BATCH):
+            rows = slice(start, start + BATCH)
+            x, y = points.images(rows), points.labels[rows]
+            parts.append(_on_batch(name, surface, target, x, y, ctx, settings, eps, generator))
+        run = Run(
+            torch.cat([part.adversarial for part in parts]),
+            torch.cat([part.withstood for part in parts]),
+            torch.cat([part.fooled_surface for part in parts]),
+            torch.cat([part.nll for part in parts]),
+            _joined([part.queries for part in parts]),
+        )
+        whole = run if whole is None else _worse(whole, run)
+    if whole is None:
+        raise RuntimeError(f"{type(target.predictor).__name__} has no surface to attack")
+    return whole
+
+
+def _to_attack(chosen: Variant, target: Target, ctx: TrialContext) -> tuple[Surface, ...]:
+    if chosen.score_only:
+
+        def deployed(x: Tensor, generator: torch.Generator) -> Tensor:
+            return ask(target.predictor, x, generator, ctx.dataset.num_classes).log_probabilities
+
+        return (Surface(deployed, "exact"),)
+    if chosen.takes("reject_margin"):
+        aimed = tuple(surface for surface in target.surfaces if surface.reject_margin is not None)
+        return aimed or target.surfaces
+    if chosen.takes("surrogate"):  # what it makes does not hang on the surface
+        return target.surfaces[:1]
+    return target.surfaces
+
+
+def _on_batch(
+    name: str,
+    surface: Surface,
+    target: Target,
+    x: Tensor,
+    y: Tensor,
+    ctx: TrialContext,
+    settings: Settings,
+    eps: float,
+    generator: torch.Generator,
+) -> Run:
+    chosen, num_classes = variant(name), ctx.dataset.num_classes
+
+    def scores(images: Tensor) -> Tensor:
+        return surface_scores(surface, images, generator, num_classes)
+
+    keywords: dict[str, Any] = {**chosen.fixed, **settings.get(name, {})}
+    queries = None
+    if chosen.takes("eps"):
+        keywords["eps"] = eps
+    if chosen.takes("queries"):
+        queries = keywords["queries"] = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    if chosen.takes("surrogate"):
+        keywords["surrogate"] = surrogate_scores(chosen, ctx)
+    if chosen.takes("stochastic"):
+        keywords["stochastic"] = target.stochastic
+    if target.stochastic and chosen.takes("early_stop"):
+        # One draw that is fooled proves nothing: all steps are taken.
+        keywords["early_stop"] = False
+    if chosen.takes("reject_margin") and surface.reject_margin is not None:
+        rejecting = surface.reject_margin
+        keywords["reject_margin"] = lambda images: rejecting(images, generator)
+    attacked = chosen.function(scores, x, y, generator=generator, **keywords).detach()
+    _check(name, chosen, attacked, x, eps, keywords)
+    with torch.no_grad():
+        fooled = scores(attacked).argmax(1) != y
+    answer = ask(target.predictor, attacked, generator, num_classes)
+    withstood = _withstood(answer, y)
+    if chosen.minimum_norm:
+        withstood = withstood | (lengths(attacked - x, "l2") > eps)
+    nll = -answer.log_probabilities.gather(1, y[:, None]).squeeze(1).clamp_min(SMALLEST_LOG)
+    return Run(attacked, withstood, fooled, nll, queries)
+
+
+def surrogate_scores(chosen: Variant, ctx: TrialContext) -> Callable[[Tensor], Tensor]:
+    """Give the scores of the model that a transfer attack makes its images on."""
+    stack, seed = ctx.spec.stack, ctx.spec.seed + 1
+    if chosen.surrogate == "undefended":
+        stack, seed = (), ctx.spec.seed
+    role = f"surrogate_{chosen.surrogate}"
+    surrogate = ctx.train(stack, ctx.pools.train, seed, role=role, deployed=False).model
+    surrogate.requires_grad_(False)
+    return lambda images: surrogate(images)
+
+
+def _worse(first: Run, second: Run) -> Run:
+    """Keep the first run's image where it broke the model, else take the second's."""
+    keep = first.broken
+    held = keep[:, None, None, None]
+    return Run(
+        torch.where(held, first.adversarial, second.adversarial),
+        first.withstood & second.withstood,
+        torch.where(keep, first.fooled_surface, second.fooled_surface),
+        torch.where(keep, first.nll, second.nll),
+        second.queries,
+    )
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
+
+
+def lengths(delta: Tensor, norm: str) -> Tensor:
+    """Give the length (N,) of perturbations: linf, l2, or l0 as the number of changed pixels."""
+    if norm == "l0":
+        return delta.ne(0).any(1).flatten(1).sum(1).to(delta.dtype)
+    flat = delta.flatten(1)
+    found: Tensor = flat.abs().amax(1) if norm == "linf" else flat.norm(dim=1)
+    return found
+
+
+def _check(
+    name: str,
+    chosen: Variant,
+    attacked: Tensor,
+    x: Tensor,
+    eps: float,
+    keywords: Mapping[str, Any],
+) -> None:
+    """Raise RuntimeError where an attack's images are not inside their ball and pixel range."""
+    if attacked.shape != x.shape:
+        raise RuntimeError(f"{name} made {tuple(attacked.shape)} of {tuple(x.shape)}")
+    low, high = float(attacked.min()), float(attacked.max())
+    limit = float("inf")
+    if chosen.takes("eps"):
+        limit = eps
+    elif chosen.norm == "l0":
+        limit = keywords.get("pixels", x[0, 0].numel())
+    far = float(lengths(attacked - x, chosen.norm).max())
+    # NaN fails here too. Norms of float32 are rounded in proportion to their size.
+    if not (far <= limit + _TOLERANCE * max(1.0, limit) and low >= 0 and high <= 1):
+        raise RuntimeError(
+            f"{name} left its ball: it moved by {far:.6g} of {limit:.6g} ({chosen.norm}), "
+            f"range [{low}, {high}]"
+        )
+
+
+def _withstood(answer: Prediction, labels: Tensor) -> Tensor:
+    """Tell where an attack fails (N,): the answer is right, or a detector rejects the image.
+
+    An abstention (no label, and no score to reject by) is wrong, as it is everywhere.
+    """
+    right = answer.label == labels
+    if answer.reject_score is None:
+        return right
+    return right | (answer.label == REFUSED)

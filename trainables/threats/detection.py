@@ -1,0 +1,134 @@
+"""How well a detector tells attacked images, and how many get past it unseen.
+
+Axes: N points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables import intervals
+from trainables.datasets import LabelledImages
+from trainables.metrics import MetricValue, Missing
+from trainables.predictor import REFUSED, Predictor, ask
+from trainables.threats.attacking import BATCH, Target, run_attack, target_of
+from trainables.threats.efforts import settings_of
+from trainables.threats.points import points_for
+from trainables.threats.threat import Findings, Threat
+
+if TYPE_CHECKING:
+    from trainables.context import TrialContext
+
+_FPR = 0.05
+_AIMED = ("pgd", "targeted_margin_pgd", "detector_aware_pgd")
+"""The last one aims at the detector as well; without one it is another margin attack."""
+_NO_DETECTOR = "the deployed model rejects nothing"
+_NO_SUCCESS = "no attack that ignores the detector succeeds, so there is nothing to detect"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection(Threat):
+    """Attack the classifier alone and ask the detector; then attack both at once.
+
+    Detection is judged on adversarial images that fool the classifier, made from correctly
+    classified images, against those images themselves. Getting past is judged by an attack that
+    knows the detector, on all points.
+    """
+
+    name = "detection"
+    meaning = "Attacked images are to be told from others; an attacker tries to get past unseen."
+    source = "Carlini & Wagner, 2017; Lee et al., 2018; Bryniarski et al., 2022"
+
+    def metric_names(self) -> tuple[str, ...]:
+        """List the detection metrics."""
+        return (
+            "detection_auroc",
+            "detection_tpr_at_fpr_0_05",
+            "undetected_success_rate",
+            "clean_rejection_rate",
+        )
+
+    def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
+        """Measure at the effort's points and the standard Linf radius."""
+        points = points_for(predictor, ctx)
+        target = target_of(predictor, points, ctx)
+        clean = _answers(predictor, points.images(), ctx)
+        right = clean.label == points.labels
+        undetected = _undetected(target, points, ctx, right)
+        rejected = int((clean.label == REFUSED).sum())
+        metrics: dict[str, MetricValue] = {
+            "undetected_success_rate": intervals.proportion(int(undetected.sum()), len(points)),
+            "clean_rejection_rate": intervals.proportion(rejected, len(points)),
+        }
+        successes = 0
+        if clean.score is None:
+            auroc: MetricValue = Missing(_NO_DETECTOR)
+            found: MetricValue = Missing(_NO_DETECTOR)
+        else:
+            auroc, found, successes = _detected(target, points, ctx, clean)
+        metrics |= {"detection_auroc": auroc, "detection_tpr_at_fpr_0_05": found}
+        notes = {
+            "points": len(points),
+            "right_and_accepted": int(right.sum()),
+            "successful_adversarial_images": successes,
+        }
+        return Findings(metrics=metrics, notes=notes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Answers:
+    """What the deployed model says of images (N,)."""
+
+    label: Tensor
+    classified: Tensor
+    """The class, whether rejected or not."""
+    score: Tensor | None
+
+
+def _answers(predictor: Predictor, images: Tensor, ctx: TrialContext) -> _Answers:
+    generator = ctx.generator("detection", "answers")
+    parts = [
+        ask(predictor, batch, generator, ctx.dataset.num_classes)
+        for batch in torch.split(images, BATCH)
+    ]
+    scores = [part.reject_score for part in parts if part.reject_score is not None]
+    return _Answers(
+        label=torch.cat([part.label for part in parts]),
+        classified=torch.cat([part.log_probabilities.argmax(1) for part in parts]),
+        score=torch.cat(scores).double() if scores else None,
+    )
+
+
+def _undetected(target: Target, points: LabelledImages, ctx: TrialContext, right: Tensor) -> Tensor:
+    """Tell which points (N,) of those that are right an attack that knows the detector breaks."""
+    broken = torch.zeros_like(right)
+    for name in _AIMED:
+        run = run_attack(
+            name, target, points, ctx, settings_of(ctx.spec.effort, target), eps=ctx.dataset.radius
+        )
+        broken |= run.broken
+    return right & broken
+
+
+def _detected(
+    target: Target, points: LabelledImages, ctx: TrialContext, clean: _Answers
+) -> tuple[MetricValue, MetricValue, int]:
+    """Give AUROC, TPR at 5 % FPR, and how many images they are judged on."""
+    run = run_attack(
+        "pgd", target, points, ctx, settings_of(ctx.spec.effort, target), eps=ctx.dataset.radius
+    )
+    attacked = _answers(target.predictor, run.adversarial, ctx)
+    success = (clean.classified == points.labels) & (attacked.classified != points.labels)
+    count = int(success.sum())
+    if count == 0 or clean.score is None or attacked.score is None:
+        return Missing(_NO_SUCCESS), Missing(_NO_SUCCESS), 0
+    suspicious = attacked.score[success].cpu().numpy()
+    innocent = clean.score[success].cpu().numpy()
+    threshold = np.quantile(innocent, 1 - _FPR, method="higher")
+    found = intervals.proportion(int((suspicious > threshold).sum()), count)
+    return intervals.auc(suspicious, innocent), found, count
