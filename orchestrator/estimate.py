@@ -7,15 +7,18 @@ import torch
 from orchestrator.resources import TrialResources
 from search_spaces import Space
 from trainables import training
+from trainables.context import SCREEN_POINTS
 from trainables.datasets import Dataset, split_pools
 from trainables.models import build_model
 from trainables.modes import seeded
 from trainables.trial import default_device
 
-DEFENSE_FACTOR = 2.5
-"""Mean cost of a defended training against a plain one: 1.5 to 4 for those that are here."""
-THREATS_FACTOR = 1.3
-"""Of measuring against training alone, for the screen's 512 points."""
+DEFENSE_FACTOR = 4
+"""Mean cost of a defended training against a plain one: 1 to 10 for those that are here."""
+ATTACK_STEPS = 400
+"""Training steps that the screen's attacks on one point cost, images that break early left out."""
+CONTENTION = 1.7
+"""How much longer a trial takes where others run on the machine's other cores, as measured."""
 _STEPS = 4
 
 
@@ -48,5 +51,9 @@ def estimated_hours(
         progress = training.train(model, plan, generator)
     # The first epoch also pays for what torch sets up once.
     per_image = progress.epoch_seconds[-1] / images
-    trial = per_image * len(pools.train) * settings.epochs * DEFENSE_FACTOR * THREATS_FACTOR
+    trained = len(pools.train) * settings.epochs * DEFENSE_FACTOR
+    held_out = pools.test if pools.validation is None else pools.validation
+    attacked = min(SCREEN_POINTS, len(held_out)) if "evasion" in space.file.threats else 0
+    slower = CONTENTION if resources.concurrent > 1 else 1.0
+    trial = per_image * (trained + attacked * ATTACK_STEPS) * slower
     return trial * trials / resources.concurrent / 3600

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from search_spaces import available, load_space
-from trainables.attacks import ATTACKS
+from trainables.attacks import VARIANTS
 from trainables.attacks.registry import attack_facts
 from trainables.datasets import DATASETS
 from trainables.defenses import DEFENSES
@@ -36,11 +36,15 @@ def list_threats() -> list[Row]:
 
 
 def list_attacks() -> list[Row]:
-    """List the attacks; meaning, source and parameters are their functions' own."""
+    """List the attacks; meaning, source and parameters are their functions' own.
+
+    An attack under settings that are named on their own is a row of its own.
+    """
     rows = []
-    for name, attack in ATTACKS.items():
-        facts = attack_facts(attack)
-        rows.append(_row(name, facts.meaning, facts.source, facts.parameters))
+    for name, chosen in VARIANTS.items():
+        facts = attack_facts(chosen.function)
+        free = {k: v for k, v in facts.parameters.items() if k not in chosen.fixed}
+        rows.append(_row(name, f"{facts.meaning}{chosen.suffix}", facts.source, free))
     return rows
 
 

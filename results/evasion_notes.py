@@ -22,6 +22,9 @@ class EvasionNotes:
 
     suspected: bool | None = None
     """Whether the masking check failed; None where it did not run."""
+    strikes: bool = True
+    """Whether what failed makes the robust accuracy not to be believed; a failed check does unless
+    it says otherwise."""
     masking: str = ""
     """What the masking check found, in words."""
     adaptive: bool | None = None
@@ -47,6 +50,7 @@ def evasion_notes(notes: Mapping[str, Any]) -> EvasionNotes:
     surfaces = plain.get("surfaces") or []
     return EvasionNotes(
         suspected=_truth(check, "suspected"),
+        strikes=_truth(check, "strikes") is not False,
         masking=str(check.get("words") or ""),
         adaptive=_truth(plain, "adaptive"),
         not_adaptive_because=_texts(plain, "not_adaptive_because"),

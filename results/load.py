@@ -72,7 +72,8 @@ class Record:
     @property
     def struck_off(self) -> str:
         """Why it may be on no front and best at nothing, in words; empty where it may."""
-        reasons = [f"{MASKED}: {self.masking}"] if self.masking else []
+        struck = self.masking and self.evasion.strikes
+        reasons = [f"{MASKED}: {self.masking}"] if struck else []
         if self.evasion.adaptive is False:
             because = "; ".join(self.evasion.not_adaptive_because)
             reasons.append(f"{NOT_ADAPTIVE}: {because or 'the record does not say why'}")

@@ -129,6 +129,8 @@ def _apply_budget(plain: dict[str, Any], budget: Mapping[str, Any]) -> None:
             scenario["model"] = budget["model"]
     for name in ("train_images", "measured_images"):
         plain[name] = budget[name]
+    for name, changes in budget["threats"].items():
+        plain["threats"][name] = {**(plain["threats"].get(name) or {}), **(changes or {})}
 
 
 def _first_line(error: ValidationError) -> str:

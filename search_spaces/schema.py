@@ -62,6 +62,8 @@ class BudgetSection(_Strict):
     training: dict[str, Any] = {}
     train_images: Count | None = None
     measured_images: Count | None = None
+    threats: Named = {}
+    """Further parameters of the space's threats."""
 
 
 class RowSection(_Strict):

@@ -7,8 +7,8 @@ import torch
 from tests.defenses import toys
 from tests.making import EPS, context_of, same_weights, spec_of
 from trainables import context
-from trainables.context import content_hash
 from trainables.datasets import LabelledImages
+from trainables.datasets.images import content_hash
 from trainables.defenses import build_defense
 from trainables.predictor import Predictor
 from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec

@@ -7,8 +7,8 @@ from trainables.attacks import ATTACKS, VARIANTS
 from trainables.errors import InputError
 from trainables.metrics import METRICS, at_eps, metric
 from trainables.threats import THREATS
-from trainables.threats.evasion import Evasion
 from trainables.threats.clean import METRIC_NAMES
+from trainables.threats.evasion import Evasion
 
 KNOWN_INTERVALS = {
     metrics.WILSON,

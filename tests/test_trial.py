@@ -107,7 +107,9 @@ def test_the_record_says_what_was_done(tmp_path: Path) -> None:
     listed = {name for threat in spec.threats for name in threat.metric_names()}
     assert set(record.metrics) == listed | set(METRIC_NAMES)
     assert set(record.timings) == {"data", "training", "deployment", "clean", *THREATS}
-    assert set(record.artefacts) == {"model", "evaluation_evasion", "evaluation_membership"}
+    assert set(record.artefacts) == {
+        "model", "evaluation_evasion", "evaluation_detection", "evaluation_membership",
+    }  # fmt: skip
     assert set(record.notes) == {"training", "clean", *THREATS}
     assert record.stage_versions == stage_versions()
     assert record.versions["torch"] == importlib.metadata.version("torch")

@@ -15,6 +15,7 @@ from trainables import training
 from trainables.artefacts import Artefact, ArtefactStore
 from trainables.datasets import Dataset, LabelledImages, Pools, split_pools, stratified_subset
 from trainables.datasets.dataset import Augmentation
+from trainables.datasets.images import content_hash
 from trainables.defenses import Stack
 from trainables.defenses.defense import shapes_training
 from trainables.errors import InputError
@@ -61,6 +62,8 @@ class TrialContext:
     """Role -> key of each artefact that the trial came to use."""
     phases: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Key of each training behind the deployed model -> its seconds per epoch."""
+    runs: dict[Any, Any] = field(default_factory=dict)
+    """What attacks have made in this trial, so that two threats need not run the same one."""
 
     @property
     def held_out(self) -> LabelledImages:
@@ -290,16 +293,6 @@ def build_context(
                 "use pools: search"
             )
     return ctx
-
-
-@lru_cache(maxsize=16)
-def content_hash(data: LabelledImages) -> str:
-    """Hash the pixels and labels of a pool; pools are never changed in place."""
-    digest = hashlib.sha256(str(data.scale).encode())
-    for tensor in (data.pixels, data.labels):
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
-    return digest.hexdigest()[:16]
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:

@@ -41,10 +41,9 @@ class TrialRecord:
 
     @property
     def struck_off(self) -> bool:
-        """Whether its robust accuracy is not to be believed: gradients may have been masked."""
-        suspected = self.metrics.get("masking_suspected")
-        masked = isinstance(suspected, Measured) and suspected.value > 0
-        return masked or self.notes.get("evasion", {}).get("adaptive") is False
+        """Whether its robust accuracy is not to be believed: the attack may not have worked."""
+        attacked = self.notes.get("evasion", {})
+        return bool(attacked.get("masking", {}).get("strikes") or attacked.get("adaptive") is False)
 
     def to_json(self) -> str:
         """Give the record as JSON; a metric is {value, low, high, n} or {value: null, reason}."""

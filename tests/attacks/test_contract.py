@@ -4,7 +4,7 @@ A clause that hangs on a keyword (eps, early_stop) runs over the rows whose atta
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,7 +65,9 @@ class Row:
         both = [{"early_stop": False}, {"early_stop": True}]
         return both if self.takes("early_stop") else [{}]
 
-    def run(self, model: nn.Module, x: Tensor, y: Tensor, **changes: Any) -> Tensor:
+    def run(
+        self, model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, **changes: Any
+    ) -> Tensor:
         """Attack with the row's settings and a seed; a surrogate is the model itself."""
         given: dict[str, Any] = {"eps": self.eps} if self.takes("eps") else {}
         if self.takes("surrogate"):
@@ -91,6 +93,15 @@ ROWS = [
     ),
     Row(name="targeted_margin_pgd"),
     Row(name="targeted_margin_pgd", norm="l2", eps=0.8, settings={"norm": "l2"}, tolerance=1e-3),
+    Row(name="detector_aware_pgd", settings={"steps": 20}, fixed={"random_start": False}),
+    Row(
+        name="detector_aware_pgd",
+        norm="l2",
+        eps=0.8,
+        settings={"norm": "l2", "steps": 20},
+        fixed={"random_start": False},
+        tolerance=1e-3,
+    ),
     Row(name="bim"),
     # Wide balls, and few images: what resists costs AutoAttack seconds.
     Row(name="autoattack", eps=0.6, random=True, images=24),

@@ -34,7 +34,7 @@ def test_a_stack_is_put_into_the_order_of_its_slots() -> None:
 
 def test_threats_default_to_all_and_clean_stands_for_none() -> None:
     assert [threat.name for threat in parse_threats(None, 0.1)] == [
-        "evasion", "membership", "cost",
+        "evasion", "detection", "membership", "cost",
     ]  # fmt: skip
     assert parse_threats("clean", 0.1) == ()
     assert [threat.name for threat in parse_threats("clean, cost", 0.1)] == ["cost"]

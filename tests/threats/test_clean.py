@@ -22,7 +22,10 @@ def _value(found: MetricValue) -> float:
 def _measure(
     net: TrainedNet, predictor: Predictor, held_out: LabelledImages
 ) -> dict[str, MetricValue]:
-    ctx = replace(net.ctx, pools=replace(net.ctx.pools, validation=held_out))
+    scores = getattr(predictor, "answers", None)
+    classes = net.ctx.dataset.num_classes if scores is None else scores.shape[1]
+    dataset = replace(net.ctx.dataset, classes=tuple(map(str, range(classes))))
+    ctx = replace(net.ctx, dataset=dataset, pools=replace(net.ctx.pools, validation=held_out))
     return measure_clean(predictor, held_out, ctx).metrics
 
 

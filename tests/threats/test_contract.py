@@ -32,7 +32,8 @@ class Row:
 
 ROWS = [
     Row(name="evasion"),
-    Row(name="evasion", raw={"attacks": "fgsm", "eps": ["4/255", "2 radius"]}),
+    Row(name="evasion", raw={"attacks": "bim", "eps": ["4/255", "2 radius"]}),
+    Row(name="detection"),
     Row(name="membership"),
     Row(name="cost"),
 ]

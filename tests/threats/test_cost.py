@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -24,8 +26,9 @@ def test_every_cost_is_positive_and_in_order(undefended: TrainedNet) -> None:
 
 
 def test_the_training_time_is_that_of_its_epochs(undefended: TrainedNet) -> None:
-    trained = undefended.ctx.train((), undefended.ctx.pools.train, 0)
-    found = _costs(undefended)["training_seconds"]
+    net = replace(undefended, ctx=replace(undefended.ctx, phases={}))
+    trained = net.ctx.train((), net.ctx.pools.train, 0)
+    found = _costs(net)["training_seconds"]
     assert found.value == pytest.approx(sum(trained.seconds))
     assert found.n == len(trained.seconds) == 15
 

@@ -17,6 +17,7 @@ from trainables.predictor import Predictor, Surface
 from trainables.threats.evasion import Evasion
 from trainables.threats.threat import Findings
 
+BOTH = ("fgsm", "pgd")
 ALLOWANCE = 0.03
 """What a broken defense may seem to gain by the luck of one set of points."""
 
@@ -142,21 +143,25 @@ def test_training_that_overfits_to_one_step_is_broken_by_many(artefact_folder: P
     ctx = context_of(
         spec_of(defense, epochs=30, train_images=None, measured_images=None), artefact_folder
     )
-    found = _measured(ctx)
-    assert _value(found, "robust_accuracy") < _value(found, "adversarial_accuracy_fgsm") - 0.2
+    model = ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed).model
+    found = Evasion(eps=2 * EPS).measure(Predictor(model), ctx)
+    single, many = (_value(found, f"adversarial_accuracy_{name}_at_0.3000") for name in BOTH)
+    assert many < single - 0.3
+    assert _value(found, "robust_accuracy_at_radius_2") <= many
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("lam", [30, 1000])
 def test_a_huge_gradient_penalty_is_suspected_or_broken(
-    artefact_folder: Path, plain: float
+    lam: float, artefact_folder: Path, plain: float
 ) -> None:
-    defense = build_defense("gradient_regularization", {"lam": 10_000}, radius=EPS)
+    defense = build_defense("gradient_regularization", {"lam": lam}, radius=EPS)
     ctx = context_of(
         spec_of(defense, epochs=15, train_images=None, measured_images=None), artefact_folder
     )
     found = _measured(ctx)
-    caught = _value(found, "masking_suspected") == 1.0
-    assert caught or _value(found, "robust_accuracy") <= plain + 0.25
+    # The cross-entropy alone would credit it with far more than the margin's attacks leave.
+    assert _value(found, "masking_suspected") == 1.0 or _value(found, "robust_accuracy") <= plain
 
 
 @pytest.mark.slow

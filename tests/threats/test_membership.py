@@ -67,7 +67,7 @@ def _measure(
     net: TrainedNet, members: LabelledImages, others: LabelledImages
 ) -> dict[str, MetricValue]:
     pools = replace(net.ctx.pools, validation=others)
-    ctx = replace(net.ctx, pools=pools)
+    ctx = replace(net.ctx, pools=pools, dataset=replace(net.ctx.dataset, classes=("0", "1")))
     trained = net.ctx.train((), net.ctx.pools.train, 0)
     object.__setattr__(ctx, "train", lambda *arguments: replace(trained, members=members))
     return Membership().measure(ByPixel(net.model), ctx).metrics

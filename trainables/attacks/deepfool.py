@@ -62,13 +62,18 @@ def _step(model: Scores, images: Tensor, y: Tensor, classes: Tensor) -> tuple[Te
     with torch.enable_grad():
         scores = model(images)
         done = fooled(scores, y)
-        if done.all():
+        left = (~done).nonzero().squeeze(1)
+        if len(left) == 0:
             return done, images.detach()[:0]
+        if classes.shape[1] * (len(done) - len(left)) > len(left):
+            # One more forward pass of those that are left is cheaper than the backward passes,
+            # one a candidate, of those that are done.
+            images, y, classes = images.detach()[left].requires_grad_(True), y[left], classes[left]
+            scores, left = model(images), torch.arange(len(left), device=images.device)
         # (R, K'): how far each candidate's score lies above the true one, which is below zero.
         gaps = scores.gather(1, classes) - scores.gather(1, y[:, None])
         distances, gradients = linearised(gaps, images)
-    every = (~done).nonzero().squeeze(1)
-    nearest = distances[every].argmin(1)
-    gradient = gradients[every, nearest]
-    length = distances[every, nearest] + _BEYOND
+    nearest = distances[left].argmin(1)
+    gradient = gradients[left, nearest]
+    length = distances[left, nearest] + _BEYOND
     return done, per_row(length / (l2_norms(gradient) + TINY), gradient) * gradient

@@ -23,6 +23,14 @@ class Variant:
     but from another seed, or the undefended one that a static fine-tuning starts from."""
 
     @property
+    def suffix(self) -> str:
+        """What sets it apart from its attack, in words to follow the attack's meaning."""
+        if self.surrogate == "undefended":
+            return ": the surrogate is the undefended model"
+        fixed = ", ".join(f"{name} {value}" for name, value in self.fixed.items())
+        return f": {fixed}" if fixed else ""
+
+    @property
     def function(self) -> Attack:
         """The attack's function."""
         return ATTACKS[self.attack]

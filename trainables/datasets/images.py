@@ -3,8 +3,11 @@
 Legend: N images, C channels, H height, W width.
 """
 
+import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,3 +47,13 @@ class LabelledImages:
         return LabelledImages(
             pixels=self.pixels.to(device), labels=self.labels.to(device), scale=self.scale
         )
+
+
+@lru_cache(maxsize=64)
+def content_hash(data: LabelledImages) -> str:
+    """Hash the pixels and labels of a pool; pools are never changed in place."""
+    digest = hashlib.sha256(str(data.scale).encode())
+    for tensor in (data.pixels, data.labels):
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
+    return digest.hexdigest()[:16]

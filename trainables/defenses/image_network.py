@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from trainables.artefacts import Artefact
+from trainables.datasets.images import content_hash
 from trainables.errors import TrainingDivergedError
 from trainables.identity import identity_hash, seed_from
 from trainables.models.unet import UNet
@@ -76,7 +77,6 @@ def shared_network(
     as they are, before any filter of the stack, so that trials with different filters share one
     network; their labels play no part. Raises TrainingDivergedError where the loss is not finite.
     """
-    from trainables.context import content_hash  # which imports every defense, so not above
 
     identity = {
         "version": VERSION,

@@ -5,6 +5,7 @@ Axes: N points, C channels, H, W, K classes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from trainables.attacks import Variant, variant
 from trainables.datasets import LabelledImages
+from trainables.datasets.images import content_hash
 from trainables.predictor import (
     REFUSED,
     SMALLEST_LOG,
@@ -46,6 +48,8 @@ class Target:
     """Whether it answers one image differently, declared or found out."""
     undeclared: bool
     """Whether that had to be found out."""
+    changed: bool = False
+    """Whether the surfaces are not the predictor's own, so that nothing found before holds."""
 
 
 def target_of(predictor: Predictor, points: LabelledImages, ctx: TrialContext) -> Target:
@@ -112,7 +116,26 @@ def run_attack(
 
     A score-only attack asks the deployed model itself, a transfer attack a surrogate. `eps` is the
     radius; a minimum-norm attack is broken off by none, and its images count as broken within it.
+    What another threat of the trial has run before is not run again: it would give the same.
     """
+    asked = json.dumps(settings.get(name, {}), sort_keys=True)
+    key = (target.predictor, name, eps, asked, content_hash(points), ctx.deployment)
+    if target.changed:
+        return _run_attack(name, target, points, ctx, settings, eps)
+    if key not in ctx.runs:
+        ctx.runs[key] = _run_attack(name, target, points, ctx, settings, eps)
+    found: Run = ctx.runs[key]
+    return found
+
+
+def _run_attack(
+    name: str,
+    target: Target,
+    points: LabelledImages,
+    ctx: TrialContext,
+    settings: Settings,
+    eps: float,
+) -> Run:
     chosen = variant(name)
     whole: Run | None = None
     for number, surface in enumerate(_to_attack(chosen, target, ctx)):

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from trainables.context import TrialContext
 
 _FPR = 0.05
-_AIMED = ("pgd", "targeted_margin_pgd", "detector_aware_pgd")
-"""The last one aims at the detector as well; without one it is another margin attack."""
 _NO_DETECTOR = "the deployed model rejects nothing"
 _NO_SUCCESS = "no attack that ignores the detector succeeds, so there is nothing to detect"
 
@@ -107,7 +105,9 @@ def _answers(predictor: Predictor, images: Tensor, ctx: TrialContext) -> _Answer
 def _undetected(target: Target, points: LabelledImages, ctx: TrialContext, right: Tensor) -> Tensor:
     """Tell which points (N,) of those that are right an attack that knows the detector breaks."""
     broken = torch.zeros_like(right)
-    for name in _AIMED:
+    # Without a detector nothing aims at one, and what evasion runs too need not run again.
+    aimed = "detector_aware_pgd" if target.predictor.rejects else "pgd_dlr"
+    for name in ("pgd", aimed):
         run = run_attack(
             name, target, points, ctx, settings_of(ctx.spec.effort, target), eps=ctx.dataset.radius
         )

@@ -29,7 +29,7 @@ _SETTINGS: Mapping[str, Settings] = {
         "pgd_dlr": {"steps": 20},
         "targeted_margin_pgd": {"steps": 20, "targets": 3},
         "detector_aware_pgd": {"steps": 40},
-        "random_noise": {"draws": 50},
+        "random_noise": {"draws": 30},
         "transfer": {"steps": 20},
         "square": {"steps": 500},
         "few_pixel": {"steps": 200},

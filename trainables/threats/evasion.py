@@ -55,6 +55,11 @@ class Evasion(Threat):
         meaning="further Linf radii at which the named attacks run, or all where none is named",
     )  # fmt: skip
 
+    points: int | None = parameter(
+        None, kind="int", low=2, high=1_000_000, unit="images",
+        meaning="most points that are attacked, beside the effort's own limit",
+    )  # fmt: skip
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in self.named:
@@ -87,7 +92,7 @@ class Evasion(Threat):
 
     def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
         """Attack the effort's points at the standard radii and at the further ones."""
-        points = points_for(predictor, ctx)
+        points = points_for(predictor, ctx, self.points)
         target = target_of(predictor, points, ctx)
         right = _right(predictor, points, ctx)
         settings = settings_of(ctx.spec.effort, target)

@@ -45,6 +45,8 @@ class Indicator:
     """Its one-sided 95 % lower bound."""
     limit: float
     n: int
+    strikes: bool = True
+    """Whether the robust accuracy is not to be believed where it fails."""
 
     @property
     def failed(self) -> bool:
@@ -64,7 +66,9 @@ class Indicator:
         return {**asdict(self), "failed": self.failed}
 
 
-def paired(name: str, words: str, stronger: Tensor, weaker: Tensor) -> Indicator:
+def paired(
+    name: str, words: str, stronger: Tensor, weaker: Tensor, *, strikes: bool = True
+) -> Indicator:
     """Judge an attack that should be the weaker one by how much more it breaks than the stronger.
 
     `stronger` and `weaker` (N,) say which points each breaks. The bound is Agresti and Min's
@@ -75,7 +79,15 @@ def paired(name: str, words: str, stronger: Tensor, weaker: Tensor) -> Indicator
     centre = (more - less) / (n + 2)
     variance = (more + less + 1) / (n + 2) - centre**2
     low = centre - _Z * math.sqrt(variance / (n + 2))
-    return Indicator(name=name, words=words, figure=(more - less) / n, low=low, limit=MARGIN, n=n)
+    return Indicator(
+        name=name,
+        words=words,
+        figure=(more - less) / n,
+        low=low,
+        limit=MARGIN,
+        n=n,
+        strikes=strikes,
+    )
 
 
 def share(name: str, words: str, found: Tensor, *, limit: float = MARGIN) -> Indicator:
@@ -112,6 +124,7 @@ def verdict(indicators: Sequence[Indicator]) -> dict[str, Any]:
     failed = [indicator for indicator in indicators if indicator.failed]
     return {
         "suspected": bool(failed),
+        "strikes": any(indicator.strikes for indicator in failed),
         "words": "; ".join(indicator.sentence for indicator in failed),
         "indicators": [indicator.plain() for indicator in indicators],
     }

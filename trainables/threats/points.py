@@ -10,17 +10,18 @@ from trainables.predictor import Predictor
 if TYPE_CHECKING:
     from trainables.context import TrialContext
 
-STOCHASTIC_POINTS = 128
-"""Points that a screen attacks of a random model: each gradient is averaged over many draws."""
+SLOW_POINTS = 128
+"""Points that a screen attacks of a model whose gradients are averaged over many draws, or that is
+to be attacked on several surfaces."""
 
 
-def points_for(predictor: Predictor, ctx: TrialContext) -> LabelledImages:
+def points_for(predictor: Predictor, ctx: TrialContext, most: int | None = None) -> LabelledImages:
     """Give the fixed, stratified points that attacks on this predictor run on at this effort."""
     points = ctx.points()
-    limits = [len(points)]
+    limits = [len(points), len(points) if most is None else most]
     if ctx.spec.effort == "screen":
-        if predictor.stochastic:
-            limits.append(STOCHASTIC_POINTS)
+        if predictor.stochastic or len(predictor.surfaces()) > 1:
+            limits.append(SLOW_POINTS)
         if predictor.max_screen_points is not None:
             limits.append(predictor.max_screen_points)
     if min(limits) == len(points):

@@ -17,6 +17,7 @@ from trainables.threats.attacking import Settings, Target, run_attack
 if TYPE_CHECKING:
     from trainables.context import TrialContext
 
+_ON_RANDOM: Settings = {"pgd": {"steps": 10}}
 CURVE_NAMES = (*(curve_metric(multiple) for multiple in CURVE_MULTIPLES), UNBOUNDED)
 
 
@@ -54,7 +55,9 @@ def _still_standing(
     radius: float,
 ) -> Tensor:
     standing = standing.clone()
-    names = ["pgd"] if target.stochastic else ["pgd", "targeted_margin_pgd"]
+    names = ["pgd", "targeted_margin_pgd"]
+    if target.stochastic:
+        names, settings = ["pgd"], _ON_RANDOM
     for name in names:
         rows = standing.nonzero().flatten()
         if len(rows) == 0:
