@@ -20,7 +20,7 @@ from trainables.attacks.batching import BATCH, in_batches
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
 _MOST_TARGETS = 9
-_EOT_DRAWS = 20
+EOT_DRAWS = 20
 
 
 @in_batches
@@ -32,16 +32,17 @@ def autoattack(
     eps: Radius,
     norm: str = "linf",
     stochastic: bool = False,
+    eot_draws: int = EOT_DRAWS,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Run the standard AutoAttack on the images that are classified correctly.
 
     x (B, C, H, W) in [0, 1], y (B,), eps in pixel units; a call works radius by radius where they
     differ. The parts are apgd-ce, apgd-t, fab-t and square with their published settings, or for a
-    stochastic model apgd-ce and apgd-dlr over 20 draws; each attacks the images that resisted those
-    before, which come back unchanged if they resist all. With three classes apgd-dlr stands in for
-    apgd-t, whose loss needs four; with two no dlr loss is defined and the part is left out; the
-    targeted parts try min(9, K - 1) classes. Success is judged on images put back into ball and
+    stochastic model apgd-ce and apgd-dlr over `eot_draws` draws; each attacks the images that
+    resisted those before, which come back unchanged if they resist all. With three classes apgd-dlr
+    stands in for apgd-t, whose loss needs four; with two no dlr loss is defined and the part is
+    left out; the targeted parts try min(9, K - 1) classes. Success is judged on images put back into ball and
     pixel range, so a part that fails in its arithmetic ends no search. Raises ValueError without a
     generator. Source: Croce and Hein, 2020.
     """
@@ -53,7 +54,8 @@ def autoattack(
     scores, adversarial = _InputScores(model), x.clone()
     with _as_found():
         clean = scores(x)
-        evaluation = _Evaluation(scores, norm, clean.shape[1], stochastic, seed)
+        draws = eot_draws if stochastic else None
+        evaluation = _Evaluation(scores, norm, clean.shape[1], draws, seed)
         resists = clean.argmax(1) == y
         for radius in sorted(set(radii[resists & (radii > 0)].tolist())):
             rows = (resists & (radii == radius)).nonzero().flatten()
@@ -68,14 +70,15 @@ class _Evaluation:
     scores: Scores
     norm: str
     num_classes: int
-    stochastic: bool
+    eot_draws: int | None
+    """None: the model is deterministic."""
     seed: int
 
     def attacked(self, x: Tensor, y: Tensor, radius: float) -> Tensor:
         """Run each part on those of the correctly classified images (B, ..) that still resist."""
         result, rows = x.clone(), torch.arange(len(x), device=x.device)
         shape, limit = ball(self.norm), broadcast(radius, x)
-        for part in _parts(self.num_classes, self.stochastic):
+        for part in _parts(self.num_classes, self.eot_draws is not None):
             if len(rows) == 0:
                 break
             runner = self._runner(part, radius, x.device)
@@ -104,8 +107,8 @@ class _Evaluation:
         runner.apgd.n_restarts = 1
         runner.apgd_targeted.n_target_classes = targets
         runner.fab.n_target_classes = targets
-        if self.stochastic:
-            runner.apgd.eot_iter = _EOT_DRAWS
+        if self.eot_draws is not None:
+            runner.apgd.eot_iter = self.eot_draws
         return runner
 
 

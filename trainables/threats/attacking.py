@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trainables.attacks import Variant, variant
+from trainables.attacks.autoattack import EOT_DRAWS as AUTOATTACK_DRAWS
 from trainables.datasets import LabelledImages
 from trainables.datasets.images import content_hash
 from trainables.predictor import (
@@ -199,6 +200,8 @@ def _on_batch(
         keywords["surrogate"] = surrogate_scores(chosen, ctx)
     if chosen.takes("stochastic"):
         keywords["stochastic"] = target.stochastic
+        # A surface that averages draws itself need not be averaged over as many again.
+        keywords["eot_draws"] = max(1, AUTOATTACK_DRAWS // surface.draws)
     if target.stochastic and chosen.takes("early_stop"):
         # One draw that is fooled proves nothing: all steps are taken.
         keywords["early_stop"] = False
