@@ -42,9 +42,9 @@ def autoattack(
     stochastic model apgd-ce and apgd-dlr over `eot_draws` draws; each attacks the images that
     resisted those before, which come back unchanged if they resist all. With three classes apgd-dlr
     stands in for apgd-t, whose loss needs four; with two no dlr loss is defined and the part is
-    left out; the targeted parts try min(9, K - 1) classes. Success is judged on images put back into ball and
-    pixel range, so a part that fails in its arithmetic ends no search. Raises ValueError without a
-    generator. Source: Croce and Hein, 2020.
+    left out; the targeted parts try min(9, K - 1) classes. Success is judged on images put back
+    into ball and pixel range, so a part that fails in its arithmetic ends no search. Raises
+    ValueError without a generator. Source: Croce and Hein, 2020.
     """
     if generator is None:
         raise ValueError("AutoAttack needs a generator")
