@@ -86,8 +86,7 @@ class Progress(tune.Callback):
         values = [
             value
             for record in self.proposals.finished.values()
-            if not record.struck_off
-            and isinstance(value := record.metrics.get(metric), Measured)
+            if not record.struck_off and isinstance(value := record.metrics.get(metric), Measured)
         ]
         if not values:
             return "-", "-", "-"

@@ -89,6 +89,8 @@ class PublishedTable:
     def agreement(self) -> str:
         """How many published figures lie in our intervals, in words."""
         told = [cell.within for cell in self.cells if cell.within is not None]
+        if all(cell.published is None for cell in self.cells):
+            return "The document prints no figures to compare with."
         if not told:
             return "No published figure can be compared: none of its rows has run."
         return f"{sum(told)} of {len(told)} published figures lie within our 95 % intervals."

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from trainables.context import TrialContext
 
 SLOW_POINTS = 128
-"""Points that a screen attacks of a model whose gradients are averaged over many draws, or that is
-to be attacked on several surfaces."""
+"""Points that a screen attacks of a model that is to be attacked on several surfaces."""
+RANDOM_POINTS = 64
+"""Points that a screen attacks of a random model: each gradient is averaged over many draws."""
 
 
 def points_for(predictor: Predictor, ctx: TrialContext, most: int | None = None) -> LabelledImages:
@@ -20,8 +21,10 @@ def points_for(predictor: Predictor, ctx: TrialContext, most: int | None = None)
     points = ctx.points()
     limits = [len(points), len(points) if most is None else most]
     if ctx.spec.effort == "screen":
-        if predictor.stochastic or len(predictor.surfaces()) > 1:
+        if len(predictor.surfaces()) > 1:
             limits.append(SLOW_POINTS)
+        if predictor.stochastic:
+            limits.append(RANDOM_POINTS)
         if predictor.max_screen_points is not None:
             limits.append(predictor.max_screen_points)
     if min(limits) == len(points):
