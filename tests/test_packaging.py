@@ -152,7 +152,7 @@ def test_every_entry_of_every_list_is_described(kind: str) -> None:
     names = [row["name"] for row in rows]
     assert len(set(names)) == len(names)
     registries = {
-        "defenses": DEFENSES, "attacks": ATTACKS, "threats": THREATS, "datasets": DATASETS,
+        "defenses": DEFENSES, "attacks": VARIANTS, "threats": THREATS, "datasets": DATASETS,
         "models": MODELS, "metrics": METRICS, "spaces": available(),
     }  # fmt: skip
     assert names == list(registries[kind])
