@@ -67,7 +67,7 @@ def test_a_minimum_norm_attack_breaks_only_what_it_reaches_within_the_radius(
 ) -> None:
     run = _run(undefended, "deepfool")
     far = (run.adversarial - undefended.x).flatten(1).norm(dim=1) > EPS
-    assert bool(run.fooled_surface.all()) and bool(far.any())
+    assert bool(run.fooled.all()) and bool(far.any())
     assert bool(run.withstood[far].all())
 
 

@@ -66,7 +66,7 @@ def rows_of(
         "ssim": ssim(clean, run.adversarial),
     }
     if chosen.minimum_norm:
-        fooled = right & run.fooled_surface
+        fooled = right & run.fooled
         reason = f"{name} fools the model on no image"
         found |= {
             "l2_distance": _mean_or_missing(l2[fooled], reason),
@@ -88,7 +88,7 @@ def rows_of(
 
 def distance_deciles(run: Run, right: Tensor, points: LabelledImages) -> dict[str, float]:
     """Give the deciles of the L2 distances at which a minimum-norm attack fools the model."""
-    fooled = right & run.fooled_surface
+    fooled = right & run.fooled
     distances = lengths(run.adversarial - points.images(), "l2")[fooled].double().cpu().numpy()
     if len(distances) == 0:
         return {}

@@ -91,8 +91,10 @@ class Run:
     """(N, C, H, W)"""
     withstood: Tensor
     """(N,) whether the deployed model answers it right, or a detector rejects it."""
-    fooled_surface: Tensor
-    """(N,) whether the surface that was attacked is wrong on it."""
+    fooled: Tensor
+    """(N,) whether the deployed model classifies it wrong, be it rejected or not."""
+    disagrees: Tensor
+    """(N,) whether every surface was fooled by its own image and the deployed model was not."""
     nll: Tensor
     """(N,) negative log-likelihood of the true class, as deployed, in nats."""
     queries: Tensor | None = None
@@ -149,7 +151,8 @@ def _run_attack(
         run = Run(
             torch.cat([part.adversarial for part in parts]),
             torch.cat([part.withstood for part in parts]),
-            torch.cat([part.fooled_surface for part in parts]),
+            torch.cat([part.fooled for part in parts]),
+            torch.cat([part.disagrees for part in parts]),
             torch.cat([part.nll for part in parts]),
             _joined([part.queries for part in parts]),
         )
@@ -211,13 +214,14 @@ def _on_batch(
     attacked = chosen.function(scores, x, y, generator=generator, **keywords).detach()
     _check(name, chosen, attacked, x, eps, keywords)
     with torch.no_grad():
-        fooled = scores(attacked).argmax(1) != y
+        surface_fooled = scores(attacked).argmax(1) != y
     answer = ask(target.predictor, attacked, generator, num_classes)
     withstood = _withstood(answer, y)
     if chosen.minimum_norm:
         withstood = withstood | (lengths(attacked - x, "l2") > eps)
     nll = -answer.log_probabilities.gather(1, y[:, None]).squeeze(1).clamp_min(SMALLEST_LOG)
-    return Run(attacked, withstood, fooled, nll, queries)
+    fooled = answer.log_probabilities.argmax(1) != y
+    return Run(attacked, withstood, fooled, surface_fooled & ~fooled, nll, queries)
 
 
 def surrogate_scores(chosen: Variant, ctx: TrialContext) -> Callable[[Tensor], Tensor]:
@@ -238,7 +242,8 @@ def _worse(first: Run, second: Run) -> Run:
     return Run(
         torch.where(held, first.adversarial, second.adversarial),
         first.withstood & second.withstood,
-        torch.where(keep, first.fooled_surface, second.fooled_surface),
+        torch.where(keep, first.fooled, second.fooled),
+        first.disagrees & second.disagrees,
         torch.where(keep, first.nll, second.nll),
         second.queries,
     )

@@ -77,7 +77,7 @@ def screen_indicators(
     ]
     if not target.stochastic:
         # Another draw answers otherwise anyway.
-        found.append(_surface_disagrees(target, runs))
+        found.append(_surface_disagrees(runs))
     return found
 
 
@@ -146,7 +146,7 @@ def _fooled_by(target: Target) -> Callable[[Run], Tensor]:
     the stronger attack and lets those of the weaker pass is its work, and masks no gradient.
     """
     if target.predictor.rejects:
-        return lambda run: run.fooled_surface
+        return lambda run: run.fooled
     return lambda run: run.broken
 
 
@@ -156,17 +156,12 @@ def _any(
     return torch.stack([fooled(runs[name]) for name in names if name in runs]).any(0)
 
 
-def _surface_disagrees(target: Target, runs: Mapping[str, Run]) -> Indicator:
-    """Compare what was attacked with what is deployed, on the images of the strongest attack."""
-    run = runs["pgd"]
-    agreed = run.fooled_surface & run.withstood
-    if target.predictor.rejects:
-        # A rejection withstands too, and is no disagreement.
-        agreed = torch.zeros_like(agreed)
+def _surface_disagrees(runs: Mapping[str, Run]) -> Indicator:
+    """Compare what was attacked with what is deployed, on the images of an attack."""
     return share(
         "surface_disagrees",
         "images that fool the surface do not fool the deployed model: the attack saw another one",
-        agreed,
+        runs["pgd"].disagrees,
     )
 
 
