@@ -32,6 +32,7 @@ class Cost(Threat):
     name = "cost"
     meaning = "What the defense costs in training time, forward passes, latency and memory."
     repeatable = False
+    VERSION = 2
 
     def metric_names(self) -> tuple[str, ...]:
         """List the costs."""
