@@ -2,11 +2,12 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter, methodcaller
 from typing import Literal
 
-from trainables.attacks import VARIANTS, variant
+from trainables.attacks import VARIANTS, Variant, variant
 from trainables.errors import InputError
 
 Direction = Literal["maximize", "minimize", "none"]
@@ -316,108 +317,60 @@ def _curve() -> tuple[Metric, ...]:
     return (*at_multiples, unbounded)
 
 
+def _always(chosen: Variant) -> bool:
+    return True
+
+
+def _never(chosen: Variant) -> bool:
+    return False
+
+
+_Applies = Callable[[Variant], bool]
+_of_least_norm: _Applies = attrgetter("minimum_norm")
+_Row = tuple[str, Direction, str, str, str, float | None, str, _Applies, _Applies]
+_OF_ATTACKS: tuple[_Row, ...] = (
+    # kind, direction, unit, interval, meaning of {}, worst, source, given for, may be missing for
+    ("adversarial_accuracy", "maximize", "fraction", WILSON,
+     "Plain accuracy on the images that {} made, clean mistakes included.",
+     0.0, "", _always, _never),
+    ("attack_success_rate", "minimize", "fraction", WILSON,
+     "Share of correctly classified images that {} turns wrong.", 1.0, "", _always, _always),
+    ("adversarial_nll", "minimize", "nats", MEAN,
+     "Mean negative log-likelihood of the true class on the images that {} made.",
+     None, "", _always, _never),
+    ("lpips", "none", "LPIPS (AlexNet)", MEAN,
+     "Mean perceptual distance between images and what {} made of them.",
+     None, "Zhang et al., 2018", _always, _always),
+    ("ssim", "none", "SSIM", MEAN,
+     "Mean structural similarity of images and what {} made of them; 1 is equal.",
+     None, "Wang et al., 2004", _always, _never),
+    ("l2_distance", "none", "pixel units", MEAN,
+     "Mean L2 distance between images and what {} made of them.",
+     None, "", _always, _of_least_norm),
+    ("linf_distance", "none", "pixel units", MEAN,
+     "Mean largest pixel change between images and what {} made of them.",
+     None, "", _always, _of_least_norm),
+    ("unbounded_success_rate", "minimize", "fraction", WILSON,
+     "Share of correctly classified images that {} turns wrong at any distance.",
+     1.0, "", _of_least_norm, _always),
+    ("median_l2_distance", "maximize", "pixel units", ORDER,
+     "Median L2 distance at which {} turns an image wrong.", None, "", _of_least_norm, _always),
+    ("queries", "maximize", "queries", MEAN,
+     "Mean number of times that {} asked for the scores of an image.",
+     None, "", methodcaller("takes", "queries"), _never),
+    ("changed_pixels", "none", "pixels", MEAN, "Mean number of pixels that {} changed.",
+     None, "", methodcaller("takes", "pixels"), _never),
+)  # fmt: skip
+
+
 def _per_attack(attack: str) -> tuple[Metric, ...]:
     chosen = variant(attack)
-    extra: tuple[Metric, ...] = ()
-    if chosen.minimum_norm:
-        extra = (
-            _metric(
-                f"unbounded_success_rate_{attack}",
-                "minimize",
-                "fraction",
-                WILSON,
-                f"Share of correctly classified images that {attack} turns wrong at any distance.",
-                worst=1.0,
-                may_be_missing=True,
-            ),
-            _metric(
-                f"median_l2_distance_{attack}",
-                "maximize",
-                "pixel units",
-                ORDER,
-                f"Median L2 distance at which {attack} turns an image wrong.",
-                may_be_missing=True,
-            ),
+    return tuple(
+        _metric(
+            f"{kind}_{attack}", way, unit, ci, text.format(attack), worst, source, lacks(chosen)
         )
-    if chosen.takes("queries"):
-        extra += (
-            _metric(
-                f"queries_{attack}",
-                "maximize",
-                "queries",
-                MEAN,
-                f"Mean number of times that {attack} asked for the scores of an image.",
-            ),
-        )
-    if chosen.norm == "l0":
-        extra += (
-            _metric(
-                f"changed_pixels_{attack}",
-                "none",
-                "pixels",
-                MEAN,
-                f"Mean number of pixels that {attack} changed.",
-            ),
-        )
-    return (
-        *extra,
-        _metric(
-            f"adversarial_accuracy_{attack}",
-            "maximize",
-            "fraction",
-            WILSON,
-            f"Plain accuracy on the images that {attack} made, clean mistakes included.",
-            worst=0.0,
-        ),
-        _metric(
-            f"attack_success_rate_{attack}",
-            "minimize",
-            "fraction",
-            WILSON,
-            f"Share of correctly classified images that {attack} turns wrong.",
-            worst=1.0,
-            may_be_missing=True,
-        ),
-        _metric(
-            f"adversarial_nll_{attack}",
-            "minimize",
-            "nats",
-            MEAN,
-            f"Mean negative log-likelihood of the true class on the images that {attack} made.",
-        ),
-        _metric(
-            f"lpips_{attack}",
-            "none",
-            "LPIPS (AlexNet)",
-            MEAN,
-            f"Mean perceptual distance between images and what {attack} made of them.",
-            source="Zhang et al., 2018",
-            may_be_missing=True,
-        ),
-        _metric(
-            f"ssim_{attack}",
-            "none",
-            "SSIM",
-            MEAN,
-            f"Mean structural similarity of images and what {attack} made of them; 1 is equal.",
-            source="Wang et al., 2004",
-        ),
-        _metric(
-            f"l2_distance_{attack}",
-            "none",
-            "pixel units",
-            MEAN,
-            f"Mean L2 distance between images and what {attack} made of them.",
-            may_be_missing=chosen.minimum_norm,
-        ),
-        _metric(
-            f"linf_distance_{attack}",
-            "none",
-            "pixel units",
-            MEAN,
-            f"Mean largest pixel change between images and what {attack} made of them.",
-            may_be_missing=chosen.minimum_norm,
-        ),
+        for kind, way, unit, ci, text, worst, source, given, lacks in _OF_ATTACKS
+        if given(chosen)
     )
 
 
