@@ -2,23 +2,23 @@ import math
 
 import pytest
 
-from trainables import metrics
 from trainables.attacks import ATTACKS, VARIANTS
 from trainables.errors import InputError
-from trainables.metrics import METRICS, at_eps, metric
+from trainables.metrics import METRICS, at_eps, at_threshold, metric
+from trainables.metrics.metric import (
+    BOOTSTRAP,
+    DELONG,
+    DIFFERENCE,
+    EXACT,
+    MEAN,
+    ORDER,
+    WILSON,
+)
 from trainables.threats import THREATS
 from trainables.threats.clean import METRIC_NAMES
 from trainables.threats.evasion import Evasion
 
-KNOWN_INTERVALS = {
-    metrics.WILSON,
-    metrics.MEAN,
-    metrics.BOOTSTRAP,
-    metrics.DELONG,
-    metrics.EXACT,
-    metrics.DIFFERENCE,
-    metrics.ORDER,
-}
+KNOWN_INTERVALS = {WILSON, MEAN, BOOTSTRAP, DELONG, EXACT, DIFFERENCE, ORDER}
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -34,8 +34,8 @@ def test_every_metric_says_what_it_is(name: str) -> None:
 def test_the_worst_value_lies_on_the_bad_side(name: str) -> None:
     found = metric(name)
     if found.worst is not None:
-        assert found.unit == "fraction"
         assert found.worst == {"maximize": 0.0, "minimize": 1.0}[found.direction]
+        assert found.unit == "fraction" or found.worst == 0
 
 
 def test_every_attack_has_its_metrics() -> None:
@@ -55,6 +55,13 @@ def test_a_metric_at_another_radius_is_the_same_metric() -> None:
     assert name == "adversarial_accuracy_pgd_at_0.0314"
     assert metric(name).direction == "maximize"
     assert "0.0314" in metric(name).meaning
+
+
+def test_a_metric_of_the_larger_certificates_is_the_same_metric() -> None:
+    name = at_threshold("certified_accuracy", 0.5)
+    assert name == "certified_accuracy_at_0.5"
+    assert metric(name).direction == "maximize" and metric(name).worst == 0
+    assert "0.5 (L2)" in metric(name).meaning
 
 
 @pytest.mark.parametrize("name", ["accuracy", "accuracy_at_0.0314", "robust_accuracy_at_0.1", ""])

@@ -173,7 +173,7 @@ class TrialContext:
                 "code": model_code_fingerprint(self.spec.model.name),
             },
             "training": asdict(self.spec.training),
-            "stack": [_identity_of(defense) for defense in shaping],
+            "stack": [_training_identity(defense) for defense in shaping],
             "seed": seed,
         }
         artefact = self.cached(
@@ -313,3 +313,8 @@ def _identity_of(defense: Any) -> dict[str, Any]:
     if ":" in defense.name:
         plain["code"] = code_fingerprint(defense.name, "defense")
     return plain
+
+
+def _training_identity(defense: Any) -> dict[str, Any]:
+    found = _identity_of(defense)
+    return {name: value for name, value in found.items() if name not in defense.deployment_only}

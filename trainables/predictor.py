@@ -49,6 +49,20 @@ class Surface:
     that rejects gives it, so that an attack can aim at being accepted."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Certificates:
+    """What is proven of a batch: inside the L2 ball the deployed label is that of the centre."""
+
+    label: Tensor
+    """(B,) the class that the certificate is about, or REFUSED where it abstains."""
+    radius: Tensor
+    """(B,) float64, L2 in pixel units of [0, 1]; 0 where it abstains."""
+    draws: Tensor
+    """(B,) noisy draws that it took."""
+    failure_probability: float
+    """Highest probability that the certificate of one image is wrong."""
+
+
 class Predictor:
     """A trained model deployed as it is; a defense that deploys otherwise wraps it in its own."""
 
@@ -80,10 +94,15 @@ class Predictor:
         generator = torch.Generator(x.device).manual_seed(PREDICTION_SEED)
         return self.predict(x, generator).log_probabilities.exp()
 
-    def certify(self, x: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Give a certified radius an image (B,), or None where there is no certificate."""
+    def certificates(self, x: Tensor, generator: torch.Generator) -> Certificates | None:
+        """Prove what can be proven of images x (B, C, H, W), or give None: this proves nothing."""
         del x, generator
         return None
+
+    def certify(self, x: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Give the certified L2 radius of each image (B,), or None where nothing certifies."""
+        found = self.certificates(x, generator)
+        return None if found is None else found.radius
 
     def surfaces(self) -> list[Surface]:
         """List what an attacker who knows the defense may differentiate; the worst counts."""
@@ -109,9 +128,9 @@ class WrappedPredictor(Predictor):
         """Give the inner scores."""
         return self.inner.scores(x, generator)
 
-    def certify(self, x: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Give the inner certificate."""
-        return self.inner.certify(x, generator)
+    def certificates(self, x: Tensor, generator: torch.Generator) -> Certificates | None:
+        """Give the inner certificates."""
+        return self.inner.certificates(x, generator)
 
     def surfaces(self) -> list[Surface]:
         """Give the inner surfaces."""

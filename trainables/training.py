@@ -72,6 +72,7 @@ def train(model: nn.Module, plan: TrainingPlan, generator: torch.Generator) -> P
         if policy.wrap_optimizer:
             optimizer = policy.wrap_optimizer(optimizer)
     after_step = [policy.after_step for policy in policies if policy.after_step]
+    epoch_end = [policy.epoch_end for policy in policies if policy.epoch_end]
     schedule = _schedule(optimizer, plan.settings, plan.settings.epochs * steps_per_epoch)
     progress = Progress()
     for epoch in range(plan.settings.epochs):
@@ -90,6 +91,8 @@ def train(model: nn.Module, plan: TrainingPlan, generator: torch.Generator) -> P
             totals += torch.stack(
                 [loss.detach().double() * len(rows), correct, torch.full_like(correct, len(rows))]
             )
+        for hook in epoch_end:
+            hook(model)
         if _end_epoch(model, plan, progress, epoch, totals.tolist(), time.perf_counter() - started):
             break
     if progress.best is not None:

@@ -30,7 +30,7 @@ def test_hooks_are_called_in_the_order_in_which_data_meets_them(tmp_path: Path) 
     called = list(dict.fromkeys(toys.CALLS))
     assert called == [
         "filter", "modify_model", "prepare", "step_policy", "views", "penalty", "after_step",
-        "epoch_score", "after_epoch", "deploy",
+        "epoch_end", "epoch_score", "after_epoch", "deploy",
     ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from tests.making import EPS, context_of, same_weights, spec_of, train_in
 from trainables.attacks.pgd import pgd
 from trainables.context import TrialContext
 from trainables.defenses import averaging
-from trainables.defenses.averaging import log_mean_softmax_of_draws
+from trainables.defenses.averaging import log_mean_softmax_of_draws, of_copies
 from trainables.defenses.randomized_network import (
     RandomDropout,
     RandomizedNetwork,
@@ -137,7 +137,7 @@ def test_the_mean_softmax_and_its_gradient_are_those_of_a_plain_loop(
         return torch.stack(probabilities).mean(0).log()
 
     x = torch.rand(count, 1, 2, 2, generator=_seed(1)).requires_grad_(True)
-    found = log_mean_softmax_of_draws(answer, x, _seed(5), draws=draws)
+    found = log_mean_softmax_of_draws(of_copies(answer), x, _seed(5), draws=draws)
     expected = by_hand(x, _seed(5))
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(
@@ -169,7 +169,9 @@ def test_the_eot_gradient_comes_near_the_mean_of_many_single_draws(undefended: T
 
     def gradient(seed: int, draws: int) -> Tensor:
         image = x.clone().requires_grad_(True)
-        scores = log_mean_softmax_of_draws(predictor.draw, image, _seed(seed), draws=draws)
+        scores = log_mean_softmax_of_draws(
+            of_copies(predictor.draw), image, _seed(seed), draws=draws
+        )
         return torch.autograd.grad(scores.gather(1, y).sum(), image)[0].flatten(1)
 
     top, bottom, generator = torch.zeros(10, 64), torch.zeros(10, 1), _seed(9)
@@ -193,7 +195,9 @@ def test_surfaces_average_ten_to_twenty_draws_and_show_the_mean_network(
         predictor = _noisy(undefended.ctx, undefended.model, 0.3, draws)
         eot, mean = predictor.surfaces()
         assert (eot.kind, eot.draws, mean.kind) == ("eot", declared, "exact")
-        expected = log_mean_softmax_of_draws(predictor.draw, undefended.x, _seed(4), draws=declared)
+        expected = log_mean_softmax_of_draws(
+            of_copies(predictor.draw), undefended.x, _seed(4), draws=declared
+        )
         assert torch.equal(eot.scores(undefended.x, _seed(4)), expected)
         assert torch.equal(mean.scores(undefended.x, _seed()), undefended.model(undefended.x))
 

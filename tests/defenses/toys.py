@@ -235,7 +235,10 @@ class Watching(Defense):
 
     def step_policy(self) -> StepPolicy | None:
         CALLS.append("step_policy")
-        return StepPolicy(after_step=lambda model: CALLS.append("after_step"))
+        return StepPolicy(
+            after_step=lambda model: CALLS.append("after_step"),
+            epoch_end=lambda model: CALLS.append("epoch_end"),
+        )
 
     def epoch_score(self, model: nn.Module, data: EpochData) -> float | None:
         CALLS.append("epoch_score")

@@ -10,8 +10,15 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from trainables.predictor import Surface
+
 Answer = Callable[[Tensor, torch.Generator], Tensor]
 """(x (B, C, H, W), generator) -> scores (B, K) of one draw, independent from image to image."""
+Draw = Callable[[Tensor, int, torch.Generator], Tensor]
+"""(x (B, C, H, W), count, generator) -> scores (count, B, K) of that many independent draws."""
+_ATTACK_DRAWS = (10, 20)
+"""Fewest and most draws that an attack's gradient is averaged over: fewer are too noisy a
+direction, more than AutoAttack's 20 change it little at many times the cost."""
 _ROWS = 512
 """Images that are answered at once, so that memory does not grow with the draws."""
 _HELD_PIXELS = 2**20
@@ -27,7 +34,7 @@ def log_mean_softmax(scores: Sequence[Tensor]) -> Tensor:
 
 
 def log_mean_softmax_of_draws(
-    answer: Answer, x: Tensor, generator: torch.Generator, *, draws: int
+    draw: Draw, x: Tensor, generator: torch.Generator, *, draws: int
 ) -> Tensor:
     """Give the log of the mean softmax (B, K) over fresh draws, differentiable in x (B, C, H, W).
 
@@ -42,17 +49,37 @@ def log_mean_softmax_of_draws(
     for count, seed in zip(counts, seeds, strict=True):
         part: Tensor = (
             checkpoint(
-                _sum_of_draws, answer, x, count, seed, use_reentrant=False, preserve_rng_state=False
+                _sum_of_draws, draw, x, count, seed, use_reentrant=False, preserve_rng_state=False
             )
             if again
-            else _sum_of_draws(answer, x, count, seed)
+            else _sum_of_draws(draw, x, count, seed)
         )
         total = part if total is None else torch.logaddexp(total, part)
     assert total is not None
     return total - math.log(draws)
 
 
-def _sum_of_draws(answer: Answer, x: Tensor, count: int, seed: int) -> Tensor:
+def of_copies(answer: Answer) -> Draw:
+    """Draw by answering to as many copies of the images as there are to be draws."""
+
+    def draw(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        scores = answer(x.repeat(count, 1, 1, 1), generator)
+        return scores.reshape(count, len(x), scores.shape[1])
+
+    return draw
+
+
+def averaged_surface(draw: Draw, draws: int) -> Surface:
+    """Give the surface of a predictor that averages `draws`: 10 to 20 fresh ones at each step."""
+    fewest, most = _ATTACK_DRAWS
+    attacked = min(max(draws, fewest), most)
+
+    def scores(x: Tensor, generator: torch.Generator) -> Tensor:
+        return log_mean_softmax_of_draws(draw, x, generator, draws=attacked)
+
+    return Surface(scores, "eot", attacked)
+
+
+def _sum_of_draws(draw: Draw, x: Tensor, count: int, seed: int) -> Tensor:
     generator = torch.Generator(x.device).manual_seed(seed)
-    scores = answer(x.repeat(count, 1, 1, 1), generator)
-    return scores.reshape(count, len(x), scores.shape[1]).log_softmax(2).logsumexp(0)
+    return draw(x, count, generator).log_softmax(2).logsumexp(0)

@@ -76,16 +76,18 @@ class EpochData:
     """None where the pools have none; a defense that needs it is then refused beforehand."""
 
 
-AfterStep = Callable[[nn.Module], None]
-"""Called with the model after each optimiser step."""
+ChangeModel = Callable[[nn.Module], None]
+"""Called with the model, which it may change in place."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepPolicy:
-    """How steps are taken: the optimiser to use instead, and what follows each step."""
+    """How steps are taken: the optimiser to use instead, and what follows each step and epoch."""
 
     wrap_optimizer: Callable[[torch.optim.Optimizer], torch.optim.Optimizer] | None = None
-    after_step: AfterStep | None = None
+    after_step: ChangeModel | None = None
+    epoch_end: ChangeModel | None = None
+    """Before the epoch's curves are measured and its weights may be kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,8 @@ class Defense:
     """Parts of the Model contract that it cannot do without."""
     owns: ClassVar[tuple[str, ...]] = ()
     """What only one defense of a stack may do: prepare, step_policy, inner_maximisation."""
+    deployment_only: ClassVar[tuple[str, ...]] = ()
+    """Parameters that no training hangs on, so that a new value of theirs retrains nothing."""
     refuses: ClassVar[Mapping[str, str]] = {}
     """Name of another defense -> why the two cannot be stacked."""
 

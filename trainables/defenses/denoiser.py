@@ -117,7 +117,7 @@ class DenoisingPredictor(WrappedPredictor):
         """Give the inner scores of the denoised images, differentiable through the network."""
         return self.inner.scores(denoise(self.network, x), generator)
 
-    def certify(self, x: Tensor, generator: torch.Generator) -> Tensor | None:
+    def certificates(self, x: Tensor, generator: torch.Generator) -> None:
         """Give none: a certificate of the denoised image says nothing of the image."""
         del x, generator
         return None

@@ -81,6 +81,10 @@ class DetectingPredictor(WrappedPredictor):
         label = answer.label.masked_fill(score > self.threshold, REFUSED)
         return replace(answer, label=label, reject_score=score)
 
+    def certificates(self, x: Tensor, generator: torch.Generator) -> None:
+        """Give none: what an inner certificate proves right may still be rejected."""
+        del x, generator
+
     def reject_margin(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Give the score minus the threshold (B,): positive where the image is refused."""
         return self.score(x, generator) - self.threshold

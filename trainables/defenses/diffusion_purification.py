@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from trainables.defenses.averaging import Answer, log_mean_softmax_of_draws
+from trainables.defenses.averaging import Answer, log_mean_softmax_of_draws, of_copies
 from trainables.defenses.defense import Defense
 from trainables.defenses.diffusion_process import noise_prediction_loss, purify
 from trainables.defenses.image_network import (
@@ -105,7 +105,7 @@ class PurifyingPredictor(WrappedPredictor):
         """Give the log of the mean softmax over fresh draws (B, K)."""
         return self._averaged(self.inner.scores, self.purify, x, generator)
 
-    def certify(self, x: Tensor, generator: torch.Generator) -> Tensor | None:
+    def certificates(self, x: Tensor, generator: torch.Generator) -> None:
         """Give none: a certificate of the purified image says nothing of the image."""
         del x, generator
         return None
@@ -140,4 +140,4 @@ class PurifyingPredictor(WrappedPredictor):
         def answer(copies: Tensor, draw: torch.Generator) -> Tensor:
             return scores(purified(copies, draw), draw)
 
-        return log_mean_softmax_of_draws(answer, x, generator, draws=self.draws)
+        return log_mean_softmax_of_draws(of_copies(answer), x, generator, draws=self.draws)

@@ -72,7 +72,7 @@ class TransformingPredictor(WrappedPredictor):
         """Give the inner scores on the transformed images, differentiable in the first way."""
         return self.inner.scores(self.squeezer.ways()[0](x), generator)
 
-    def certify(self, x: Tensor, generator: torch.Generator) -> None:
+    def certificates(self, x: Tensor, generator: torch.Generator) -> None:
         """Give no certificate: an inner radius holds round the transformed image."""
         del x, generator
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.defenses.averaging import log_mean_softmax_of_draws
+from trainables.defenses.averaging import averaged_surface, log_mean_softmax_of_draws, of_copies
 from trainables.defenses.defense import Defense
 from trainables.errors import InputError
 from trainables.parameters import parameter
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from trainables.context import TrialContext
 
 ALL_PLACES = "all"
-_ATTACK_DRAWS = (10, 20)
-"""Fewest and most draws that an attack's gradient is averaged over: fewer are too noisy a
-direction, more than AutoAttack's 20 change it little at many times the cost."""
 
 
 class RandomDropout(nn.Module):
@@ -135,7 +132,7 @@ class RandomizedPredictor(WrappedPredictor):
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Give the log of the mean softmax (B, K) over fresh draws."""
-        return log_mean_softmax_of_draws(self.draw, x, generator, draws=self.draws)
+        return log_mean_softmax_of_draws(of_copies(self.draw), x, generator, draws=self.draws)
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Give the scores (B, K) of one draw, independent from image to image."""
@@ -147,7 +144,7 @@ class RandomizedPredictor(WrappedPredictor):
             for dropout in self.dropouts:
                 dropout.generator = None
 
-    def certify(self, x: Tensor, generator: torch.Generator) -> None:
+    def certificates(self, x: Tensor, generator: torch.Generator) -> None:
         """Give no certificate: an inner one speaks of the network without noise."""
         del x, generator
 
@@ -157,10 +154,5 @@ class RandomizedPredictor(WrappedPredictor):
         The mean network, which is the one without noise, is not what is deployed, but its exact
         gradient costs one pass and breaks about as many images as that of the draws.
         """
-        fewest, most = _ATTACK_DRAWS
-        draws = min(max(self.draws, fewest), most)
-
-        def scores(x: Tensor, generator: torch.Generator) -> Tensor:
-            return log_mean_softmax_of_draws(self.draw, x, generator, draws=draws)
-
-        return [Surface(scores, "eot", draws), Surface(self.inner.scores, "exact")]
+        averaged = averaged_surface(of_copies(self.draw), self.draws)
+        return [averaged, Surface(self.inner.scores, "exact")]

@@ -1,0 +1,81 @@
+"""What a metric is, and what a value of one is."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["maximize", "minimize", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One declared metric."""
+
+    name: str
+    meaning: str
+    direction: Direction
+    unit: str
+    interval: str
+    """How the 95 % interval is computed."""
+    worst: float | None = None
+    """The worst value possible, where there is one: the reference of the hypervolume."""
+    source: str = ""
+    may_be_missing: bool = False
+    """Whether some deployed models have no value; such a metric can be no objective."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A measured value with the ends of its 95 % interval and the number of items behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(number) for number in (self.value, self.low, self.high)):
+            raise ValueError(
+                f"a metric must be finite, but got {self}; report Missing with a reason"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A value that could not be measured, and why."""
+
+    reason: str
+
+
+MetricValue = Measured | Missing
+
+WILSON = "Wilson score interval"
+MEAN = "normal interval of the mean"
+BOOTSTRAP = "percentile bootstrap, 1,000 resamples"
+DELONG = "DeLong"
+EXACT = "exact: a count or a single reading, its interval is the value itself"
+DIFFERENCE = "Newcombe's interval of a difference of two proportions"
+ORDER = "order statistics (binomial ranks)"
+
+
+def declare(
+    name: str,
+    direction: Direction,
+    unit: str,
+    interval: str,
+    meaning: str,
+    worst: float | None = None,
+    source: str = "",
+    may_be_missing: bool = False,
+) -> Metric:
+    """Declare a metric in one call."""
+    return Metric(
+        name=name,
+        meaning=meaning,
+        direction=direction,
+        unit=unit,
+        interval=interval,
+        worst=worst,
+        source=source,
+        may_be_missing=may_be_missing,
+    )
