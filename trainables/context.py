@@ -19,12 +19,12 @@ from trainables.datasets.images import content_hash
 from trainables.defenses import Stack
 from trainables.defenses.defense import shapes_training
 from trainables.errors import InputError
-from trainables.evaluation import in_batches
+from trainables.evaluation import batches, in_batches
 from trainables.identity import identity_hash, seed_from
 from trainables.imports import code_fingerprint
 from trainables.models import build_model, missing_parts, model_code_fingerprint
 from trainables.modes import seeded
-from trainables.predictor import Predictor, ask
+from trainables.predictor import Prediction, Predictor, ask
 from trainables.spec import TrialSpec
 
 SCREEN_POINTS = 512
@@ -63,7 +63,7 @@ class TrialContext:
     phases: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Key of each training behind the deployed model -> its seconds per epoch."""
     runs: dict[Any, Any] = field(default_factory=dict)
-    """What attacks have made in this trial, so that two threats need not run the same one."""
+    """What attacks have made and the predictor answered in this trial: no threat asks again."""
 
     @property
     def held_out(self) -> LabelledImages:
@@ -113,11 +113,27 @@ class TrialContext:
         with torch.no_grad():
             return in_batches(lambda x: predictor.scores(x, generator).float(), images)
 
+    def answers(self, predictor: Predictor, images: LabelledImages) -> Prediction:
+        """Give what is deployed answers to a pool, asked once in a trial: a vote has many passes.
+
+        Its label (N,), log-probabilities (N, K) and, where it rejects, reject_score (N,).
+        """
+        key = ("answers", predictor, content_hash(images))
+        if key not in self.runs:
+            generator, classes = self.generator("answers"), self.dataset.num_classes
+            parts = [ask(predictor, x, generator, classes) for x in batches(images)]
+            scores = [part.reject_score for part in parts if part.reject_score is not None]
+            self.runs[key] = Prediction(
+                torch.cat([part.label for part in parts]),
+                torch.cat([part.log_probabilities for part in parts]),
+                torch.cat(scores) if scores else None,
+            )
+        found: Prediction = self.runs[key]
+        return found
+
     def log_probabilities(self, predictor: Predictor, images: LabelledImages) -> Tensor:
         """Give the deployed log-probabilities on a pool (N, K)."""
-        generator = self.generator("log_probabilities")
-        classes = self.dataset.num_classes
-        return in_batches(lambda x: ask(predictor, x, generator, classes).log_probabilities, images)
+        return self.answers(predictor, images).log_probabilities
 
     def cached(
         self,

@@ -3,7 +3,7 @@
 Axes: N points, K classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,12 +24,15 @@ class Evaluation:
     accuracy: float
 
 
+def batches(images: LabelledImages) -> Iterator[Tensor]:
+    """Give a pool's images in [0, 1], in batches (B, C, H, W)."""
+    for start in range(0, len(images), BATCH):
+        yield images.images(slice(start, start + BATCH))
+
+
 def in_batches(answer: Callable[[Tensor], Tensor], images: LabelledImages) -> Tensor:
     """Apply a function of image batches to a whole pool and join what it gives (N, ..)."""
-    parts = [
-        answer(images.images(slice(start, start + BATCH))) for start in range(0, len(images), BATCH)
-    ]
-    return torch.cat(parts)
+    return torch.cat([answer(x) for x in batches(images)])
 
 
 def loss_and_accuracy(model: nn.Module, images: LabelledImages) -> Evaluation:

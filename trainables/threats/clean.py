@@ -15,15 +15,14 @@ from torch.nn import functional as F
 
 from trainables import intervals
 from trainables.datasets import LabelledImages
-from trainables.evaluation import in_batches
 from trainables.metrics import MetricValue, Missing
-from trainables.predictor import SMALLEST_LOG, Predictor, ask
+from trainables.predictor import SMALLEST_LOG, Predictor
 from trainables.threats.threat import Findings
 
 if TYPE_CHECKING:
     from trainables.context import TrialContext
 
-VERSION = 1
+VERSION = 2
 ECE_BINS = 15
 METRIC_NAMES = (
     "clean_accuracy",
@@ -39,7 +38,7 @@ METRIC_NAMES = (
 def measure_clean(predictor: Predictor, members: LabelledImages, ctx: TrialContext) -> Findings:
     """Measure accuracy, calibration and smoothness on the whole held-out pool."""
     held_out = ctx.held_out
-    log_probabilities = ctx.log_probabilities(predictor, held_out)
+    log_probabilities = ctx.answers(predictor, held_out).log_probabilities
     right = _right(predictor, held_out, ctx)
     confidence, predicted = (t.cpu() for t in log_probabilities.exp().max(1))
     labels = held_out.labels.cpu()
@@ -60,10 +59,7 @@ def measure_clean(predictor: Predictor, members: LabelledImages, ctx: TrialConte
 
 
 def _right(predictor: Predictor, images: LabelledImages, ctx: TrialContext) -> Tensor:
-    generator = ctx.generator("clean", "labels")
-    classes = ctx.dataset.num_classes
-    labels = in_batches(lambda x: ask(predictor, x, generator, classes).label, images)
-    return (labels == images.labels).cpu()
+    return (ctx.answers(predictor, images).label == images.labels).cpu()
 
 
 def _worst_class(right: Tensor, labels: Tensor) -> MetricValue:
