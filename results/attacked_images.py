@@ -17,7 +17,7 @@ from results.load import Record, Run
 
 _RIGHT, _WRONG = "#00664B", "#B22222"
 _REJECTED = -1
-_WIDTH = 7.0
+_WIDTH, _ROW_HEIGHT = 7.0, 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +60,13 @@ def attacked_images(run: Run, shown: Sequence[Record]) -> ImagesInfo | None:
     return ImagesInfo(rows=tuple(rows)) if rows else None
 
 
-def draw_images(info: ImagesInfo) -> Figure:
-    """Draw the rows below each other, the answers in green where they are right."""
+def draw_images(info: ImagesInfo, row_height: float = _ROW_HEIGHT) -> Figure:
+    """Draw the rows below each other, the answers in green where they are right.
+
+    `row_height` is in inches, title and answers included.
+    """
     columns = max(len(images) for _, images in info.rows)
-    figure = Figure(figsize=(_WIDTH, 1.5 * len(info.rows)))
+    figure = Figure(figsize=(_WIDTH, row_height * len(info.rows)))
     subfigures = figure.subfigures(len(info.rows), 1, squeeze=False).flat
     for subfigure, (title, images) in zip(subfigures, info.rows, strict=True):
         subfigure.suptitle(title if len(title) < 90 else title[:88] + "..", fontsize=8.5)
@@ -90,11 +93,15 @@ def _draw(axes: Axes, image: ShownImage) -> None:
     axes.set_xlabel(text, fontsize=8.5, color=_WRONG if wrong else _RIGHT)
 
 
+def decoded(text: str, shape: Sequence[int]) -> NDArray[np.uint8]:
+    """Read the pixels (H, W, C) that a record holds as base64."""
+    return np.frombuffer(base64.b64decode(text), dtype=np.uint8).reshape(tuple(shape))
+
+
 def _images(found: Mapping[str, Any], which: str, answer: str) -> tuple[ShownImage, ...]:
-    shape = tuple(found["shape"])
     return tuple(
         ShownImage(
-            pixels=np.frombuffer(base64.b64decode(row[which]), dtype=np.uint8).reshape(shape),
+            pixels=decoded(row[which], found["shape"]),
             label=int(row["label"]),
             answer=int(row[answer]),
         )

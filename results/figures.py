@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from results.certificates import CertificatesInfo, short_labels
 from results.effects import STRUCK_OFF, Effect
 from results.figure_infos import (
     CurvesInfo,
@@ -177,6 +178,31 @@ def draw_robustness(info: RobustnessInfo) -> Figure:
     below = "" if info.radius is None else "; below it eps, in pixel units"
     axes.set_xlabel(f"radius, in multiples of the standard one{below}")
     axes.set_ylabel("robust accuracy (higher is better)")
+    axes.set_ylim(-0.02, 1.02)
+    _legend(figure, axes, columns=1)
+    return figure
+
+
+def draw_certificates(info: CertificatesInfo) -> Figure:
+    """Draw certified accuracy over the L2 radius as steps, each with the band of its interval."""
+    figure = Figure(figsize=(_WIDTH, 3.9 + 0.19 * len(info.curves)))
+    axes = figure.subplots()
+    labels = short_labels([curve.record for curve in info.curves])
+    for colour, label, curve in zip(PALETTE, labels, info.curves, strict=False):
+        # At its end a curve drops to none: beyond it nothing is drawn.
+        radii = [radius for radius, _ in curve.points] + [curve.largest]
+        values = [value for _, value in curve.points] + [curve.beyond]
+        axes.plot(
+            radii, [value.value for value in values], drawstyle="steps-pre", color=colour,
+            linewidth=1.6, label=label,
+        )  # fmt: skip
+        axes.fill_between(
+            radii, [value.low for value in values], [value.high for value in values],
+            step="pre", color=colour, alpha=0.15, linewidth=0,
+        )  # fmt: skip
+    axes.set_xlabel("certified radius T, L2 in pixel units")
+    axes.set_ylabel("certified accuracy at T (higher is better)")
+    axes.set_xlim(left=0)
     axes.set_ylim(-0.02, 1.02)
     _legend(figure, axes, columns=1)
     return figure

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from results.certification_notes import CertificationNotes, certification_notes
 from results.evasion_notes import EvasionNotes, evasion_notes
 from results.values import Value
 
@@ -50,6 +51,8 @@ class Record:
     """Stages that ran in another version than the manifest names."""
     finished: str = ""
     evasion: EvasionNotes = field(default_factory=EvasionNotes)
+    certification: CertificationNotes | None = None
+    """None where certificates were not measured."""
 
     @property
     def stale(self) -> bool:
@@ -274,6 +277,7 @@ def _record(plain: Any, stem: str, versions: Mapping[str, int]) -> Record:
         stale_stages=tuple(s for s, version in ran.items() if versions.get(s, version) != version),
         finished=plain.get("finished") or "",
         evasion=evasion_notes(plain.get("notes") or {}),
+        certification=certification_notes(plain.get("notes") or {}),
     )
 
 

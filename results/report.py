@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 
-from results.attacked_images import ImagesInfo, attacked_images, draw_images
-from results.effects import Effect, defense_effects
+from results.attacked_images import draw_images
+from results.certificates import certificate_columns, confidence_text
+from results.content import Content, gather
 from results.figure_infos import curves_info, effects_info, hypervolume_info, pareto_info
 from results.figures import (
     Drawing,
+    draw_certificates,
     draw_curves,
     draw_effects,
     draw_hypervolume,
@@ -27,56 +30,23 @@ from results.figures import (
     save,
 )
 from results.files import replace_text
-from results.findings import (
-    Best,
-    best_points,
-    counts_sentence,
-    findings,
-    measured_on,
-    standard_radius,
-    warning,
-)
-from results.load import Record, Run, load
-from results.pareto import Front, fronts, membership
-from results.reproduction import PublishedTable, compare_published
-from results.robustness import (
-    DETECTION,
-    BrokenBy,
-    RobustnessCurve,
-    RobustnessInfo,
-    broken_by,
-    rejecting,
-    robustness_info,
-)
-from results.status import Counts, counts
+from results.findings import counts_sentence, measured_on
+from results.inversion import draw_reconstructions
+from results.load import load
+from results.report_json import plain
+from results.reproduction import PublishedTable
+from results.robustness import DETECTION
 from results.tables import metric_names, write_tables
 from results.values import number_text, signed_text
 
-FORMAT = 1
+
+class _Described(Protocol):
+    """What a figure shows, computed."""
+
+    def alt(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Content:
-    """All that a report says, computed once for the page and for its JSON."""
-
-    run: Run
-    counts: Counts
-    findings: list[str]
-    warning: str
-    fronts: tuple[Front, ...]
-    shares: dict[str, dict[str, float]]
-    """Front's key -> trial -> share of draws in which it is on that front."""
-    best: tuple[Best, ...]
-    effects: tuple[Effect, ...]
-    images: ImagesInfo | None
-    """None where no record holds images."""
-    robustness: RobustnessInfo | None
-    """None where robust accuracy was measured at no radius beside the standard one."""
-    broken: BrokenBy | None
-    """None where no trial recorded which attack broke its points."""
-    rejecting: tuple[Record, ...]
-    """The trials that may reject an image."""
-    published: PublishedTable | None
+_Info = TypeVar("_Info", bound=_Described)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,199 +77,61 @@ def write_report(run_path: str | Path) -> Path:
     return replace_text(folder / "index.html", _page(content, pictures))
 
 
-def gather(run: Run) -> Content:
-    """Compute all that a report says."""
-    found = fronts(run)
-    return Content(
-        run=run,
-        counts=counts(run),
-        findings=_all_findings(run, found),
-        warning=warning(run),
-        fronts=found,
-        shares={front.key: membership(front) for front in found},
-        best=best_points(run),
-        effects=defense_effects(run),
-        robustness=robustness_info(found[0], standard_radius(run)),
-        images=_shown_images(run, found[0]),
-        broken=broken_by(found[0]),
-        rejecting=rejecting(run),
-        published=compare_published(run) if run.manifest.get("published") else None,
-    )
-
-
-def _shown_images(run: Run, front: Front) -> ImagesInfo | None:
-    """Show the undefended trial and the most robust one of the front."""
-    info = robustness_info(front, standard_radius(run))
-    if info is None:
-        return None
-    shown = [curve.record for curve in info.curves]
-    return attacked_images(run, [shown[0], shown[-1]] if len(shown) > 1 else shown)
-
-
 def drawings(content: Content) -> list[Drawing]:
     """Choose the figures of a report; one without data is left out."""
-    chosen: list[Drawing] = []
     overall = content.fronts[0]
-    for front in content.fronts:
-        plane = None if front.overall else pareto_info(front)
-        if plane is not None:
-            title = f"Front: {front.title}"
-            name = f"pareto_{front.key}"
-            draw = partial(draw_pareto, plane)
-            chosen.append(Drawing(name=name, title=title, alt=plane.alt(), draw=draw))
-    if (volume := hypervolume_info(overall)) is not None:
-        chosen.append(
-            Drawing(
-                name="hypervolume", title="Hypervolume over trials", alt=volume.alt(),
-                draw=partial(draw_hypervolume, volume),
-            )
-        )  # fmt: skip
-    if (effects := effects_info(content.effects, overall)) is not None:
-        chosen.append(
-            Drawing(
-                name="defense_effects", title="What each defense alone changes", alt=effects.alt(),
-                draw=partial(draw_effects, effects),
-            )
-        )  # fmt: skip
-    if (robustness := content.robustness) is not None:
-        chosen.append(
-            Drawing(
-                name="robustness", title="Robustness curves", alt=robustness.alt(),
-                draw=partial(draw_robustness, robustness),
-            )
-        )  # fmt: skip
-    if (images := content.images) is not None:
-        chosen.append(
-            Drawing(
-                name="attacked_images", title="Images before and after the attack",
-                alt=images.alt(), draw=partial(draw_images, images),
-            )
-        )  # fmt: skip
-    if (curves := curves_info(overall)) is not None:
-        chosen.append(
-            Drawing(
-                name="learning_curves", title="Learning curves of front members",
-                alt=curves.alt(), draw=partial(draw_curves, curves),
-            )
-        )  # fmt: skip
-    return chosen + _published_drawings(content.published)
+    planes = [
+        drawing
+        for front in content.fronts
+        if not front.overall
+        for drawing in _drawn(
+            f"pareto_{front.key}", f"Front: {front.title}", pareto_info(front), draw_pareto
+        )
+    ]
+    return [
+        *planes,
+        *_drawn(
+            "hypervolume", "Hypervolume over trials", hypervolume_info(overall), draw_hypervolume
+        ),
+        *_drawn(
+            "defense_effects",
+            "What each defense alone changes",
+            effects_info(content.effects, overall),
+            draw_effects,
+        ),
+        *_drawn("robustness", "Robustness curves", content.robustness, draw_robustness),
+        *_drawn(
+            "certificates",
+            "Certified accuracy against radius",
+            content.certificates,
+            draw_certificates,
+        ),
+        *_drawn(
+            "attacked_images", "Images before and after the attack", content.images, draw_images
+        ),
+        *_drawn(
+            "reconstructions",
+            "What was climbed out of the models, class by class",
+            content.reconstructions,
+            draw_reconstructions,
+        ),
+        *_drawn(
+            "learning_curves",
+            "Learning curves of front members",
+            curves_info(overall),
+            draw_curves,
+        ),
+        *_published_drawings(content.published),
+    ]
 
 
-def plain(content: Content) -> dict[str, Any]:
-    """Give the content as plain JSON values."""
-    run = content.run
-    return {
-        "format": FORMAT,
-        "run": run.name,
-        "command": run.manifest.get("command"),
-        "data": run.manifest.get("data_title"),
-        "standard_radius": standard_radius(run),
-        "counts": asdict(content.counts),
-        "warning": content.warning,
-        "findings": content.findings,
-        "fronts": [_plain_front(front, content.shares[front.key]) for front in content.fronts],
-        "hypervolume": content.fronts[0].hypervolume,
-        "best": [
-            {
-                "metric": best.objective.metric,
-                "direction": best.objective.direction,
-                "trial": best.record.trial,
-                "defense": best.record.label,
-                "value": asdict(best.value),
-                "change": asdict(best.change) if best.change else None,
-                "costs": [asdict(cost) for cost in best.costs],
-            }
-            for best in content.best
-        ],
-        "defense_effects": [
-            {
-                "trial": effect.record.trial,
-                "defense": effect.record.label,
-                "seeds": effect.seeds,
-                "changes": [asdict(change) for change in effect.changes],
-            }
-            for effect in content.effects
-        ],
-        "failures": [
-            {"trial": record.trial, "defense": record.label, "error": record.error}
-            for record in run.records
-            if record.status == "failed"
-        ],
-        "corrupt": [{"file": file, "reason": reason} for file, reason in run.corrupt],
-        "published": _plain_published(content.published),
-    } | _plain_attacks(content)
-
-
-def _all_findings(run: Run, found: Sequence[Front]) -> list[str]:
-    words = findings(run, found)
-    if run.manifest.get("published"):
-        table = compare_published(run)
-        verdicts = [claim.verdict for claim in table.claims]
-        tally = ", ".join(f"{verdicts.count(each)} {each}" for each in dict.fromkeys(verdicts))
-        answer = f" Of its claims: {tally}." if tally else ""
-        words.insert(0, f"Table {table.table}, ours on {table.data}: {table.agreement}{answer}")
-    return words
-
-
-def _plain_front(front: Front, shares: dict[str, float]) -> dict[str, Any]:
-    return {
-        "key": front.key,
-        "objectives": [asdict(objective) for objective in front.objectives],
-        "compared": len(front.records),
-        "left_out": dict(front.left_out),
-        "hypervolume": front.hypervolume,
-        "members": [
-            {"trial": member.trial, "defense": member.label, "share": shares[member.trial]}
-            for member in front.members
-        ],
-    }
-
-
-def _plain_attacks(content: Content) -> dict[str, Any]:
-    """Give who is struck off, and how robust the shown trials are."""
-    curves = content.robustness.curves if content.robustness else ()
-    return {
-        "struck_off": [
-            {
-                "trial": record.trial,
-                "defense": record.label,
-                "masking": record.masking,
-                "adaptive": record.evasion.adaptive,
-                "not_adaptive_because": list(record.evasion.not_adaptive_because),
-            }
-            for record in content.run.struck_off
-        ],
-        "robustness": [_plain_curve(curve) for curve in curves],
-        "broken_by": [
-            {"trial": record.trial, "points": dict(record.evasion.broken_by)}
-            for record in (content.broken.rows if content.broken else ())
-        ],
-        "detection": [
-            {"trial": record.trial, "defense": record.label} | _plain_detection(record)
-            for record in content.rejecting
-        ],
-    }
-
-
-def _plain_curve(curve: RobustnessCurve) -> dict[str, Any]:
-    return {
-        "trial": curve.record.trial,
-        "defense": curve.record.label,
-        "points": [{"multiple": multiple, **asdict(value)} for multiple, value in curve.points],
-        "unbounded": asdict(curve.unbounded) if curve.unbounded else None,
-    }
-
-
-def _plain_detection(record: Record) -> dict[str, Any]:
-    values = {name: record.value(name) for name in DETECTION}
-    return {name: asdict(value) if value else None for name, value in values.items()}
-
-
-def _plain_published(table: PublishedTable | None) -> dict[str, Any] | None:
-    if table is None:
-        return None
-    cells = [{**asdict(cell), "within": cell.within} for cell in table.cells]
-    return {**asdict(table), "cells": cells, "agreement": table.agreement}
+def _drawn(
+    name: str, title: str, info: _Info | None, draw: Callable[[_Info], Figure]
+) -> list[Drawing]:
+    """Give the drawing of what is known; none of what is not."""
+    if info is None:
+        return []
+    return [Drawing(name=name, title=title, alt=info.alt(), draw=partial(draw, info))]
 
 
 def _published_drawings(table: PublishedTable | None) -> list[Drawing]:
@@ -342,6 +174,7 @@ def _page(content: Content, pictures: Sequence[Picture]) -> str:
     )
     environment.filters |= {
         "number": number_text, "signed": signed_text, "breakable": _breakable,
+        "confidence": confidence_text,
     }  # fmt: skip
     run = content.run
     names = metric_names(run)
@@ -354,6 +187,7 @@ def _page(content: Content, pictures: Sequence[Picture]) -> str:
         created=_moment(str(run.manifest.get("created", ""))),
         objectives=run.objectives,
         detection=DETECTION,
+        certificate_columns=certificate_columns(content.certifying),
         counts_sentence=counts_sentence(content.counts),
         measured_on=measured_on(run),
         last=_moment(max((record.finished for record in run.records), default="")),

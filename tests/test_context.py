@@ -85,7 +85,10 @@ def test_a_part_of_the_training_changes_the_model_and_a_part_of_the_deployment_d
         ctx = context_of(spec, tmp_path)
         return ctx.train(spec.stack, ctx.pools.train, spec.seed).key
 
-    plain = key(spec_of())
+    plain, smoothing = key(spec_of()), "randomized_smoothing"
+    smoothed = key(spec_of(build_defense(smoothing, {}, radius=EPS)))
+    deployed_otherwise = {"n0": 7, "n": 50, "alpha": 0.05, "draws": 3}
+    assert smoothed == key(spec_of(build_defense(smoothing, deployed_otherwise, radius=EPS)))
     assert plain == key(spec_of(build_defense("temperature", {"T": "fit"}, radius=EPS)))
     assert plain == key(spec_of(build_defense("temperature", {"T": 7}, radius=EPS)))
     assert plain == key(spec_of(toys.RejectUnsure()))
@@ -97,7 +100,8 @@ def test_a_part_of_the_training_changes_the_model_and_a_part_of_the_deployment_d
         spec_of(model=ModelSpec(norm="batch")),
         spec_of(training=TrainingSpec(epochs=1, activation="tanh")),
     ]
-    assert len({plain, *(key(spec) for spec in others)}) == 1 + len(others)
+    others.append(spec_of(build_defense(smoothing, {"sigma": 0.3}, radius=EPS)))
+    assert len({plain, smoothed, *(key(spec) for spec in others)}) == 2 + len(others)
 
 
 def test_other_rows_and_another_seed_are_another_model(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ import pytest
 from trainables.attacks import ATTACKS, VARIANTS
 from trainables.errors import InputError
 from trainables.metrics import METRICS, at_eps, at_threshold, metric
+from trainables.metrics.membership import MEMBERSHIP_ATTACKS
 from trainables.metrics.metric import (
+    BONFERRONI,
     BOOTSTRAP,
     DELONG,
     DIFFERENCE,
@@ -17,8 +19,9 @@ from trainables.metrics.metric import (
 from trainables.threats import THREATS
 from trainables.threats.clean import METRIC_NAMES
 from trainables.threats.evasion import Evasion
+from trainables.threats.membership import Membership
 
-KNOWN_INTERVALS = {WILSON, MEAN, BOOTSTRAP, DELONG, EXACT, DIFFERENCE, ORDER}
+KNOWN_INTERVALS = {WILSON, MEAN, BOOTSTRAP, DELONG, EXACT, DIFFERENCE, ORDER, BONFERRONI}
 
 
 @pytest.mark.parametrize("name", METRICS)
@@ -47,7 +50,11 @@ def test_every_attack_has_its_metrics() -> None:
 def test_every_metric_of_a_threat_is_declared_and_every_declared_one_is_measured() -> None:
     given = {name for threat in THREATS.values() for name in threat().metric_names()}
     given |= set(Evasion(attacks=tuple(VARIANTS)).metric_names())
-    assert given | set(METRIC_NAMES) == set(METRICS)
+    given |= set(Membership(attacks=tuple(MEMBERSHIP_ATTACKS)).metric_names())
+    shares = ("certified_accuracy", "certified_precision")
+    larger = {at_threshold(share, T) for share in shares for T in (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)}
+    assert larger <= given
+    assert given - larger | set(METRIC_NAMES) == set(METRICS)
 
 
 def test_a_metric_at_another_radius_is_the_same_metric() -> None:

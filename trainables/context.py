@@ -39,6 +39,8 @@ class Trained:
     model: nn.Module
     members: LabelledImages
     """The rows that it was trained on, after filtering."""
+    kept: Tensor
+    """Which rows of the data those are, in order."""
     curves: Mapping[str, list[float]]
     seconds: tuple[float, ...]
     """Per epoch, as measured when it was trained."""
@@ -203,14 +205,28 @@ class TrialContext:
         with seeded(0, self.device):  # the initial weights are overwritten
             model = self._new_model(shaping)
         model.load_state_dict(weights)
+        kept = artefact.tensors["kept"].to(self.device)
         return Trained(
             model=model.to(self.device).eval(),
-            members=data.select(artefact.tensors["kept"].to(self.device)),
+            members=data.select(kept),
+            kept=kept,
             curves=artefact.values["curves"],
             seconds=tuple(artefact.values["epoch_seconds"]),
             key=self.used[role],
             weights_sha256=weights_digest(weights),
         )
+
+    def twin(
+        self, *, train: LabelledImages | None = None, seed: int | None = None
+    ) -> "TrialContext":
+        """Give the context of a further model of the same stack, on other rows or of another seed.
+
+        What the twin uses, trains and answers is no part of the deployed model: neither its
+        artefacts nor its training time.
+        """
+        pools = self.pools if train is None else replace(self.pools, train=train)
+        spec = self.spec if seed is None else replace(self.spec, seed=seed)
+        return replace(self, pools=pools, spec=spec, used={}, phases={}, runs={})
 
     def deploy(self, stack: Stack, model: nn.Module) -> Predictor:
         """Deploy a trained model under a stack."""

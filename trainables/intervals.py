@@ -14,9 +14,9 @@ _Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
 Floats = NDArray[np.float64]
 
 
-def proportion(successes: int, n: int) -> Measured:
+def proportion(successes: int, n: int, level: float = LEVEL) -> Measured:
     """Give a share with its Wilson score interval (Wilson, 1927); n must be positive."""
-    interval = stats.binomtest(successes, n).proportion_ci(LEVEL, method="wilson")
+    interval = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
     return Measured(successes / n, float(interval.low), float(interval.high), n)
 
 
@@ -90,7 +90,7 @@ def bootstrap(
     return Measured(value, float(min(low, value)), float(max(high, value)), n)
 
 
-def auc(members: Floats, others: Floats) -> Measured:
+def auc(members: Floats, others: Floats, level: float = LEVEL) -> Measured:
     """Give the area under the ROC of scores (M,) against (N,), ties counting half.
 
     The interval is DeLong's (1988), by the placement values of Sun and Xu (2014).
@@ -104,7 +104,7 @@ def auc(members: Floats, others: Floats) -> Measured:
     variance = 0.0
     if m > 1 and n > 1:
         variance = float(placement_m.var(ddof=1) / m + placement_n.var(ddof=1) / n)
-    half = _Z * math.sqrt(variance)
+    half = float(stats.norm.ppf(0.5 + level / 2)) * math.sqrt(variance)
     return Measured(area, max(0.0, area - half), min(1.0, area + half), m + n)
 
 

@@ -3,10 +3,14 @@
 Axes: B batch, K classes.
 """
 
+from __future__ import annotations
+
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +20,12 @@ from trainables.datasets import LabelledImages
 from trainables.datasets.augment import augment
 from trainables.datasets.dataset import Augmentation
 from trainables.defenses import Defense, EpochData, EpochVerdict, Stack, View
+from trainables.defenses.defense import StepPolicy, TrainingRun
 from trainables.errors import TrainingDivergedError
 from trainables.evaluation import loss_and_accuracy
-from trainables.spec import TrainingSpec
+
+if TYPE_CHECKING:  # the spec names threats, some of which train further models
+    from trainables.spec import TrainingSpec
 
 VERSION = 1
 """Raised when the results of a training change, so that older artefacts are not taken for new."""
@@ -65,39 +72,84 @@ def train(model: nn.Module, plan: TrainingPlan, generator: torch.Generator) -> P
         model = model.to(memory_format=torch.channels_last)
     if plan.start is not None:
         model.load_state_dict(dict(plan.start))
-    steps_per_epoch = len(_batches(torch.arange(len(plan.data)), plan.settings.batch_size))
+    run = TrainingRun(
+        model=model,
+        rows=len(plan.data),
+        batch_size=plan.settings.batch_size,
+        generator=generator,
+    )
     optimizer = _optimizer(model, plan.settings)
     policies = [policy for defense in plan.stack if (policy := defense.step_policy())]
     for policy in policies:
         if policy.wrap_optimizer:
             optimizer = policy.wrap_optimizer(optimizer)
-    after_step = [policy.after_step for policy in policies if policy.after_step]
-    epoch_end = [policy.epoch_end for policy in policies if policy.epoch_end]
-    schedule = _schedule(optimizer, plan.settings, plan.settings.epochs * steps_per_epoch)
+    steps = plan.settings.epochs * _steps_per_epoch(run)
+    schedule = _schedule(optimizer, plan.settings, steps)
     progress = Progress()
-    for epoch in range(plan.settings.epochs):
-        started = time.perf_counter()
-        model.train()
-        totals = torch.zeros(3, dtype=torch.float64, device=device)
-        order = torch.randperm(len(plan.data), generator=generator, device=device)
-        for rows in _batches(order, plan.settings.batch_size):
-            optimizer.zero_grad(set_to_none=True)
-            loss, correct = _loss(model, plan, rows, generator)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            for hook in after_step:
-                hook(model)
-            totals += torch.stack(
-                [loss.detach().double() * len(rows), correct, torch.full_like(correct, len(rows))]
-            )
-        for hook in epoch_end:
-            hook(model)
-        if _end_epoch(model, plan, progress, epoch, totals.tolist(), time.perf_counter() - started):
-            break
+    with ExitStack() as entered:
+        for policy in policies:
+            if policy.around:
+                entered.enter_context(policy.around(run))
+        for epoch in range(plan.settings.epochs):
+            started = time.perf_counter()
+            totals = _train_epoch(run, plan, optimizer, schedule, policies)
+            seconds = time.perf_counter() - started
+            for policy in policies:
+                if policy.epoch_values:
+                    progress.add(**policy.epoch_values())
+            if _end_epoch(model, plan, progress, epoch, totals, seconds):
+                break
     if progress.best is not None:
         model.load_state_dict(progress.best)
     return progress
+
+
+def _train_epoch(
+    run: TrainingRun,
+    plan: TrainingPlan,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    policies: Sequence[StepPolicy],
+) -> list[float]:
+    """Take an epoch's steps and give loss, correct and count, each summed over its rows."""
+    model, device = run.model, plan.data.labels.device
+    model.train()
+    totals = torch.zeros(3, dtype=torch.float64, device=device)
+    for rows in _epoch_rows(run, policies, device):
+        optimizer.zero_grad(set_to_none=True)
+        if len(rows) > 0:
+            loss, correct = _loss(model, plan, rows, run.generator)
+            loss.backward()  # type: ignore[no-untyped-call]
+            totals += torch.stack(
+                [loss.detach().double() * len(rows), correct, torch.full_like(correct, len(rows))]
+            )
+        optimizer.step()
+        schedule.step()
+        for policy in policies:
+            if policy.after_step:
+                policy.after_step(model)
+    for policy in policies:
+        if policy.epoch_end:
+            policy.epoch_end(model)
+    sums: list[float] = totals.tolist()
+    return sums
+
+
+def _epoch_rows(
+    run: TrainingRun, policies: Sequence[StepPolicy], device: torch.device
+) -> Iterator[Tensor]:
+    """Give the rows of each step of an epoch: shuffled batches, unless a policy draws them."""
+    drawing = [policy.sample for policy in policies if policy.sample]
+    if drawing:
+        for _ in range(_steps_per_epoch(run)):
+            yield drawing[0](run)
+    else:
+        order = torch.randperm(run.rows, generator=run.generator, device=device)
+        yield from _batches(order, run.batch_size)
+
+
+def _steps_per_epoch(run: TrainingRun) -> int:
+    return len(_batches(torch.arange(run.rows), run.batch_size))
 
 
 def _loss(

@@ -144,7 +144,7 @@ def _run_stages(ctx: TrialContext, found: _Found) -> None:
     with found.clock.stage("deployment"):
         predictor = ctx.deploy(spec.stack, trained.model)
     with found.clock.stage("clean"):
-        clean = clean_stage.measure_clean(predictor, trained.members, ctx)
+        clean = clean_stage.measure_clean(predictor, trained.members, ctx, curves=trained.curves)
     found.metrics |= clean.metrics
     found.notes["clean"] = clean.notes
     for threat in spec.threats:

@@ -17,6 +17,10 @@ PUBLISHED: dict[str, list[str | float]] = {
     "gradient_regularization.lam": [0, 0.02, 0.05, 0.1, 1000],
     "temperature.T": [1, 1.5, 5, "fit"],
     "label_smoothing.alpha": [0.05, 0.1, 0.2],
+    "pixeldp.placement": ["image", "layer1", "layer2"],
+    "pixeldp.attack_bound": [0.1, 0.3, 0.5, 1.0],
+    "pixeldp.sensitivity": ["normalized", "measured"],
+    "randomized_smoothing.sigma": [0.12, 0.25, 0.5, 1.0],
 }
 
 

@@ -26,7 +26,7 @@ def _measure(
     classes = net.ctx.dataset.num_classes if scores is None else scores.shape[1]
     dataset = replace(net.ctx.dataset, classes=tuple(map(str, range(classes))))
     ctx = replace(net.ctx, dataset=dataset, pools=replace(net.ctx.pools, validation=held_out))
-    return measure_clean(predictor, held_out, ctx).metrics
+    return measure_clean(predictor, held_out, ctx, curves={}).metrics
 
 
 def _pool(labels: list[int]) -> LabelledImages:
@@ -103,7 +103,7 @@ def test_without_a_gradient_its_norm_is_missing(undefended: TrainedNet) -> None:
 
 def test_the_gap_is_between_the_members_and_the_held_out_rows(undefended: TrainedNet) -> None:
     ctx, members = undefended.ctx, undefended.ctx.pools.train
-    found = measure_clean(Predictor(undefended.model), members, ctx).metrics
+    found = measure_clean(Predictor(undefended.model), members, ctx, curves={}).metrics
 
     def share(images: LabelledImages) -> Measured:
         right = undefended.model(images.images()).argmax(1) == images.labels

@@ -33,8 +33,13 @@ class Row:
 ROWS = [
     Row(name="evasion"),
     Row(name="evasion", raw={"attacks": "bim", "eps": ["4/255", "2 radius"]}),
+    Row(name="certification"),
+    Row(name="certification", raw={"points": 20, "thresholds": 0.5}),
+    Row(name="evasion", raw={"eps_l2": [0.4, 0.8], "points": 30}),
     Row(name="detection"),
     Row(name="membership"),
+    Row(name="inversion"),
+    Row(name="inversion", raw={"starts": 3, "kept": 2, "steps": 5}),
     Row(name="cost"),
 ]
 every_threat = pytest.mark.parametrize("row", ROWS, ids=str)

@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 
 import pytest
@@ -5,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import TrainedNet
-from trainables.metrics import Measured
-from trainables.predictor import Predictor
+from trainables.metrics import Measured, Missing
+from trainables.predictor import Certificates, Predictor
 from trainables.threats.cost import Cost
 
 
@@ -17,7 +18,7 @@ def _costs(net: TrainedNet, predictor: Predictor | None = None) -> dict[str, Mea
 
 def test_every_cost_is_positive_and_in_order(undefended: TrainedNet) -> None:
     found = _costs(undefended)
-    assert set(found) == set(Cost().metric_names())
+    assert set(found) == set(Cost().metric_names()) - {"certification_seconds"}
     assert all(value.value > 0 and value.low <= value.value <= value.high
                for value in found.values())  # fmt: skip
     for end in ("", "_batch128"):
@@ -36,6 +37,36 @@ def test_the_training_time_is_that_of_its_epochs(undefended: TrainedNet) -> None
 def test_peak_memory_repeats(undefended: TrainedNet) -> None:
     first, second = (_costs(undefended)["peak_memory_mib"] for _ in range(2))
     assert first == second
+
+
+class Certifying(Predictor):
+    """Takes a time for a certificate that is known."""
+
+    def __init__(self, model: nn.Module, seconds: float) -> None:
+        super().__init__(model)
+        self.seconds, self.asked = seconds, 0
+
+    def certificates(self, x: Tensor, generator: torch.Generator) -> Certificates:
+        """Certify nothing of one image, slowly."""
+        assert len(x) == 1
+        self.asked += 1
+        time.sleep(self.seconds)
+        return Certificates(torch.tensor([-1]), torch.zeros(1).double(), torch.tensor([1]), 0.1)
+
+
+@pytest.mark.parametrize(("seconds", "images"), [(0.01, 20), (0.6, 2)])
+def test_the_time_of_a_certificate_is_that_of_one_image(
+    seconds: float, images: int, undefended: TrainedNet
+) -> None:
+    predictor = Certifying(undefended.model, seconds)
+    found = _costs(undefended, predictor)["certification_seconds"]
+    assert predictor.asked == found.n == images
+    assert seconds <= found.value < seconds + 0.3
+
+
+def test_a_model_that_certifies_nothing_has_no_such_time(undefended: TrainedNet) -> None:
+    found = Cost().measure(Predictor(undefended.model), undefended.ctx).metrics
+    assert found["certification_seconds"] == Missing("the deployed model certifies nothing")
 
 
 class Hungry(Predictor):

@@ -6,6 +6,7 @@ Axes: B batch, C channels, H, W, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -76,6 +77,18 @@ class EpochData:
     """None where the pools have none; a defense that needs it is then refused beforehand."""
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TrainingRun:
+    """What a step policy may know of the training whose steps are taken."""
+
+    model: nn.Module
+    rows: int
+    """Rows that are trained on (N)."""
+    batch_size: int
+    generator: torch.Generator
+    """The training's own, on the data's device."""
+
+
 ChangeModel = Callable[[nn.Module], None]
 """Called with the model, which it may change in place."""
 
@@ -85,9 +98,16 @@ class StepPolicy:
     """How steps are taken: the optimiser to use instead, and what follows each step and epoch."""
 
     wrap_optimizer: Callable[[torch.optim.Optimizer], torch.optim.Optimizer] | None = None
+    around: Callable[[TrainingRun], AbstractContextManager[None]] | None = None
+    """Entered before the first step and left after the last, whatever comes between."""
+    sample: Callable[[TrainingRun], Tensor] | None = None
+    """Draw the rows of a step (R,), instead of shuffled batches; where there are none, the step is
+    taken without a loss."""
     after_step: ChangeModel | None = None
     epoch_end: ChangeModel | None = None
     """Before the epoch's curves are measured and its weights may be kept."""
+    epoch_values: Callable[[], Mapping[str, float]] | None = None
+    """What is kept as curves beside the training's own, after an epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +139,11 @@ class Defense:
         """Give the rows of the training data that are kept (R,), in order."""
         del ctx
         return torch.arange(len(data), device=data.labels.device)
+
+    def row_scores(self, data: LabelledImages, ctx: TrialContext) -> Tensor | None:
+        """Give how suspicious each row is (N,), where a filter goes by a score."""
+        del data, ctx
+        return None
 
     def modify_model(self, model: nn.Module, ctx: TrialContext) -> nn.Module:
         """Give the model with what the defense builds into it."""

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from trainables.defenses.confidence_masking import ConfidenceMasking
 from trainables.defenses.defense import SLOTS, Defense
 from trainables.defenses.denoiser import Denoiser
 from trainables.defenses.diffusion_purification import DiffusionPurification
+from trainables.defenses.dp_sgd import DPSGD
 from trainables.defenses.dynamic_mixed_batch import DynamicMixedBatch
 from trainables.defenses.early_stopping import EarlyStopping
 from trainables.defenses.energy_detector import EnergyDetector
@@ -16,8 +18,11 @@ from trainables.defenses.gradient_regularization import GradientRegularization
 from trainables.defenses.input_transformation import InputTransformation
 from trainables.defenses.label_smoothing import LabelSmoothing
 from trainables.defenses.mahalanobis_detector import MahalanobisDetector
+from trainables.defenses.mixup import Mixup
 from trainables.defenses.pgd_adversarial_training import PgdAdversarialTraining
+from trainables.defenses.pixeldp import PixelDP
 from trainables.defenses.randomized_network import RandomizedNetwork
+from trainables.defenses.randomized_smoothing import RandomizedSmoothing
 from trainables.defenses.static_adversarial_finetuning import StaticAdversarialFinetuning
 from trainables.defenses.temperature import Temperature
 from trainables.defenses.trades import Trades
@@ -32,11 +37,15 @@ DEFENSES: Mapping[str, type[Defense]] = {
     "trades": Trades,
     "static_adversarial_finetuning": StaticAdversarialFinetuning,
     "dynamic_mixed_batch": DynamicMixedBatch,
+    "dp_sgd": DPSGD,
     "label_smoothing": LabelSmoothing,
+    "mixup": Mixup,
     "gradient_regularization": GradientRegularization,
     "early_stopping": EarlyStopping,
     "temperature": Temperature,
+    "confidence_masking": ConfidenceMasking,
     "randomized_network": RandomizedNetwork,
+    "pixeldp": PixelDP,
     "ensemble": Ensemble,
     "input_transformation": InputTransformation,
     "feature_squeezing": FeatureSqueezing,
@@ -44,6 +53,7 @@ DEFENSES: Mapping[str, type[Defense]] = {
     "diffusion_purification": DiffusionPurification,
     "mahalanobis_detector": MahalanobisDetector,
     "energy_detector": EnergyDetector,
+    "randomized_smoothing": RandomizedSmoothing,
 }
 
 Stack = tuple[Defense, ...]
@@ -89,9 +99,12 @@ def build_stack(defenses: Iterable[Defense]) -> Stack:
 
 def conflict(first: Defense, second: Defense) -> str | None:
     """Say why two defenses cannot be stacked, or None."""
+    named = first.refuses.get(second.name) or second.refuses.get(first.name)
+    if named:
+        return named
     if first.slot == second.slot:
         return f"both fill the slot {first.slot}"
     shared = set(first.owns) & set(second.owns)
     if shared:
         return f"both own the {sorted(shared)[0].replace('_', ' ')} of a training"
-    return first.refuses.get(second.name) or second.refuses.get(first.name)
+    return None

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from trainables.defenses.averaging import Draw
 
-Hopeless = Callable[[Tensor, int], Tensor]
-"""(counts (B, K), draws taken) -> (B,) whether no further draw can help the image."""
-_ROWS = 512
-"""Noisy copies that are answered at once: about what a core's cache holds of a small network."""
-_IMAGES = 8
-"""Images that are drawn for at once, so that what does not depend on the noise is shared."""
+Hopeless = Callable[[Tensor, Tensor, int], Tensor]
+"""(counts (R, K), rows (R,), draws taken) -> (R,) whether no further draw can help the image.
+
+It is asked of the images that are still drawn for; `rows` says which of the batch they are."""
+_ROWS = {"cpu": 128}
+_ROWS_ELSEWHERE = 2048
+"""Noisy copies that are answered at once: as many as a small network's activations stay in a
+core's cache for (more are slower there, and few are on a GPU)."""
 _LOOKS = 50
 """Times that hopeless images are looked for on the way."""
 
@@ -51,15 +53,27 @@ def count_votes(
 
     An image that is `hopeless` at one of 50 looks on the way is drawn no further.
     """
+    step = draws if hopeless is None else math.ceil(draws / _LOOKS)
+    images = max(1, _rows(x) // step)
+    parts = []
     with torch.no_grad():
-        parts = [
-            _count(draw, group, generator, draws, hopeless) for group in torch.split(x, _IMAGES)
-        ]
+        for start in range(0, len(x), images):
+            group = x[start : start + images]
+            asked = None if hopeless is None else _from_row(start, hopeless)
+            parts.append(_count(draw, group, generator, draws, asked))
     return Votes(
         torch.cat([part.counts for part in parts]),
         torch.cat([part.draws for part in parts]),
         torch.cat([part.log_probabilities for part in parts]),
     )
+
+
+def _rows(x: Tensor) -> int:
+    return _ROWS.get(x.device.type, _ROWS_ELSEWHERE)
+
+
+def _from_row(start: int, hopeless: Hopeless) -> Hopeless:
+    return lambda counts, rows, taken: hopeless(counts, rows + start, taken)
 
 
 def _count(
@@ -68,11 +82,13 @@ def _count(
     rows = torch.arange(len(x), device=x.device)
     counts = log_sums = torch.empty(0)
     taken = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    done, between = 0, max(1, math.ceil(draws / _LOOKS))
+    done, between = 0, math.ceil(draws / _LOOKS)
     next_look = between
     while done < draws and len(rows) > 0:
         ahead = draws - done if hopeless is None else min(next_look, draws) - done
-        count = min(ahead, max(1, _ROWS // len(rows)))
+        # Parts of one size: a remainder would be a small batch, which is slow.
+        parts = math.ceil(ahead / max(1, _rows(x) // len(rows)))
+        count = math.ceil(ahead / parts)
         scores = draw(x[rows], count, generator).float()
         if done == 0:
             counts = torch.zeros(len(x), scores.shape[2], dtype=torch.int64, device=x.device)
@@ -82,6 +98,6 @@ def _count(
         done += count
         taken[rows] = done
         if hopeless is not None and done == next_look:
-            rows = rows[~hopeless(counts[rows], done)]
+            rows = rows[~hopeless(counts[rows], rows, done)]
             next_look += between
     return Votes(counts, taken, log_sums - taken[:, None].log())

@@ -1,4 +1,4 @@
-"""The metrics of what is measured whatever the attack: accuracy, detection, membership, cost."""
+"""The metrics of what is measured whatever the attack: accuracy, detection, cost."""
 
 from trainables.metrics.metric import (
     BOOTSTRAP,
@@ -125,42 +125,13 @@ FIXED = (
         may_be_missing=True,
     ),
     declare(
-        "membership_auc",
+        "dp_epsilon",
         "minimize",
-        "fraction",
-        DELONG,
-        "Area under the ROC of the attack that tells training rows from unseen ones; "
-        "0.5 is no leak.",
-        worst=1.0,
-        source="Yeom et al., 2018",
-    ),
-    declare(
-        "membership_balanced_accuracy",
-        "minimize",
-        "fraction",
-        WILSON,
-        "Mean of true positive and true negative rate of the membership attack at its threshold.",
-        worst=1.0,
-        source="Yeom et al., 2018",
-    ),
-    declare(
-        "tpr_at_fpr_0_01",
-        "minimize",
-        "fraction",
-        WILSON,
-        "Share of members found where 1 % of the non-members are accused.",
-        worst=1.0,
-        source="Carlini et al., 2022",
-        may_be_missing=True,
-    ),
-    declare(
-        "tpr_at_fpr_0_001",
-        "minimize",
-        "fraction",
-        WILSON,
-        "Share of members found where 0.1 % of the non-members are accused.",
-        worst=1.0,
-        source="Carlini et al., 2022",
+        "nats",
+        EXACT,
+        "Differential privacy that all steps of the training spent, as epsilon at the delta in the "
+        "record's notes: how much one row can change what comes out.",
+        source="Abadi et al., 2016; Mironov et al., 2019",
         may_be_missing=True,
     ),
     declare(

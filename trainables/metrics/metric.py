@@ -56,6 +56,10 @@ DELONG = "DeLong"
 EXACT = "exact: a count or a single reading, its interval is the value itself"
 DIFFERENCE = "Newcombe's interval of a difference of two proportions"
 ORDER = "order statistics (binomial ranks)"
+BONFERRONI = (
+    "largest ends of each attack's interval (DeLong or Wilson) at level 1 - 0.05 / number of "
+    "attacks (Bonferroni)"
+)
 
 
 def declare(

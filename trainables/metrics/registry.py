@@ -8,10 +8,12 @@ from trainables.errors import InputError
 from trainables.metrics.attacks import OF_ATTACKS
 from trainables.metrics.certification import CERTIFICATION
 from trainables.metrics.fixed import FIXED
+from trainables.metrics.inversion import INVERSION
+from trainables.metrics.membership import MEMBERSHIP
 from trainables.metrics.metric import Metric
 
 METRICS: Mapping[str, Metric] = {
-    metric.name: metric for metric in (*FIXED, *CERTIFICATION, *OF_ATTACKS)
+    metric.name: metric for metric in (*FIXED, *MEMBERSHIP, *INVERSION, *CERTIFICATION, *OF_ATTACKS)
 }
 
 _AT_EPS = re.compile(r"^(?P<base>.+)_at_(?P<eps>\d+\.\d{4})$")

@@ -9,6 +9,7 @@ x (B, C, H, W) in [0, 1]
 Legend: B batch, C channels, H height, W width, D features, K classes.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -92,6 +93,30 @@ class Classifier(nn.Module):
         """Give the logits (B, K)."""
         logits: Tensor = self.head(self.points["features"](self.features(x)))
         return logits
+
+    def path_to(self, point: str) -> list[nn.Module]:
+        """Give what stands between the image and a point: nothing of what is at the point itself.
+
+        Each is a Sequential that holds one module by its name ("normalization", "layer1", and
+        "points[layer1]" for what was inserted there), so that an error can say where it stands.
+        Raises InputError, naming the known points, for one where noise cannot go.
+        """
+        if point not in self.noise_points:
+            known = ", ".join(self.noise_points)
+            raise InputError(f"no path to the place {point!r}; known: {known}")
+        if point == "image":
+            return []
+        path = [("points[image]", self.points["image"]), ("normalization", self.normalization)]
+        for name, layer in self.stem.named_children():
+            path.append((name, layer))
+            if name == point:
+                break
+            path.append((f"points[{name}]", self.points[name]))
+        return [
+            nn.Sequential(OrderedDict([named]))
+            for named in path
+            if type(named[1]) is not nn.Identity
+        ]
 
     def insert(self, point: str, module: nn.Module) -> None:
         """Append a module at a point, after what is there already.

@@ -217,7 +217,7 @@ def _on_batch(
     with torch.no_grad():
         surface_fooled = scores(attacked).argmax(1) != y
     answer = ask(target.predictor, attacked, generator, num_classes)
-    withstood = _withstood(answer, y)
+    withstood = withstands(answer, y)
     if chosen.minimum_norm:
         withstood = withstood | (lengths(attacked - x, "l2") > eps)
     nll = -answer.log_probabilities.gather(1, y[:, None]).squeeze(1).clamp_min(SMALLEST_LOG)
@@ -290,7 +290,7 @@ def _check(
         )
 
 
-def _withstood(answer: Prediction, labels: Tensor) -> Tensor:
+def withstands(answer: Prediction, labels: Tensor) -> Tensor:
     """Tell where an attack fails (N,): the answer is right, or a detector rejects the image.
 
     An abstention (no label, and no score to reject by) is wrong, as it is everywhere.

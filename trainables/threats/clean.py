@@ -5,6 +5,7 @@ Axes: N points, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainables import intervals
-from trainables.datasets import LabelledImages
+from trainables.datasets import LabelledImages, stratified_subset
+from trainables.defenses.private_steps import DELTA_CURVE, EPSILON_CURVE
 from trainables.metrics import MetricValue, Missing
 from trainables.predictor import SMALLEST_LOG, Predictor
 from trainables.threats.threat import Findings
@@ -22,8 +24,9 @@ from trainables.threats.threat import Findings
 if TYPE_CHECKING:
     from trainables.context import TrialContext
 
-VERSION = 2
+VERSION = 3
 ECE_BINS = 15
+_MANY_PASSES = 20
 METRIC_NAMES = (
     "clean_accuracy",
     "worst_class_accuracy",
@@ -32,11 +35,21 @@ METRIC_NAMES = (
     "mean_confidence",
     "generalization_gap",
     "input_gradient_norm",
+    "dp_epsilon",
 )
 
 
-def measure_clean(predictor: Predictor, members: LabelledImages, ctx: TrialContext) -> Findings:
-    """Measure accuracy, calibration and smoothness on the whole held-out pool."""
+def measure_clean(
+    predictor: Predictor,
+    members: LabelledImages,
+    ctx: TrialContext,
+    *,
+    curves: Mapping[str, Sequence[float]],
+) -> Findings:
+    """Measure accuracy, calibration and smoothness on the whole held-out pool.
+
+    `members` and `curves` are of the model's training; the latter say what privacy it spent.
+    """
     held_out = ctx.held_out
     log_probabilities = ctx.answers(predictor, held_out).log_probabilities
     right = _right(predictor, held_out, ctx)
@@ -44,7 +57,7 @@ def measure_clean(predictor: Predictor, members: LabelledImages, ctx: TrialConte
     labels = held_out.labels.cpu()
     nll = -log_probabilities.cpu()[torch.arange(len(labels)), labels].clamp_min(SMALLEST_LOG)
     accuracy = intervals.proportion(int(right.sum()), len(right))
-    on_members = _right(predictor, members, ctx)
+    on_members = _right(predictor, _affordable(predictor, members, len(held_out)), ctx)
     on_members_share = intervals.proportion(int(on_members.sum()), len(on_members))
     metrics: dict[str, MetricValue] = {
         "clean_accuracy": accuracy,
@@ -54,8 +67,21 @@ def measure_clean(predictor: Predictor, members: LabelledImages, ctx: TrialConte
         "mean_confidence": intervals.mean(confidence.double().numpy()),
         "generalization_gap": intervals.difference(on_members_share, accuracy),
         "input_gradient_norm": _gradient_norm(predictor, ctx),
+        "dp_epsilon": Missing("the training is not differentially private"),
     }
-    return Findings(metrics=metrics, notes={"pool_points": len(held_out), "ece_bins": ECE_BINS})
+    notes: dict[str, float] = {"pool_points": len(held_out), "ece_bins": ECE_BINS}
+    if EPSILON_CURVE in curves:
+        # The last value, also where an earlier epoch's weights are kept: all steps were seen.
+        metrics["dp_epsilon"] = intervals.exact(curves[EPSILON_CURVE][-1])
+        notes["dp_delta"] = curves[DELTA_CURVE][-1]
+    return Findings(metrics=metrics, notes=notes)
+
+
+def _affordable(predictor: Predictor, members: LabelledImages, most: int) -> LabelledImages:
+    """Give as many members as are measured elsewhere, where an answer takes many passes."""
+    if predictor.forward_passes_per_prediction < _MANY_PASSES or len(members) <= most:
+        return members
+    return members.select(stratified_subset(members.labels, most, seed=0))
 
 
 def _right(predictor: Predictor, images: LabelledImages, ctx: TrialContext) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from trainables import intervals
-from trainables.metrics import MetricValue
+from trainables.metrics import MetricValue, Missing
 from trainables.predictor import Predictor
 from trainables.threats.threat import Findings, Threat
 
@@ -23,6 +23,8 @@ _REPEATS = {1: 100, 128: 80}
 _WARM_UP = 3
 _FEWEST, _SECONDS = 20, 1.0
 """A slow predictor is timed no longer than this, but this often at least."""
+_FEWEST_CERTIFIED, _MOST_CERTIFIED = 2, 20
+"""Images whose certificate is timed: of many draws, one alone may take longer than the second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class Cost(Threat):
     name = "cost"
     meaning = "What the defense costs in training time, forward passes, latency and memory."
     repeatable = False
-    VERSION = 2
+    VERSION = 3
 
     def metric_names(self) -> tuple[str, ...]:
         """List the costs."""
@@ -44,6 +46,7 @@ class Cost(Threat):
             "forward_passes_per_prediction",
             *latencies,
             "peak_memory_mib",
+            "certification_seconds",
         )
 
     def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
@@ -55,6 +58,7 @@ class Cost(Threat):
                 predictor.forward_passes_per_prediction
             ),
             "peak_memory_mib": intervals.exact(_peak_memory_mib(predictor, ctx)),
+            "certification_seconds": _certification_seconds(predictor, ctx),
         }
         timed = {}
         for batch, suffix in ((1, ""), (128, "_batch128")):
@@ -82,10 +86,29 @@ def _latencies_ms(predictor: Predictor, ctx: TrialContext, batch: int) -> interv
             break
         started = time.perf_counter()
         predictor.predict(x, generator)
-        if ctx.device.type == "cuda":
-            torch.cuda.synchronize(ctx.device)
+        _wait(ctx)
         times.append(1000 * (time.perf_counter() - started))
     return np.array(times[_WARM_UP:])
+
+
+def _certification_seconds(predictor: Predictor, ctx: TrialContext) -> MetricValue:
+    """Time the certificates of a few images, one at a time."""
+    images, generator = _images(ctx, _MOST_CERTIFIED), ctx.generator("cost", "certification")
+    times: list[float] = []
+    for x in torch.split(images, 1):
+        if len(times) >= _FEWEST_CERTIFIED and sum(times) > _SECONDS:
+            break
+        started = time.perf_counter()
+        if predictor.certificates(x, generator) is None:
+            return Missing("the deployed model certifies nothing")
+        _wait(ctx)
+        times.append(time.perf_counter() - started)
+    return intervals.mean(np.array(times))
+
+
+def _wait(ctx: TrialContext) -> None:
+    if ctx.device.type == "cuda":
+        torch.cuda.synchronize(ctx.device)
 
 
 def _peak_memory_mib(predictor: Predictor, ctx: TrialContext) -> float:

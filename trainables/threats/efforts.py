@@ -67,6 +67,12 @@ _ON_RANDOM: Mapping[str, Settings] = {
     },
 }
 """Instead, for a random model: its gradients cost as many passes as they average."""
+_MANY_PASSES = 100
+_ON_VOTES: Mapping[str, Settings] = {
+    "screen": {"random_noise": {"draws": 5}},
+    "audit": {"random_noise": {"draws": 50}, "square": {"steps": 1000}},
+}
+"""Instead, where each answer that an attack asks for takes a hundred passes or more."""
 
 
 def core_attacks(effort: str, target: Target) -> tuple[str, ...]:
@@ -79,4 +85,6 @@ def core_attacks(effort: str, target: Target) -> tuple[str, ...]:
 
 def settings_of(effort: str, target: Target) -> Settings:
     """Give the attacks' settings at an effort on such a predictor."""
-    return {**_SETTINGS[effort], **(_ON_RANDOM[effort] if target.stochastic else {})}
+    found = {**_SETTINGS[effort], **(_ON_RANDOM[effort] if target.stochastic else {})}
+    votes = target.predictor.forward_passes_per_prediction >= _MANY_PASSES
+    return {**found, **(_ON_VOTES[effort] if votes else {})}

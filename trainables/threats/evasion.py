@@ -21,6 +21,7 @@ from trainables.predictor import Predictor, ask
 from trainables.threats.attack_rows import distance_deciles, row_names, rows_of
 from trainables.threats.attacking import Run, Target, run_attack, target_of
 from trainables.threats.efforts import CORE, core_attacks, settings_of
+from trainables.threats.l2_curve import curve_names, l2_curve
 from trainables.threats.masking import Indicator, verdict
 from trainables.threats.masking_check import audit_indicators, screen_indicators
 from trainables.threats.pictures import pictures
@@ -55,18 +56,22 @@ class Evasion(Threat):
         meaning="further Linf radii at which the named attacks run, or all where none is named",
     )  # fmt: skip
 
+    eps_l2: float | tuple[float, ...] | None = parameter(
+        None, kind="float", low=1e-4, high=1000.0, unit="L2, pixel values of [0, 1]", many=True,
+        meaning="L2 sizes at which accuracy under PGD and Carlini-Wagner is measured too",
+    )  # fmt: skip
     points: int | None = parameter(
         None, kind="int", low=2, high=1_000_000, unit="images",
-        meaning="most points that are attacked, beside the effort's own limit",
+        meaning="points that are attacked, up to the effort's own limit",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in self.named:
             variant(name)
-        names = {at_eps("", eps) for eps in self._further()}
-        if len(names) < len(self._further()):
-            raise InputError("evasion: two of eps are the same to four decimals; drop one")
+        for name, sizes in (("eps", _several(self.eps)), ("eps_l2", _several(self.eps_l2))):
+            if len({at_eps("", size) for size in sizes}) < len(sizes):
+                raise InputError(f"evasion: two of {name} are the same to four decimals; drop one")
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -80,14 +85,14 @@ class Evasion(Threat):
         names = _joined(CORE["screen"], self.named)
         further = [
             at_eps(row, eps)
-            for eps in self._further()
+            for eps in _several(self.eps)
             for name in self._at_further(names)
             for row in row_names(name)
         ]
         rows = [row for name in names for row in row_names(name)]
         return (
             "robust_accuracy", "robust_accuracy_l2", "masking_suspected",
-            *CURVE_NAMES, *rows, *further,
+            *CURVE_NAMES, *rows, *further, *curve_names(_several(self.eps_l2)),
         )  # fmt: skip
 
     def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
@@ -110,11 +115,13 @@ class Evasion(Threat):
         metrics["robust_accuracy"] = intervals.proportion(int(worst["linf"].sum()), len(points))
         metrics["robust_accuracy_l2"] = intervals.proportion(int(worst["l2"].sum()), len(points))
         metrics |= robustness_curve(target, points, ctx, settings, right, worst["linf"])
-        for eps in self._further():
+        for eps in _several(self.eps):
             for name in self._at_further(names):
                 run = run_attack(name, target, points, ctx, settings, eps=eps)
                 rows = rows_of(name, run, right, points, ctx)
                 metrics |= {at_eps(row, eps): value for row, value in rows.items()}
+        by_size = l2_curve(target, points, ctx, settings, right, _several(self.eps_l2))
+        metrics |= by_size.metrics
         indicators = self._indicators(target, points, ctx, runs, worst["linf"])
         check = verdict(indicators)
         metrics["masking_suspected"] = intervals.exact(float(check["suspected"]), len(points))
@@ -133,6 +140,7 @@ class Evasion(Threat):
             "masking": check,
             "pictures": pictures(runs["pgd"], predictor, points, ctx),
             **_adaptivity(target, indicators),
+            **by_size.notes,
         }
         return Findings(metrics=metrics, notes=notes)
 
@@ -149,14 +157,15 @@ class Evasion(Threat):
             found += audit_indicators(target, points, ctx, runs)
         return found
 
-    def _further(self) -> tuple[float, ...]:
-        if self.eps is None:
-            return ()
-        return self.eps if isinstance(self.eps, tuple) else (self.eps,)
-
     def _at_further(self, names: tuple[str, ...]) -> tuple[str, ...]:
         asked = self.named or names
         return tuple(name for name in asked if _has_radius(name))
+
+
+def _several(value: float | tuple[float, ...] | None) -> tuple[float, ...]:
+    if value is None:
+        return ()
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _has_radius(name: str) -> bool:

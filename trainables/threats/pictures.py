@@ -42,14 +42,15 @@ def pictures(
                 "label": label,
                 "before": before[index],
                 "after": after[index],
-                "clean": _encoded(clean[index]),
-                "attacked": _encoded(attacked[index]),
+                "clean": encoded(clean[index]),
+                "attacked": encoded(attacked[index]),
             }
             for index, label in enumerate(points.labels[rows].tolist())
         ],
     }
 
 
-def _encoded(image: Tensor) -> str:
+def encoded(image: Tensor) -> str:
+    """Give an image (C, H, W) in [0, 1] as base64 of uint8 in the order (row, column, channel)."""
     pixels = (image * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
     return base64.b64encode(pixels.tobytes()).decode("ascii")

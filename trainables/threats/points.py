@@ -16,17 +16,20 @@ RANDOM_POINTS = 64
 """Points that a screen attacks of a random model: each gradient is averaged over many draws."""
 
 
-def points_for(predictor: Predictor, ctx: TrialContext, most: int | None = None) -> LabelledImages:
-    """Give the fixed, stratified points that attacks on this predictor run on at this effort."""
+def points_for(predictor: Predictor, ctx: TrialContext, asked: int | None = None) -> LabelledImages:
+    """Give the fixed, stratified points that attacks on this predictor run on at this effort.
+
+    A number that was asked for counts up to the effort's own limit, however slow they are.
+    """
     points = ctx.points()
-    limits = [len(points), len(points) if most is None else most]
-    if ctx.spec.effort == "screen":
+    most = len(points) if asked is None else asked
+    if asked is None and ctx.spec.effort == "screen":
         if len(predictor.surfaces()) > 1:
-            limits.append(SLOW_POINTS)
+            most = min(most, SLOW_POINTS)
         if predictor.stochastic:
-            limits.append(RANDOM_POINTS)
+            most = min(most, RANDOM_POINTS)
         if predictor.max_screen_points is not None:
-            limits.append(predictor.max_screen_points)
-    if min(limits) == len(points):
+            most = min(most, predictor.max_screen_points)
+    if most >= len(points):
         return points
-    return points.select(stratified_subset(points.labels, min(limits), seed=0))
+    return points.select(stratified_subset(points.labels, most, seed=0))

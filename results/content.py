@@ -1,0 +1,96 @@
+"""All that a report says, computed once for its page and for its JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from results.attacked_images import ImagesInfo, attacked_images
+from results.certificates import CertificatesInfo, certificates_info, certifying
+from results.effects import Effect, defense_effects
+from results.findings import Best, best_points, findings, standard_radius, warning
+from results.inversion import ReconstructionsInfo, reconstructions
+from results.load import Record, Run
+from results.pareto import Front, fronts, membership
+from results.reproduction import PublishedTable, compare_published
+from results.robustness import (
+    BrokenBy,
+    RobustnessInfo,
+    broken_by,
+    rejecting,
+    robustness_info,
+)
+from results.status import Counts, counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What the page and the JSON of a report say."""
+
+    run: Run
+    counts: Counts
+    findings: list[str]
+    warning: str
+    fronts: tuple[Front, ...]
+    shares: dict[str, dict[str, float]]
+    """Front's key -> trial -> share of draws in which it is on that front."""
+    best: tuple[Best, ...]
+    effects: tuple[Effect, ...]
+    images: ImagesInfo | None
+    """None where no record holds images."""
+    robustness: RobustnessInfo | None
+    """None where robust accuracy was measured at no radius beside the standard one."""
+    broken: BrokenBy | None
+    """None where no trial recorded which attack broke its points."""
+    rejecting: tuple[Record, ...]
+    """The trials that may reject an image."""
+    certificates: CertificatesInfo | None
+    """None where no trial certifies anything."""
+    certifying: tuple[Record, ...]
+    """The trials whose model gives certificates."""
+    reconstructions: ReconstructionsInfo | None
+    """None where no trial was inverted."""
+    published: PublishedTable | None
+
+
+def gather(run: Run) -> Content:
+    """Compute all that a report says."""
+    found = fronts(run)
+    return Content(
+        run=run,
+        counts=counts(run),
+        findings=_all_findings(run, found),
+        warning=warning(run),
+        fronts=found,
+        shares={front.key: membership(front) for front in found},
+        best=best_points(run),
+        effects=defense_effects(run),
+        robustness=robustness_info(found[0], standard_radius(run)),
+        images=_shown_images(run, found[0]),
+        broken=broken_by(found[0]),
+        rejecting=rejecting(run),
+        certificates=certificates_info(found[0]),
+        certifying=certifying(run),
+        reconstructions=reconstructions(run),
+        published=compare_published(run) if run.manifest.get("published") else None,
+    )
+
+
+def _shown_images(run: Run, front: Front) -> ImagesInfo | None:
+    """Show the undefended trial and the most robust one of the front."""
+    info = robustness_info(front, standard_radius(run))
+    if info is None:
+        return None
+    shown = [curve.record for curve in info.curves]
+    return attacked_images(run, [shown[0], shown[-1]] if len(shown) > 1 else shown)
+
+
+def _all_findings(run: Run, found: Sequence[Front]) -> list[str]:
+    words = findings(run, found)
+    if run.manifest.get("published"):
+        table = compare_published(run)
+        verdicts = [claim.verdict for claim in table.claims]
+        tally = ", ".join(f"{verdicts.count(each)} {each}" for each in dict.fromkeys(verdicts))
+        answer = f" Of its claims: {tally}." if tally else ""
+        words.insert(0, f"Table {table.table}, ours on {table.data}: {table.agreement}{answer}")
+    return words

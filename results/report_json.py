@@ -1,0 +1,123 @@
+"""The content of a report as plain JSON values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from results.certificates import plain_certificates
+from results.content import Content
+from results.findings import standard_radius
+from results.load import Record
+from results.pareto import Front
+from results.reproduction import PublishedTable
+from results.robustness import DETECTION, RobustnessCurve
+
+FORMAT = 1
+
+
+def plain(content: Content) -> dict[str, Any]:
+    """Give the content as plain JSON values."""
+    run = content.run
+    return {
+        "format": FORMAT,
+        "run": run.name,
+        "command": run.manifest.get("command"),
+        "data": run.manifest.get("data_title"),
+        "standard_radius": standard_radius(run),
+        "counts": asdict(content.counts),
+        "warning": content.warning,
+        "findings": content.findings,
+        "fronts": [_plain_front(front, content.shares[front.key]) for front in content.fronts],
+        "hypervolume": content.fronts[0].hypervolume,
+        "best": [
+            {
+                "metric": best.objective.metric,
+                "direction": best.objective.direction,
+                "trial": best.record.trial,
+                "defense": best.record.label,
+                "value": asdict(best.value),
+                "change": asdict(best.change) if best.change else None,
+                "costs": [asdict(cost) for cost in best.costs],
+            }
+            for best in content.best
+        ],
+        "defense_effects": [
+            {
+                "trial": effect.record.trial,
+                "defense": effect.record.label,
+                "seeds": effect.seeds,
+                "changes": [asdict(change) for change in effect.changes],
+            }
+            for effect in content.effects
+        ],
+        "failures": [
+            {"trial": record.trial, "defense": record.label, "error": record.error}
+            for record in run.records
+            if record.status == "failed"
+        ],
+        "corrupt": [{"file": file, "reason": reason} for file, reason in run.corrupt],
+        "published": _plain_published(content.published),
+        "certificates": plain_certificates(content.certificates, content.certifying),
+    } | _plain_attacks(content)
+
+
+def _plain_front(front: Front, shares: dict[str, float]) -> dict[str, Any]:
+    return {
+        "key": front.key,
+        "objectives": [asdict(objective) for objective in front.objectives],
+        "compared": len(front.records),
+        "left_out": dict(front.left_out),
+        "hypervolume": front.hypervolume,
+        "members": [
+            {"trial": member.trial, "defense": member.label, "share": shares[member.trial]}
+            for member in front.members
+        ],
+    }
+
+
+def _plain_attacks(content: Content) -> dict[str, Any]:
+    """Give who is struck off, and how robust the shown trials are."""
+    curves = content.robustness.curves if content.robustness else ()
+    return {
+        "struck_off": [
+            {
+                "trial": record.trial,
+                "defense": record.label,
+                "masking": record.masking,
+                "adaptive": record.evasion.adaptive,
+                "not_adaptive_because": list(record.evasion.not_adaptive_because),
+            }
+            for record in content.run.struck_off
+        ],
+        "robustness": [_plain_curve(curve) for curve in curves],
+        "broken_by": [
+            {"trial": record.trial, "points": dict(record.evasion.broken_by)}
+            for record in (content.broken.rows if content.broken else ())
+        ],
+        "detection": [
+            {"trial": record.trial, "defense": record.label} | _plain_detection(record)
+            for record in content.rejecting
+        ],
+    }
+
+
+def _plain_curve(curve: RobustnessCurve) -> dict[str, Any]:
+    return {
+        "trial": curve.record.trial,
+        "defense": curve.record.label,
+        "points": [{"multiple": multiple, **asdict(value)} for multiple, value in curve.points],
+        "unbounded": asdict(curve.unbounded) if curve.unbounded else None,
+    }
+
+
+def _plain_detection(record: Record) -> dict[str, Any]:
+    values = {name: record.value(name) for name in DETECTION}
+    return {name: asdict(value) if value else None for name, value in values.items()}
+
+
+def _plain_published(table: PublishedTable | None) -> dict[str, Any] | None:
+    if table is None:
+        return None
+    cells = [{**asdict(cell), "within": cell.within} for cell in table.cells]
+    return {**asdict(table), "cells": cells, "agreement": table.agreement}

@@ -1,0 +1,105 @@
+import base64
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from results.inversion import draw_reconstructions, reconstructions
+from results.load import load
+from tests.results.records import (
+    METRICS,
+    declared,
+    demo_records,
+    manifest,
+    record,
+    share,
+    temperature,
+    write_run,
+)
+
+Json = dict[str, Any]
+INVERSION = {
+    f"inversion_{name}": declared("Of reconstructions.", "minimize", 1.0)
+    for name in ("accuracy", "accuracy_network", "accuracy_svm", "ssim", "ssim_baseline")
+}
+
+
+def _picture(value: int) -> str:
+    return base64.b64encode(bytes([value] * 16)).decode()
+
+
+def _notes(svm: tuple[int, int], brightness: int = 200) -> Json:
+    """Give the notes of two classes; the network is always right."""
+    classes = [
+        {"label": label, "target": label, "network": label, "svm": svm[label],
+         "reconstruction": _picture(brightness), "mean": _picture(10), "training": _picture(20)}
+        for label in range(2)
+    ]  # fmt: skip
+    return {"inversion": {"pictures": {"shape": [4, 4, 1], "classes": classes}}}
+
+
+def _inverted(trial: str, stack: list[Json], svm: float, network: float, **changes: Any) -> Json:
+    metrics = {
+        "clean_accuracy": 0.9,
+        "inversion_accuracy": min(svm, network),
+        "inversion_accuracy_network": network,
+        "inversion_accuracy_svm": svm,
+        "inversion_ssim": share(0.5),
+        "inversion_ssim_baseline": share(0.75),
+    }
+    return record(trial, stack, metrics=metrics, **changes)
+
+
+def _lam(value: float) -> Json:
+    return {"name": "gradient_regularization", "lam": value}
+
+
+def test_rows_are_the_references_and_then_every_setting_in_the_order_of_its_numbers(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        _inverted("a", [_lam(10.0)], 0.2, 0.4, notes=_notes((0, 7), 30)),
+        _inverted("b", [_lam(2.0)], 0.5, 0.3, notes=_notes((7, 7))),
+        _inverted("c", [], 0.9, 1.0, notes=_notes((0, 1))),
+        _inverted("d", [], 0.8, 1.0, notes=_notes((0, 1)), seed=1),
+    ]
+    info = reconstructions(load(write_run(tmp_path, manifest(metrics=METRICS | INVERSION), rows)))
+    assert info is not None and info.shown == info.trials == 3
+    titles = [title for title, _ in info.images.rows]
+    assert titles[:2] == ["mean training image", "a training image"]
+    assert titles[2].startswith("undefended: inversion_accuracy 0.90 (svm), SSIM 0.50")
+    assert "unseen images 0.75" in titles[2]
+    assert "(lam=2): inversion_accuracy 0.30 (network)" in titles[3]
+    assert "(lam=10): inversion_accuracy 0.20 (svm)" in titles[4]
+    (_, mean), (_, training), _, (_, second), (_, third) = info.images.rows
+    assert [int(row[0].pixels.max()) for row in (mean, training, third)] == [10, 20, 30]
+    assert [image.answer for image in second] == [0, 1]
+    assert [image.answer for image in third] == [0, 7]
+    assert "lam=10" in info.alt() and "not shown" not in info.alt()
+    texts = [axes.get_xlabel() for axes in draw_reconstructions(info).axes]
+    assert texts == ["0", "1"] * 4 + ["0", "7 (is 1)"]
+
+
+def test_of_many_the_undefended_and_the_whole_range_are_shown(tmp_path: Path) -> None:
+    rows = [_inverted("none", [], 0.6, 1.0, notes=_notes((0, 1)))]
+    rows += [
+        _inverted(f"t{T}", [temperature(float(T))], T / 40, 1.0, notes=_notes((0, 1)))
+        for T in range(1, 31)
+    ]
+    info = reconstructions(load(write_run(tmp_path, manifest(metrics=METRICS | INVERSION), rows)))
+    assert info is not None and info.shown == 9 and info.trials == 31
+    titles = [title for title, _ in info.images.rows]
+    assert titles[2].startswith("undefended")
+    assert "T=1)" in titles[3] and "T=30)" in titles[-1]
+    assert "22 more are not shown" in info.alt()
+
+
+def test_the_pixels_are_those_of_the_record(tmp_path: Path) -> None:
+    rows = [_inverted("a", [], 0.9, 1.0, notes=_notes((0, 1)))]
+    info = reconstructions(load(write_run(tmp_path, manifest(metrics=METRICS | INVERSION), rows)))
+    assert info is not None
+    assert np.array_equal(info.images.rows[2][1][0].pixels, np.full((4, 4, 1), 200))
+
+
+def test_records_without_reconstructions_give_no_figure(tmp_path: Path) -> None:
+    assert reconstructions(load(write_run(tmp_path, manifest(), demo_records()))) is None

@@ -1,0 +1,182 @@
+"""The steps of a differentially private training, and what they spend.
+
+Axes: N training rows, R rows of a step.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+from opacus.accountants import RDPAccountant
+from opacus.accountants.analysis import rdp
+from opacus.grad_sample.grad_sample_module import GradSampleHooks
+from opacus.optimizers import DPOptimizer
+from opacus.validators import ModuleValidator
+from torch import Tensor, nn
+
+from trainables.defenses.defense import StepPolicy, TrainingRun
+from trainables.errors import InputError
+
+EPSILON_CURVE = "dp_epsilon"
+DELTA_CURVE = "dp_delta"
+"""The curves of what was spent by the end of each epoch, and at which delta that is counted."""
+FEWEST_ROWS = 32
+"""Of fewer, a whole epoch may draw none (with probability exp(-N)), and so measure no loss."""
+
+
+class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no types
+    """opacus' optimiser, which clips and adds noise, on steps that may have drawn no rows."""
+
+    drawn = 0
+    """Rows of the step that is taken."""
+
+    def pre_step(self, closure: Any = None) -> Any:
+        """Clip each row's gradient, sum, add noise and divide by the expected rows.
+
+        Raises InputError where the rows drawn are not the gradients given.
+        """
+        for weight in self.params:
+            given = weight.grad_sample
+            if self.drawn == 0:
+                given = weight.new_zeros((0, *weight.shape))
+            elif not isinstance(given, Tensor) or len(given) != self.drawn:
+                raise InputError(
+                    "dp_sgd needs one gradient a row and a weight; leave out defenses that add "
+                    "views or forward passes, and weights that the network does not use"
+                )
+            # Where a GPU computes in bfloat16, norms of it would clip at more than the norm asked.
+            weight.grad_sample = given.to(weight.dtype)
+        return super().pre_step(closure)
+
+
+class PrivateSteps:
+    """The steps of one training: drawn by Poisson sampling, clipped row by row, with noise."""
+
+    def __init__(self, *, noise_multiplier: float, max_grad_norm: float, dp_delta: float | None):
+        self.noise_multiplier = noise_multiplier
+        self.max_grad_norm = max_grad_norm
+        self.dp_delta = dp_delta
+        self.steps = 0
+        self.rate = self.delta = 0.0
+
+    def policy(self) -> StepPolicy:
+        """Give them as what a training asks for."""
+        return StepPolicy(
+            wrap_optimizer=self.wrap_optimizer,
+            around=self.around,
+            sample=self.sample,
+            epoch_values=self.spent,
+        )
+
+    def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+        """Put clipping and noise before the optimiser."""
+        self.optimizer = NoisyOptimizer(
+            optimizer,
+            noise_multiplier=self.noise_multiplier,
+            max_grad_norm=self.max_grad_norm,
+            expected_batch_size=1,  # known when the training begins
+        )
+        self.optimizer.attach_step_hook(self._count)
+        wrapped: torch.optim.Optimizer = self.optimizer
+        return wrapped
+
+    @contextmanager
+    def around(self, run: TrainingRun) -> Iterator[None]:
+        """Have the model give each row's own gradient, until the training ends.
+
+        Raises InputError for fewer than 32 rows.
+        """
+        if run.rows < FEWEST_ROWS:
+            raise InputError(
+                f"dp_sgd: {run.rows} training rows are too few; give {FEWEST_ROWS} at least"
+            )
+        self.rate = min(1.0, run.batch_size / run.rows)
+        self.delta = 1 / (2 * run.rows) if self.dp_delta is None else self.dp_delta
+        self.optimizer.expected_batch_size = self.rate * run.rows
+        self.optimizer.generator = run.generator
+        hooks = GradSampleHooks(run.model, loss_reduction="mean")
+        with warnings.catch_warnings():
+            # Images need no gradient; what the hook of a first layer reads is its output's.
+            warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            try:
+                yield
+            finally:
+                hooks.cleanup()
+                _forget(run.model)
+
+    def sample(self, run: TrainingRun) -> Tensor:
+        """Draw each row with the same probability, apart from the others (R,); maybe none."""
+        # In float64 the probability is the rate to 1e-16.
+        chances = torch.rand(
+            run.rows, generator=run.generator, device=run.generator.device, dtype=torch.float64
+        )
+        rows = (chances < self.rate).nonzero().flatten()
+        self.optimizer.drawn = len(rows)
+        return rows
+
+    def spent(self) -> Mapping[str, float]:
+        """Give what all steps so far have spent, as values of curves; nothing without noise."""
+        if self.noise_multiplier == 0:
+            return {}
+        epsilon = spent_epsilon(
+            self.noise_multiplier, self.rate, steps=self.steps, delta=self.delta
+        )
+        return {EPSILON_CURVE: epsilon, DELTA_CURVE: self.delta}
+
+    def _count(self, optimizer: NoisyOptimizer) -> None:
+        del optimizer
+        self.steps += 1
+
+
+def spent_epsilon(noise_multiplier: float, rate: float, *, steps: int, delta: float) -> float:
+    """Give the dp_epsilon of Poisson-sampled Gaussian steps, as opacus' RDPAccountant has it.
+
+    Source: Mironov et al., Renyi differential privacy of the sampled Gaussian mechanism, 2019.
+    """
+    with warnings.catch_warnings():
+        # The bound at the last order holds as well; another order might give a tighter one.
+        warnings.filterwarnings("ignore", message="Optimal order is the")
+        epsilon, _ = rdp.get_privacy_spent(
+            orders=RDPAccountant.DEFAULT_ALPHAS,
+            rdp=_one_step(noise_multiplier, rate) * steps,
+            delta=delta,
+        )
+    return float(epsilon)
+
+
+@lru_cache(maxsize=64)  # it takes a tenth of a second, and twins and epochs share it
+def _one_step(noise_multiplier: float, rate: float) -> Any:
+    return rdp.compute_rdp(
+        q=rate, noise_multiplier=noise_multiplier, steps=1, orders=RDPAccountant.DEFAULT_ALPHAS
+    )
+
+
+def check_rowwise(model: nn.Module) -> None:
+    """Raise InputError, naming the layer, where the gradient of a row is not its own."""
+    for name, module in model.named_modules():
+        known = [kind for kind in type(module).__mro__ if kind in ModuleValidator.VALIDATORS]
+        if known and ModuleValidator.VALIDATORS[known[0]](module):
+            raise InputError(
+                f"dp_sgd: {name or 'the model'} is a {type(module).__name__}, which does not keep "
+                "the rows of a batch apart; take norm: group, or another layer"
+            )
+        own = next(module.parameters(recurse=False), None) is not None
+        if own and next(module.buffers(), None) is not None:
+            raise InputError(
+                f"dp_sgd: {name or 'the model'} is a {type(module).__name__}, which has both "
+                "weights and buffers; opacus takes them in modules of their own only"
+            )
+
+
+def _forget(model: nn.Module) -> None:
+    """Take away what opacus leaves on weights and modules when its hooks are gone."""
+    for weight in model.parameters():
+        weight.__dict__.pop("summed_grad", None)
+    for module in model.modules():
+        for left in ("activations", "max_batch_len"):
+            module.__dict__.pop(left, None)
