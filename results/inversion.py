@@ -61,7 +61,7 @@ def reconstructions(run: Run) -> ReconstructionsInfo | None:
         pictures = notes["pictures"]
         if not rows:
             rows.append(("mean training image", _images(pictures, "mean")))
-            rows.append(("a training image", _images(pictures, "training")))
+            rows.append((_reference_title(record), _images(pictures, "training")))
         judge = _judge(record)
         rows.append((_title(record, judge), _images(pictures, "reconstruction", judge)))
     if not rows:
@@ -113,12 +113,16 @@ def _judge(record: Record) -> str:
 
 
 def _title(record: Record, judge: str) -> str:
-    words = [f"{ACCURACY} {_given_away(record):.2f} ({judge})"]
-    similar, usual = record.value("inversion_ssim"), record.value("inversion_ssim_baseline")
-    if similar is not None and usual is not None:
-        words.append(f"SSIM {similar.value:.2f} (unseen images {usual.value:.2f})")
+    similar = record.value("inversion_ssim")
+    words = "" if similar is None else f", SSIM {similar.value:.2f}"
     label = record.label if record.stack else "undefended"
-    return f"{label}: {', '.join(words)}"
+    return f"{label}: {ACCURACY} {_given_away(record):.2f} ({judge}){words}"
+
+
+def _reference_title(record: Record) -> str:
+    usual = record.value("inversion_ssim_baseline")
+    words = "" if usual is None else f"; SSIM of unseen images to the mean {usual.value:.2f}"
+    return f"a training image{words}"
 
 
 def _images(

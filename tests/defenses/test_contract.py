@@ -41,6 +41,9 @@ class Row:
 
 ROWS = [
     Row(name="none", trains=False),
+    Row(name="spectral_signatures"),
+    Row(name="spectral_signatures", raw={"expected_rate": 0.05, "centred": False}),
+    Row(name="activation_clustering"),
     Row(name="fgsm_adversarial_training"),
     Row(name="fgsm_adversarial_training", raw={"eps": ["4/255", "1 radius"], "random_start": True}),
     Row(name="fgsm_adversarial_training", raw={"fraction": 1}),

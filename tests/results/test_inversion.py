@@ -66,9 +66,11 @@ def test_rows_are_the_references_and_then_every_setting_in_the_order_of_its_numb
     info = reconstructions(load(write_run(tmp_path, manifest(metrics=METRICS | INVERSION), rows)))
     assert info is not None and info.shown == info.trials == 3
     titles = [title for title, _ in info.images.rows]
-    assert titles[:2] == ["mean training image", "a training image"]
+    assert titles[:2] == [
+        "mean training image",
+        "a training image; SSIM of unseen images to the mean 0.75",
+    ]
     assert titles[2].startswith("undefended: inversion_accuracy 0.90 (svm), SSIM 0.50")
-    assert "unseen images 0.75" in titles[2]
     assert "(lam=2): inversion_accuracy 0.30 (network)" in titles[3]
     assert "(lam=10): inversion_accuracy 0.20 (svm)" in titles[4]
     (_, mean), (_, training), _, (_, second), (_, third) = info.images.rows

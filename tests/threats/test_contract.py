@@ -37,6 +37,11 @@ ROWS = [
     Row(name="certification", raw={"points": 20, "thresholds": 0.5}),
     Row(name="evasion", raw={"eps_l2": [0.4, 0.8], "points": 30}),
     Row(name="detection"),
+    Row(name="backdoor"),
+    Row(
+        name="backdoor",
+        raw={"trigger": "blend", "source_class": "all", "rate": 0.01, "rate_of": "set"},
+    ),
     Row(name="membership"),
     Row(name="inversion"),
     Row(name="inversion", raw={"starts": 3, "kept": 2, "steps": 5}),

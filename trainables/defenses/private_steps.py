@@ -47,7 +47,7 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no types
             elif not isinstance(given, Tensor) or len(given) != self.drawn:
                 raise InputError(
                     "dp_sgd needs one gradient a row and a weight; leave out defenses that add "
-                    "views or forward passes, and weights that the network does not use"
+                    "views, and weights that the network does not use"
                 )
             # Where a GPU computes in bfloat16, norms of it would clip at more than the norm asked.
             weight.grad_sample = given.to(weight.dtype)
@@ -57,7 +57,9 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no types
 class PrivateSteps:
     """The steps of one training: drawn by Poisson sampling, clipped row by row, with noise."""
 
-    def __init__(self, *, noise_multiplier: float, max_grad_norm: float, dp_delta: float | None):
+    def __init__(
+        self, *, noise_multiplier: float, max_grad_norm: float, dp_delta: float | None
+    ) -> None:
         self.noise_multiplier = noise_multiplier
         self.max_grad_norm = max_grad_norm
         self.dp_delta = dp_delta

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from trainables.defenses.activation_clustering import ActivationClustering
 from trainables.defenses.confidence_masking import ConfidenceMasking
 from trainables.defenses.defense import SLOTS, Defense
 from trainables.defenses.denoiser import Denoiser
@@ -23,6 +24,7 @@ from trainables.defenses.pgd_adversarial_training import PgdAdversarialTraining
 from trainables.defenses.pixeldp import PixelDP
 from trainables.defenses.randomized_network import RandomizedNetwork
 from trainables.defenses.randomized_smoothing import RandomizedSmoothing
+from trainables.defenses.spectral_signatures import SpectralSignatures
 from trainables.defenses.static_adversarial_finetuning import StaticAdversarialFinetuning
 from trainables.defenses.temperature import Temperature
 from trainables.defenses.trades import Trades
@@ -32,6 +34,8 @@ from trainables.parameters import build
 
 DEFENSES: Mapping[str, type[Defense]] = {
     "none": Defense,
+    "spectral_signatures": SpectralSignatures,
+    "activation_clustering": ActivationClustering,
     "fgsm_adversarial_training": FgsmAdversarialTraining,
     "pgd_adversarial_training": PgdAdversarialTraining,
     "trades": Trades,

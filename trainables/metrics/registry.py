@@ -11,9 +11,11 @@ from trainables.metrics.fixed import FIXED
 from trainables.metrics.inversion import INVERSION
 from trainables.metrics.membership import MEMBERSHIP
 from trainables.metrics.metric import Metric
+from trainables.metrics.poisoning import POISONING
 
 METRICS: Mapping[str, Metric] = {
-    metric.name: metric for metric in (*FIXED, *MEMBERSHIP, *INVERSION, *CERTIFICATION, *OF_ATTACKS)
+    metric.name: metric
+    for metric in (*FIXED, *MEMBERSHIP, *INVERSION, *CERTIFICATION, *POISONING, *OF_ATTACKS)
 }
 
 _AT_EPS = re.compile(r"^(?P<base>.+)_at_(?P<eps>\d+\.\d{4})$")

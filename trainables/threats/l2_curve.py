@@ -18,7 +18,7 @@ from trainables.attacks.balls import Radius, broadcast
 from trainables.datasets import LabelledImages
 from trainables.defenses.averaging import averaged_surface
 from trainables.defenses.gaussian_noise import VotingPredictor
-from trainables.metrics import at_eps
+from trainables.metrics import MetricValue, at_eps
 from trainables.predictor import Surface, ask
 from trainables.threats.attacking import (
     BATCH,
@@ -86,7 +86,8 @@ def l2_curve(
     settings = {**settings, **(_ON_RANDOM if target.stochastic else {})}
     standing = right.nonzero().flatten()
     found = _smallest_changes(target, points.select(standing), ctx, settings)
-    metrics, first_broken_by = {}, {}
+    metrics: dict[str, MetricValue] = {}
+    first_broken_by = {}
     for size in sorted(sizes):
         at_size = _AtSize(target, points.select(standing), ctx, size)
         for number, smallest in enumerate(found):

@@ -5,6 +5,7 @@ from typing import Any
 
 from trainables.errors import InputError
 from trainables.parameters import build
+from trainables.threats.backdoor import Backdoor
 from trainables.threats.certification import Certification
 from trainables.threats.cost import Cost
 from trainables.threats.detection import Detection
@@ -17,6 +18,7 @@ THREATS: Mapping[str, type[Threat]] = {
     "evasion": Evasion,
     "certification": Certification,
     "detection": Detection,
+    "backdoor": Backdoor,
     "membership": Membership,
     "inversion": Inversion,
     "cost": Cost,
