@@ -23,7 +23,7 @@ from trainables.artefacts import ArtefactStore
 from trainables.datasets import load_dataset
 from trainables.defenses import Stack, build_defense, build_stack
 from trainables.metrics import Measured
-from trainables.spec import DataSpec, TrialSpec
+from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
 from trainables.threats import build_threat
 from trainables.trial import run_trial
 

@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -168,11 +168,13 @@ def _measured(threat: Threat, ctx: TrialContext, predictor: Predictor) -> Findin
     }
 
     def measure() -> Artefact:
-        found = threat.measure(predictor, ctx)
+        own = replace(ctx, used={})
+        found = threat.measure(predictor, own)
         plain = {name: metric_to_plain(value) for name, value in found.metrics.items()}
-        return Artefact(values={"metrics": plain, "notes": found.notes})
+        return Artefact(values={"metrics": plain, "notes": found.notes, "used": own.used})
 
     values = ctx.cached(f"evaluation_{threat.name}", identity, measure).values
+    ctx.used.update(values["used"])
     restored = {name: metric_from_plain(row) for name, row in values["metrics"].items()}
     return Findings(metrics=restored, notes=values["notes"])
 

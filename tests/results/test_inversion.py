@@ -6,6 +6,7 @@ import numpy as np
 
 from results.inversion import draw_reconstructions, reconstructions
 from results.load import load
+from results.report import write_report
 from tests.results.records import (
     METRICS,
     declared,
@@ -101,6 +102,14 @@ def test_the_pixels_are_those_of_the_record(tmp_path: Path) -> None:
     info = reconstructions(load(write_run(tmp_path, manifest(metrics=METRICS | INVERSION), rows)))
     assert info is not None
     assert np.array_equal(info.images.rows[2][1][0].pixels, np.full((4, 4, 1), 200))
+
+
+def test_the_report_shows_them(tmp_path: Path) -> None:
+    rows = [_inverted("a", [], 0.9, 1.0, notes=_notes((0, 7)))]
+    page = write_report(write_run(tmp_path, manifest(metrics=METRICS | INVERSION), rows))
+    assert (page.parent / "figures" / "reconstructions.png").is_file()
+    text = page.read_text(encoding="utf-8")
+    assert 'id="inversion"' in text and "undefended: inversion_accuracy 0.90 (svm)" in text
 
 
 def test_records_without_reconstructions_give_no_figure(tmp_path: Path) -> None:

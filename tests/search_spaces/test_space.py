@@ -14,6 +14,7 @@ from trainables.parameters import declared_parameters
 
 PUBLISHED: dict[str, list[str | float]] = {
     "fgsm_adversarial_training.eps": ["4/255", "8/255", "12/255", "0.1 radius", "1.5 radius"],
+    "spectral_signatures.removal_fraction": [0.01, 0.03, 0.05, 0.15],
     "gradient_regularization.lam": [0, 0.02, 0.05, 0.1, 1000],
     "temperature.T": [1, 1.5, 5, "fit"],
     "label_smoothing.alpha": [0.05, 0.1, 0.2],
@@ -58,6 +59,7 @@ def test_full_starts_with_each_defense_alone_and_then_the_stack_of_document_a() 
     assert alone == set(space.domains)
     together = [defense.name for defense in stacks[-1]]
     assert together == [
+        "spectral_signatures",
         "fgsm_adversarial_training",
         "label_smoothing",
         "gradient_regularization",

@@ -29,7 +29,7 @@ from trainables.threats.membership_scores import (
     modified_entropy,
     softmax,
 )
-from trainables.threats.rmia import relative_probability, rmia
+from trainables.threats.rmia import OFFLINE_A, fitted_a, relative_probability, rmia
 from trainables.threats.shadow_classifier import shadow_classifier
 from trainables.threats.shadows import ShadowAnswers
 
@@ -197,7 +197,26 @@ def test_rmia_counts_the_points_that_are_dominated(gamma: float) -> None:
 
 def test_rmia_needs_a_shadow_without_the_point() -> None:
     with pytest.raises(ValueError, match="unseen"):
-        relative_probability(np.ones(2), np.ones((3, 2)), np.ones((3, 2), dtype=np.bool_))
+        relative_probability(np.ones(2), np.ones((3, 2)), np.ones((3, 2), dtype=np.bool_), 0.5)
+
+
+@pytest.mark.parametrize("a", [0.0, 0.6])
+def test_rmia_fits_a_to_the_shadows(a: float) -> None:
+    # Where p_in is a p_out + 1 - a, dividing by the mean of both is best; a wrong a mixes the
+    # points' difficulty in.
+    draw = np.random.default_rng(0)
+    inside = _balanced(16, 2000)
+    p_out = draw.uniform(0.05, 0.9, 2000)
+    noise = 1 + draw.normal(0, 0.05, (16, 2000))
+    shadows = np.where(inside, a * p_out + 1 - a, p_out) * noise
+    found = fitted_a(shadows, inside)
+
+    def area(value: float) -> float:
+        ratios = relative_probability(shadows[9], shadows[:9], inside[:9], value)
+        return float(roc_auc_score(inside[9], ratios))
+
+    assert area(found) >= max(area(0.0), area(0.6), area(1.0)) - 0.005
+    assert fitted_a(shadows[:2], np.stack([inside[0], ~inside[0]])) == OFFLINE_A
 
 
 def test_a_wrong_label_has_no_distance_and_a_right_one_counts() -> None:

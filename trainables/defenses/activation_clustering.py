@@ -74,7 +74,9 @@ def smaller_cluster(
     """Tell which rows (R,) of a class' features (R, D) lie in the smaller of two clusters."""
     most = min(components, *features.shape)
     reduced = PCA(most, svd_solver="full").fit_transform(features)
-    clusters = KMeans(2, n_init=_RESTARTS, random_state=seed).fit_predict(reduced)
+    # sklearn takes seeds of 32 bits, and those of shadow models have more.
+    means = KMeans(2, n_init=_RESTARTS, random_state=seed % 2**32)
+    clusters = means.fit_predict(reduced)
     smaller = int(np.bincount(clusters, minlength=2).argmin())
     found: NDArray[np.bool_] = clusters == smaller
     return found

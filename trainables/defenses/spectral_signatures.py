@@ -57,7 +57,8 @@ class SpectralSignatures(Defense):
         kept = torch.ones(len(data), dtype=torch.bool, device=data.labels.device)
         for label in torch.unique(data.labels):
             rows = (data.labels == label).nonzero().flatten()
-            count = math.floor(self.fraction * len(rows) + 0.5)
+            # However few rows a class has, one stays: a class is never unlearned.
+            count = min(math.floor(self.fraction * len(rows) + 0.5), len(rows) - 1)
             kept[rows[scores[rows].argsort(descending=True, stable=True)[:count]]] = False
         return kept.nonzero().flatten()
 

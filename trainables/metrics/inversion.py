@@ -9,7 +9,8 @@ INVERSION = (
         "fraction",
         WILSON,
         "Share of the reconstructions that an evaluator takes for the class that was climbed: the "
-        "lower of the evaluators' shares.",
+        "lower of the evaluators' shares. Reconstructions of one class are alike, so the interval "
+        "says little of other classes.",
         worst=1.0,
         source="Zhang et al., 2020",
     ),

@@ -140,8 +140,10 @@ def _success(deployed: Predictor, ctx: TrialContext, recipe: Recipe) -> dict[str
     held_out = ctx.held_out
     rows = recipe.may_be_stamped(held_out.labels).nonzero().flatten()
     if len(rows) == 0:
+        stamped = "another class" if recipe.source is None else f"class {recipe.source}"
         raise InputError(
-            f"backdoor: the measured pool has no image of class {recipe.source}; take another"
+            f"backdoor: the measured pool has no image of {stamped} to put the trigger on; "
+            "measure more images or take another source_class"
         )
     victims = held_out.select(rows)
     triggered = LabelledImages(

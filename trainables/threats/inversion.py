@@ -19,7 +19,7 @@ from trainables.predictor import SMALLEST_LOG, Predictor, ask
 from trainables.threats.evaluators import Evaluators, evaluators
 from trainables.threats.inversion_attack import BATCH, Climb, invert, margins
 from trainables.threats.pictures import encoded
-from trainables.threats.points import RANDOM_POINTS, SLOW_POINTS
+from trainables.threats.points import SLOW_POINTS
 from trainables.threats.reconstructions import ClassReference, class_references, likeness
 from trainables.threats.threat import Findings, Threat
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from trainables.context import TrialContext
 
 _STARTS = {"screen": 12, "audit": 48}
-_STEPS = {"screen": 80, "audit": 300}
+_STEPS = {"screen": 50, "audit": 300}
+_RANDOM_IMAGES = 32
+"""Images that a screen climbs of a random model: each gradient is of many draws."""
 _SHOWN = 20
 """Classes whose reconstructions a record keeps as pictures."""
 
@@ -70,7 +72,7 @@ class Inversion(Threat):
     )  # fmt: skip
     steps: int | None = parameter(
         None, kind="int", low=1, high=1_000_000,
-        meaning="steps of the climb; by default the effort's own: 80 in a screen, 300 in an audit",
+        meaning="steps of the climb; by default the effort's own: 50 in a screen, 300 in an audit",
     )  # fmt: skip
     step_size: float = parameter(
         0.5, kind="float", low=1e-6, high=100.0, unit="root mean square of pixel values",
@@ -177,12 +179,12 @@ class Inversion(Threat):
 
 
 def _affordable(predictor: Predictor) -> int:
-    """Give the number of images that a screen climbs at most, as its evasion attacks do."""
+    """Give the number of images that a screen climbs at most."""
     limits = [BATCH]
     if len(predictor.surfaces()) > 1:
         limits.append(SLOW_POINTS)
     if predictor.stochastic:
-        limits.append(RANDOM_POINTS)
+        limits.append(_RANDOM_IMAGES)
     if predictor.max_screen_points is not None:
         limits.append(predictor.max_screen_points)
     return min(limits)

@@ -39,7 +39,7 @@ from trainables.threats.membership_scores import (
     of_true_class,
     softmax,
 )
-from trainables.threats.rmia import relative_probability, rmia
+from trainables.threats.rmia import fitted_a, relative_probability, rmia
 from trainables.threats.shadow_classifier import shadow_classifier
 from trainables.threats.shadows import ShadowAnswers, population, shadow_answers
 from trainables.threats.threat import Findings, Threat
@@ -75,7 +75,8 @@ def _rmia(answers: Floats, labels: Integers, shadows: ShadowAnswers) -> Floats:
     """Compare with all points that are asked: the attacker does not know which are members."""
     own = of_true_class(softmax(answers), labels)
     of_shadows = of_true_class(softmax(shadows.log_probabilities), labels)
-    ratios = relative_probability(own, of_shadows, shadows.inside)
+    a = fitted_a(of_shadows, shadows.inside)
+    ratios = relative_probability(own, of_shadows, shadows.inside, a)
     return rmia(ratios, ratios)
 
 
