@@ -12,6 +12,8 @@ from results.findings import Best, best_points, findings, standard_radius, warni
 from results.inversion import ReconstructionsInfo, reconstructions
 from results.load import Record, Run
 from results.pareto import Front, fronts, membership
+from results.poisoning import ScoresInfo, poisoned, scores_info
+from results.privacy import MembershipInfo, membership_info, telling
 from results.reproduction import PublishedTable, compare_published
 from results.robustness import (
     BrokenBy,
@@ -48,8 +50,16 @@ class Content:
     """None where no trial certifies anything."""
     certifying: tuple[Record, ...]
     """The trials whose model gives certificates."""
+    membership: MembershipInfo | None
+    """None where no record holds the scores of a membership attack."""
+    telling: tuple[Record, ...]
+    """The trials whose privacy was measured."""
     reconstructions: ReconstructionsInfo | None
     """None where no trial was inverted."""
+    poisoned: tuple[Record, ...]
+    """The trials whose training set was poisoned for a twin."""
+    row_scores: ScoresInfo | None
+    """None where no filter scored poisoned rows."""
     published: PublishedTable | None
 
 
@@ -71,7 +81,11 @@ def gather(run: Run) -> Content:
         rejecting=rejecting(run),
         certificates=certificates_info(found[0]),
         certifying=certifying(run),
+        membership=membership_info(run),
+        telling=telling(run),
         reconstructions=reconstructions(run),
+        poisoned=poisoned(run),
+        row_scores=scores_info(poisoned(run)),
         published=compare_published(run) if run.manifest.get("published") else None,
     )
 

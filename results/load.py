@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from results.certification_notes import CertificationNotes, certification_notes
 from results.evasion_notes import EvasionNotes, evasion_notes
+from results.poisoning_notes import PoisoningNotes, poisoning_notes
+from results.privacy_notes import PrivacyNotes, privacy_notes
 from results.values import Value
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ class Record:
     evasion: EvasionNotes = field(default_factory=EvasionNotes)
     certification: CertificationNotes | None = None
     """None where certificates were not measured."""
+    privacy: PrivacyNotes = field(default_factory=PrivacyNotes)
+    poisoning: PoisoningNotes | None = None
+    """None where nothing was poisoned."""
 
     @property
     def stale(self) -> bool:
@@ -278,6 +283,8 @@ def _record(plain: Any, stem: str, versions: Mapping[str, int]) -> Record:
         finished=plain.get("finished") or "",
         evasion=evasion_notes(plain.get("notes") or {}),
         certification=certification_notes(plain.get("notes") or {}),
+        privacy=privacy_notes(plain.get("notes") or {}),
+        poisoning=poisoning_notes(plain.get("notes") or {}),
     )
 
 

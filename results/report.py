@@ -33,6 +33,8 @@ from results.files import replace_text
 from results.findings import counts_sentence, measured_on
 from results.inversion import draw_reconstructions
 from results.load import load
+from results.poisoning import COLUMNS, attack_text, draw_scores, rows_text
+from results.privacy import delta_text, draw_membership, privacy_columns, strongest_text
 from results.report_json import plain
 from results.reproduction import PublishedTable
 from results.robustness import DETECTION
@@ -110,10 +112,22 @@ def drawings(content: Content) -> list[Drawing]:
             "attacked_images", "Images before and after the attack", content.images, draw_images
         ),
         *_drawn(
+            "membership_scores",
+            "What the strongest membership attack sees",
+            content.membership,
+            draw_membership,
+        ),
+        *_drawn(
             "reconstructions",
             "What was climbed out of the models, class by class",
             content.reconstructions,
             draw_reconstructions,
+        ),
+        *_drawn(
+            "poison_scores",
+            "Scores of clean and poisoned rows",
+            content.row_scores,
+            draw_scores,
         ),
         *_drawn(
             "learning_curves",
@@ -174,7 +188,8 @@ def _page(content: Content, pictures: Sequence[Picture]) -> str:
     )
     environment.filters |= {
         "number": number_text, "signed": signed_text, "breakable": _breakable,
-        "confidence": confidence_text,
+        "confidence": confidence_text, "attack": attack_text, "poisoned_rows": rows_text,
+        "strongest": strongest_text, "delta": delta_text,
     }  # fmt: skip
     run = content.run
     names = metric_names(run)
@@ -188,6 +203,8 @@ def _page(content: Content, pictures: Sequence[Picture]) -> str:
         objectives=run.objectives,
         detection=DETECTION,
         certificate_columns=certificate_columns(content.certifying),
+        privacy_columns=privacy_columns(content.telling),
+        poisoning_columns=COLUMNS,
         counts_sentence=counts_sentence(content.counts),
         measured_on=measured_on(run),
         last=_moment(max((record.finished for record in run.records), default="")),

@@ -10,6 +10,8 @@ from results.content import Content
 from results.findings import standard_radius
 from results.load import Record
 from results.pareto import Front
+from results.poisoning import plain_poisoning
+from results.privacy import plain_privacy
 from results.reproduction import PublishedTable
 from results.robustness import DETECTION, RobustnessCurve
 
@@ -59,6 +61,8 @@ def plain(content: Content) -> dict[str, Any]:
         "corrupt": [{"file": file, "reason": reason} for file, reason in run.corrupt],
         "published": _plain_published(content.published),
         "certificates": plain_certificates(content.certificates, content.certifying),
+        "privacy": plain_privacy(content.telling),
+        "poisoning": plain_poisoning(content.poisoned),
     } | _plain_attacks(content)
 
 

@@ -117,7 +117,7 @@ def test_a_dry_run_prints_trials_ranges_and_hours_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     assert call(monkeypatch, "launch", "--space", "full", "--dry-run") == 0
     printed = capsys.readouterr().out
-    assert "44 trials" in printed and "hours" in printed and "0.1 - 1.5 radius" in printed
+    assert "46 trials" in printed and "hours" in printed and "0.1 - 1.5 radius" in printed
     assert list(tmp_path.iterdir()) == []
 
 

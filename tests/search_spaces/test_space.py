@@ -69,7 +69,7 @@ def test_full_starts_with_each_defense_alone_and_then_the_stack_of_document_a() 
 
 def test_first_draws_read_back_as_the_stacks_that_were_written() -> None:
     space = load_space("full")
-    written = space.spec(space.first_draws()[2]).stack
+    written = space.spec(space.first_draws()[4]).stack
     assert written[0].canonical()["eps"] == pytest.approx(0.15)
 
 

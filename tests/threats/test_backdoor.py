@@ -222,7 +222,7 @@ def test_without_a_filter_nothing_is_removed_and_no_row_has_a_score(tmp_path: Pa
 def test_the_scores_of_the_target_class_are_noted_clean_and_poisoned_apart(tmp_path: Path) -> None:
     ctx = context_of(spec_of(_defense("spectral_signatures")), tmp_path)
     found = _measure(ctx, rate=0.3)
-    (name, row), = found.notes["row_scores"].items()
+    ((name, row),) = found.notes["row_scores"].items()
     assert name == "spectral_signatures"
     assert len(row["edges"]) == len(row["clean"]) + 1 == len(row["poisoned"]) + 1
     assert row["edges"] == sorted(row["edges"]) and row["edges"][0] == 0
@@ -232,7 +232,7 @@ def test_the_scores_of_the_target_class_are_noted_clean_and_poisoned_apart(tmp_p
 
 
 def test_label_flipping_is_a_backdoor_without_a_trigger(tmp_path: Path) -> None:
-    ctx = context_of(spec_of(epochs=4, train_images=None, measured_images=None), tmp_path)
+    ctx = context_of(spec_of(epochs=8, train_images=None, measured_images=None), tmp_path)
     found = _measure(ctx, trigger="none", rate=0.95).metrics
     success, untriggered, clean = (_value(found[name]) for name in MEASURED)
     assert success == untriggered and success.value >= 0.8
@@ -247,7 +247,7 @@ def test_label_flipping_is_a_backdoor_without_a_trigger(tmp_path: Path) -> None:
         ({"source_class": 12}, "source is 12, but"),
         ({"source_class": 0}, "source and target are both 0"),
         ({"rate": 0.001}, "asks for 0 poisoned rows"),
-        ({"rate": 9.0}, "rows, but there are 20 to choose from"),
+        ({"rate": 9.0}, "asks for 180 poisoned rows, but there are 21"),
         ({"size": 9}, "a patch of 9 pixels does not fit images of 8x8"),
     ],
 )

@@ -40,7 +40,7 @@ class SpectralSignatures(Defense):
     needs = ("features",)
 
     removal_fraction: float = parameter(
-        0.15, kind="float", meaning="share of each class that is removed", low=0.0, high=0.9
+        0.1, kind="float", meaning="share of each class that is removed", low=0.0, high=0.9
     )
     expected_rate: float | None = parameter(
         None, kind="float", low=0.0, high=0.6,

@@ -69,7 +69,7 @@ class Recipe:
                 f"rows, but there are {len(candidates)} to choose from; change rate or source"
             )
         order = torch.randperm(len(candidates), generator=generator, device=generator.device)
-        chosen = candidates[order[:count].to(candidates.device)].sort().values
+        chosen = candidates[order[:count].to(candidates.device)]
         pixels, labels = data.pixels.clone(), data.labels.clone()
         pixels[chosen] = self.trigger.stamp(data.select(chosen))
         labels[chosen] = self.target
