@@ -78,7 +78,7 @@ def test_bars_are_shares_of_each_side(tmp_path: Path) -> None:
     assert info is not None
     figure = draw_membership(info)
     bars = [patch for patch in figure.axes[0].patches if isinstance(patch, StepPatch)]
-    heights = [list(bar.get_data().values) for bar in bars]
+    heights = [list(bar.get_data()[0]) for bar in bars]
     assert heights == [pytest.approx([0.1, 0.1, 0.8]), pytest.approx([0.5, 0.25, 0.25])]
     assert figure.axes[0].get_title() == "undefended: rmia\nAUC 0.700"
 
