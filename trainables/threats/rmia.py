@@ -46,8 +46,10 @@ def fitted_a(shadows_SN: Floats, inside_SN: Inside) -> float:
     def area(a: float) -> float:
         areas = []
         for number in range(_ATTACKED):
-            rest, rest_inside = (np.delete(rows, number, 0) for rows in (shadows_SN, inside_SN))
-            ratios = relative_probability(shadows_SN[number], rest, rest_inside, a)
+            others = np.arange(len(shadows_SN)) != number
+            ratios = relative_probability(
+                shadows_SN[number], shadows_SN[others], inside_SN[others], a
+            )
             seen = inside_SN[number]
             areas.append(intervals.auc(ratios[seen], ratios[~seen]).value)
         return float(np.mean(areas))
