@@ -64,7 +64,7 @@ def test_the_code_of_a_users_own_defense_is_part_of_the_identity(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nope", "unknown defense 'nope'; known: none, fgsm"),
+        ("nope", "unknown defense 'nope'; known: none, spectral"),
         (f"{MODULE}:Absent", "has no 'Absent'"),
         (f"{MODULE}:NoDefense", "is no Defense class"),
         (f"{MODULE}:dataclass", "is no Defense class"),

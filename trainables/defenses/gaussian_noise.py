@@ -12,6 +12,10 @@ from trainables.defenses.averaging import averaged_surface, log_mean_softmax_of_
 from trainables.defenses.votes import count_votes
 from trainables.predictor import Prediction, Predictor, Surface, WrappedPredictor
 
+_ATTACK_DRAWS = 10
+"""Draws that an attack's gradient is averaged over; 20 broke no more (PGD-L2 on MNIST under noise
+of 0.25: 4, 7, 14, 23, 23, 23 of 23 at sizes 0.5 to 3 with 10, and 4, 6, 16, 22, 23, 23 with 20)."""
+
 
 class GaussianNoise(nn.Module):
     """Adds noise of N(0, sigma^2) to each element of (B, ..).
@@ -72,9 +76,9 @@ class VotingPredictor(WrappedPredictor):
         return log_mean_softmax_of_draws(self.draw, x, generator, draws=self.draws)
 
     def surfaces(self) -> list[Surface]:
-        """Give the log of the mean softmax over 10 to 20 fresh draws, and the noiseless network.
+        """Give the log of the mean softmax over 10 fresh draws, and the noiseless network.
 
         The latter is not what is deployed, but its exact gradient costs one pass, and what fools
         it often fools the vote. Source: Salman et al., 2019 (the mean softmax is what to attack).
         """
-        return [averaged_surface(self.draw, self.draws), Surface(self.inner.scores, "exact")]
+        return [averaged_surface(self.draw, _ATTACK_DRAWS), Surface(self.inner.scores, "exact")]

@@ -140,27 +140,44 @@ def _run_attack(
     settings: Settings,
     eps: float,
 ) -> Run:
-    chosen = variant(name)
     whole: Run | None = None
-    for number, surface in enumerate(_to_attack(chosen, target, ctx)):
+    for number, surface in enumerate(_to_attack(variant(name), target, ctx)):
         generator = ctx.generator("evasion", name, f"{eps:.9f}", str(number))
-        parts = []
-        for start in range(0, len(points), BATCH):
-            rows = slice(start, start + BATCH)
-            x, y = points.images(rows), points.labels[rows]
-            parts.append(_on_batch(name, surface, target, x, y, ctx, settings, eps, generator))
-        run = Run(
-            torch.cat([part.adversarial for part in parts]),
-            torch.cat([part.withstood for part in parts]),
-            torch.cat([part.fooled for part in parts]),
-            torch.cat([part.disagrees for part in parts]),
-            torch.cat([part.nll for part in parts]),
-            _joined([part.queries for part in parts]),
-        )
-        whole = run if whole is None else _worse(whole, run)
+        # What one surface broke need not be broken again.
+        rows = None if whole is None else whole.withstood.nonzero().flatten()
+        if rows is not None and len(rows) == 0:
+            break
+        attacked = points if rows is None else points.select(rows)
+        run = _on_surface(name, surface, target, attacked, ctx, settings, eps, generator)
+        whole = run if whole is None or rows is None else _with_rows(whole, rows, run)
     if whole is None:
         raise RuntimeError(f"{type(target.predictor).__name__} has no surface to attack")
     return whole
+
+
+def _on_surface(
+    name: str,
+    surface: Surface,
+    target: Target,
+    points: LabelledImages,
+    ctx: TrialContext,
+    settings: Settings,
+    eps: float,
+    generator: torch.Generator,
+) -> Run:
+    parts = []
+    for start in range(0, len(points), BATCH):
+        rows = slice(start, start + BATCH)
+        x, y = points.images(rows), points.labels[rows]
+        parts.append(_on_batch(name, surface, target, x, y, ctx, settings, eps, generator))
+    return Run(
+        torch.cat([part.adversarial for part in parts]),
+        torch.cat([part.withstood for part in parts]),
+        torch.cat([part.fooled for part in parts]),
+        torch.cat([part.disagrees for part in parts]),
+        torch.cat([part.nll for part in parts]),
+        _joined([part.queries for part in parts]),
+    )
 
 
 def _to_attack(chosen: Variant, target: Target, ctx: TrialContext) -> tuple[Surface, ...]:
@@ -175,7 +192,8 @@ def _to_attack(chosen: Variant, target: Target, ctx: TrialContext) -> tuple[Surf
         return aimed or target.surfaces
     if chosen.takes("surrogate"):  # what it makes does not hang on the surface
         return target.surfaces[:1]
-    return target.surfaces
+    # The cheap ones first: what they leave standing is all that the dear ones attack.
+    return tuple(sorted(target.surfaces, key=lambda surface: surface.draws))
 
 
 def _on_batch(
@@ -236,17 +254,19 @@ def surrogate_scores(chosen: Variant, ctx: TrialContext) -> Callable[[Tensor], T
     return lambda images: surrogate(images)
 
 
-def _worse(first: Run, second: Run) -> Run:
-    """Keep the first run's image where it broke the model, else take the second's."""
-    keep = first.broken
-    held = keep[:, None, None, None]
+def _with_rows(first: Run, rows: Tensor, second: Run) -> Run:
+    """Put what a second run made of the rows (R,) that withstood the first in their places."""
+
+    def put(before: Tensor, after: Tensor) -> Tensor:
+        return before.index_copy(0, rows, after)
+
     return Run(
-        torch.where(held, first.adversarial, second.adversarial),
-        first.withstood & second.withstood,
-        torch.where(keep, first.fooled, second.fooled),
-        first.disagrees & second.disagrees,
-        torch.where(keep, first.nll, second.nll),
-        second.queries,
+        put(first.adversarial, second.adversarial),
+        put(first.withstood, second.withstood),
+        put(first.fooled, second.fooled),
+        put(first.disagrees, first.disagrees[rows] & second.disagrees),
+        put(first.nll, second.nll),
+        first.queries,
     )
 
 

@@ -16,13 +16,10 @@ from torch import Tensor
 from trainables import intervals
 from trainables.attacks.balls import Radius, broadcast
 from trainables.datasets import LabelledImages
-from trainables.defenses.averaging import averaged_surface
-from trainables.defenses.gaussian_noise import VotingPredictor
 from trainables.metrics import MetricValue, at_eps
-from trainables.predictor import Surface, ask
+from trainables.predictor import ask
 from trainables.threats.attacking import (
     BATCH,
-    EOT_DRAWS,
     Settings,
     Target,
     lengths,
@@ -103,8 +100,7 @@ def l2_curve(
         "broken_without_attack": len(points) - int(right.sum()),
         "first_broken_by": first_broken_by,
         "settings": {name: dict(settings.get(name, {})) for name in (_CW, _PGD)},
-        "carlini_wagner_draws": [s.draws for s in _for_carlini_wagner(target)],
-        "pgd_l2_draws": [s.draws for s in target.surfaces],
+        "draws": [surface.draws for surface in target.surfaces],
     }
     return Findings(metrics=metrics, notes={"l2_curve": notes})
 
@@ -150,7 +146,7 @@ def _smallest_changes(
     if len(points) == 0:
         return []
     found = []
-    for surface in _for_carlini_wagner(target):
+    for surface in target.surfaces:
         alone = replace(target, surfaces=(surface,), changed=True)
         run = run_attack(_CW, alone, points, ctx, settings, eps=math.inf)
         found.append(_Smallest(run.adversarial - points.images(), run.broken))
@@ -195,12 +191,3 @@ class _AtSize:
     def _note(self, name: str, rows: Tensor) -> None:
         self.stands[rows] = False
         self.broken_by[name] += len(rows)
-
-
-def _for_carlini_wagner(target: Target) -> tuple[Surface, ...]:
-    """Let a vote's surface average 10 draws: enough for so many steps, at half the time."""
-    voting = target.predictor
-    if not isinstance(voting, VotingPredictor):
-        return target.surfaces
-    few = averaged_surface(voting.draw, EOT_DRAWS)
-    return tuple(few if surface.kind == "eot" else surface for surface in target.surfaces)
