@@ -2,6 +2,7 @@ import pytest
 
 from orchestrator.arguments import parse_duration, parse_named, parse_stack, parse_threats
 from trainables.errors import InputError
+from trainables.threats import THREATS
 
 
 def test_names_carry_parameters() -> None:
@@ -33,9 +34,7 @@ def test_a_stack_is_put_into_the_order_of_its_slots() -> None:
 
 
 def test_threats_default_to_all_and_clean_stands_for_none() -> None:
-    assert [threat.name for threat in parse_threats(None, 0.1)] == [
-        "evasion", "detection", "membership", "cost",
-    ]  # fmt: skip
+    assert [threat.name for threat in parse_threats(None, 0.1)] == list(THREATS)
     assert parse_threats("clean", 0.1) == ()
     assert [threat.name for threat in parse_threats("clean, cost", 0.1)] == ["cost"]
     with pytest.raises(InputError, match="names none"):
