@@ -37,7 +37,7 @@ class View:
     """What a batch is trained on: images with soft targets and a share of the loss."""
 
     x: Tensor
-    """(B, C, H, W) in [0, 1]"""
+    """(B, C, H, W) in [0, 1], but for noise that is not cut off."""
     target: Tensor
     """(B, K), rows sum to 1"""
     weight: float
