@@ -42,6 +42,7 @@ ROWS = [
         name="backdoor",
         raw={"trigger": "blend", "source_class": "all", "rate": 0.01, "rate_of": "set"},
     ),
+    Row(name="backdoor", raw={"labels": "kept", "obscuring_eps": "1 radius"}),
     Row(name="membership"),
     Row(name="inversion"),
     Row(name="inversion", raw={"starts": 3, "kept": 2, "steps": 5}),

@@ -64,7 +64,7 @@ class SpectralSignatures(Defense):
 
     def row_scores(self, data: LabelledImages, ctx: TrialContext) -> Tensor:
         """Give the spectral score (N,) of each row in its own class."""
-        features = representation(data, ctx).double()
+        features = representation(data, ctx)
         scores = torch.zeros(len(data), dtype=torch.float64, device=data.labels.device)
         for label in torch.unique(data.labels):
             rows = data.labels == label
@@ -84,7 +84,9 @@ def spectral_scores(features: Tensor, *, centred: bool = True) -> Tensor:
 
     Centred: ((f - mean) v)^2, algorithm 1 of Tran et al. Not centred: |f v| with the same v, which
     is what their code and the Adversarial Robustness Toolbox compute; it finds half of the poison.
+    Scores (R,) float64: squares of float32 features would be wrong in the sixth place.
     """
+    features = features.double()
     deviations = features - features.mean(0)
     direction = torch.linalg.svd(deviations, full_matrices=False).Vh[0]
     scores: Tensor

@@ -18,8 +18,9 @@ from trainables.defenses import Stack
 from trainables.errors import InputError
 from trainables.identity import seed_from
 from trainables.metrics import MetricValue
-from trainables.parameters import parameter
+from trainables.parameters import PIXELS, parameter
 from trainables.predictor import Predictor
+from trainables.threats.clean_label import obscured
 from trainables.threats.poison import Poisoned, Recipe
 from trainables.threats.threat import Findings, Threat
 from trainables.threats.triggers import KINDS, PLACES, Trigger
@@ -42,7 +43,7 @@ class Backdoor(Threat):
 
     name = "backdoor"
     meaning = "A part of the training set is stamped with a trigger that is to steer the model."
-    source = "Gu et al., 2017; Chen et al., 2017; Tran et al., 2018"
+    source = "Gu et al., 2017; Chen et al., 2017; Tran et al., 2018; Turner et al., 2019"
 
     trigger: str = parameter("patch", kind="word", words=KINDS, meaning="what is stamped")
     size: int = parameter(
@@ -69,6 +70,15 @@ class Backdoor(Threat):
         "class", kind="word", words=("class", "set"),
         meaning="what the rate is of: the target class' clean rows, or the whole training set",
     )  # fmt: skip
+    labels: str = parameter(
+        "changed", kind="word", words=("changed", "kept"),
+        meaning="changed: stamped rows of the source are called the target; kept (clean-label): "
+        "rows of the target are made hard to tell, then stamped",
+    )  # fmt: skip
+    obscuring_eps: float | None = parameter(
+        None, kind="float", low=0.0, high=1.0, unit=PIXELS,
+        meaning="Linf distance by which clean-label rows are moved; by default the radius",
+    )  # fmt: skip
 
     def metric_names(self) -> tuple[str, ...]:
         """List what the attack is judged by."""
@@ -87,11 +97,7 @@ class Backdoor(Threat):
         recipe = self.recipe()
         recipe.check(ctx.dataset.num_classes)
         stack, seed = ctx.spec.stack, ctx.spec.seed
-        # Of data and seed alone: all stacks meet one poisoned set and share what is made of it.
-        generator = torch.Generator().manual_seed(
-            seed_from("backdoor", ctx.dataset.fingerprint, str(seed))
-        )
-        poisoned = recipe.apply(ctx.pools.train, generator)
+        poisoned = self._poisoned(ctx, recipe)
         twin_ctx = ctx.twin(train=poisoned.data)
         twin = twin_ctx.train(stack, poisoned.data, seed)
         ctx.used["twin"] = twin.key
@@ -132,6 +138,21 @@ class Backdoor(Threat):
             source=source,
             rate=self.rate,
             rate_of=self.rate_of,
+            keeps_labels=self.labels == "kept",
+        )
+
+    def _poisoned(self, ctx: TrialContext, recipe: Recipe) -> Poisoned:
+        # Of data and seed alone: all stacks meet one poisoned set and share what is made of it.
+        seed = seed_from("backdoor", ctx.dataset.fingerprint, str(ctx.spec.seed))
+        generator = torch.Generator().manual_seed(seed)
+        if not recipe.keeps_labels:
+            return recipe.apply(ctx.pools.train, generator)
+        eps = ctx.dataset.radius if self.obscuring_eps is None else self.obscuring_eps
+        crafting = torch.Generator(ctx.device).manual_seed(seed)
+        return recipe.apply(
+            ctx.pools.train,
+            generator,
+            lambda rows: obscured(rows, ctx, eps=eps, generator=crafting),
         )
 
 

@@ -6,6 +6,7 @@ Axes: N rows.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 from trainables.datasets import LabelledImages
 from trainables.errors import InputError
 from trainables.threats.triggers import Trigger
+
+Disguise = Callable[[LabelledImages], LabelledImages]
+"""What an attacker does to the rows that it poisons, before they are stamped."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +42,8 @@ class Recipe:
     rate: float
     rate_of: str
     """class: of the target class' clean rows; set: of the whole training set."""
+    keeps_labels: bool = False
+    """Clean-label: the target's own rows are poisoned, and `source` is stamped in use alone."""
 
     def check(self, num_classes: int) -> None:
         """Raise InputError where the classes are none of the data set's."""
@@ -49,19 +55,28 @@ class Recipe:
                 )
         if self.source == self.target:
             raise InputError(f"backdoor: source and target are both {self.target}; take two")
+        if self.keeps_labels and self.trigger.kind == "none":
+            raise InputError(
+                "backdoor: rows that keep their labels and are stamped with nothing are no poison; "
+                "take a trigger, or labels: changed"
+            )
 
     def may_be_stamped(self, labels: Tensor) -> Tensor:
         """Tell which rows (N,) of these labels an attacker stamps."""
         return labels != self.target if self.source is None else labels == self.source
 
-    def apply(self, data: LabelledImages, generator: torch.Generator) -> Poisoned:
-        """Stamp rows drawn at random and give them the target's label.
+    def apply(
+        self, data: LabelledImages, generator: torch.Generator, disguise: Disguise | None = None
+    ) -> Poisoned:
+        """Disguise and stamp rows drawn at random, and give them the target's label.
 
         Their originals are gone (Tran et al., 2018). Raises InputError where there are too few
         rows to stamp, or where the rate asks for none.
         """
-        candidates = self.may_be_stamped(data.labels).nonzero().flatten()
-        whole = len(data) if self.rate_of == "set" else int((data.labels == self.target).sum())
+        own = data.labels == self.target
+        candidates = (own if self.keeps_labels else self.may_be_stamped(data.labels)).nonzero()
+        candidates = candidates.flatten()
+        whole = len(data) if self.rate_of == "set" else int(own.sum())
         count = math.floor(self.rate * whole + 0.5)
         if not 1 <= count <= len(candidates):
             raise InputError(
@@ -71,7 +86,8 @@ class Recipe:
         order = torch.randperm(len(candidates), generator=generator, device=generator.device)
         chosen = candidates[order[:count].to(candidates.device)]
         pixels, labels = data.pixels.clone(), data.labels.clone()
-        pixels[chosen] = self.trigger.stamp(data.select(chosen))
+        rows = data.select(chosen)
+        pixels[chosen] = self.trigger.stamp(rows if disguise is None else disguise(rows))
         labels[chosen] = self.target
         mask = torch.zeros(len(data), dtype=torch.bool, device=labels.device)
         mask[chosen] = True
