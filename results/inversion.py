@@ -26,6 +26,8 @@ class ReconstructionsInfo:
     images: ImagesInfo
     trials: int
     """Settings whose reconstructions could be shown."""
+    attacks: tuple[str, ...]
+    """What the attackers of the shown trials had, in words; each once."""
 
     @property
     def shown(self) -> int:
@@ -38,8 +40,9 @@ class ReconstructionsInfo:
         left_out = self.trials - self.shown
         rest = f" {left_out} more are not shown." if left_out else ""
         return (
-            f"A column for each class, rows: {titles}. Below each reconstruction the class that "
-            f"the evaluator of the lower share takes it for.{rest}"
+            f"A column for each class, rows: {titles}. Attack: {'; '.join(self.attacks)}. "
+            "Below each reconstruction the class that the evaluator of the lower share takes it "
+            f"for.{rest}"
         )
 
 
@@ -54,6 +57,7 @@ def reconstructions(run: Run) -> ReconstructionsInfo | None:
         if record.value(ACCURACY) is not None:
             found.setdefault(record.without_seed(), record)
     rows: list[tuple[str, tuple[ShownImage, ...]]] = []
+    attacks: dict[str, None] = {}
     for record in sorted(_chosen(list(found.values())), key=_place):
         notes = _notes(run, record)
         if not notes:
@@ -62,11 +66,24 @@ def reconstructions(run: Run) -> ReconstructionsInfo | None:
         if not rows:
             rows.append(("mean training image", _images(pictures, "mean")))
             rows.append((_reference_title(record), _images(pictures, "training")))
+        attacks[attack_text(notes)] = None
         judge = _judge(record)
         rows.append((_title(record, judge), _images(pictures, "reconstruction", judge)))
     if not rows:
         return None
-    return ReconstructionsInfo(images=ImagesInfo(rows=tuple(rows)), trials=len(found))
+    return ReconstructionsInfo(
+        images=ImagesInfo(rows=tuple(rows)), trials=len(found), attacks=tuple(attacks)
+    )
+
+
+def attack_text(notes: Mapping[str, Any]) -> str:
+    """Say what the attacker of a record's notes had: access, prior, and how much he asked."""
+    # Records from before there was a choice name none: gradients and total variation.
+    access = str(notes.get("access", "white_box")).replace("_", "-")
+    prior = str(notes.get("prior", "total_variation")).replace("_", " ")
+    text = f"{access} access, {prior} prior"
+    queries = notes.get("queries")
+    return text if queries is None else f"{text}, {int(queries['of_a_start']):,} queries a start"
 
 
 def draw_reconstructions(info: ReconstructionsInfo) -> Figure:

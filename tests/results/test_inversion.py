@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from results.inversion import draw_reconstructions, reconstructions
+from results.inversion import attack_text, draw_reconstructions, reconstructions
 from results.load import load
 from results.report import write_report
 from tests.results.records import (
@@ -114,3 +114,17 @@ def test_the_report_shows_them(tmp_path: Path) -> None:
 
 def test_records_without_reconstructions_give_no_figure(tmp_path: Path) -> None:
     assert reconstructions(load(write_run(tmp_path, manifest(), demo_records()))) is None
+
+
+def test_the_report_says_what_the_attacker_had(tmp_path: Path) -> None:
+    assert attack_text({}) == "white-box access, total variation prior"
+    notes = _notes((0, 1))
+    notes["inversion"] |= {
+        "access": "black_box", "prior": "generative", "queries": {"of_a_start": 2000, "asked": 9}
+    }  # fmt: skip
+    had = "black-box access, generative prior, 2,000 queries a start"
+    rows = [_inverted("a", [], 0.9, 1.0, notes=notes)]
+    folder = write_run(tmp_path, manifest(metrics=METRICS | INVERSION), rows)
+    info = reconstructions(load(folder))
+    assert info is not None and info.attacks == (had,) and had in info.alt()
+    assert f"The attack: {had}." in write_report(folder).read_text(encoding="utf-8")

@@ -46,6 +46,16 @@ ROWS = [
     Row(name="membership"),
     Row(name="inversion"),
     Row(name="inversion", raw={"starts": 3, "kept": 2, "steps": 5}),
+    Row(
+        name="inversion",
+        raw={
+            "access": "black_box",
+            "prior": "generative",
+            "starts": 2,
+            "kept": 2,
+            "queries": 40,
+        },
+    ),
     Row(name="cost"),
 ]
 every_threat = pytest.mark.parametrize("row", ROWS, ids=str)

@@ -8,7 +8,7 @@ from tests.making import random_images
 from trainables.datasets import LabelledImages
 from trainables.errors import InputError
 from trainables.spec import ModelSpec
-from trainables.threats.evaluators import evaluators
+from trainables.threats.evaluators import evaluators, prior_images
 
 
 def _published(net: TrainedNet, test: LabelledImages) -> TrainedNet:
@@ -60,6 +60,25 @@ def test_without_an_auxiliary_pool_half_of_the_test_pool_serves(undefended: Trai
     supports = {tuple(row) for row in found.svm.support_vectors_.round(4).tolist()}
     held_out = found.held_out.images().flatten(1).double().numpy().round(4).tolist()
     assert not supports & {tuple(row) for row in held_out}
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_halved_they_share_no_image_with_a_prior(published: bool, undefended: TrainedNet) -> None:
+    net = _published(undefended, undefended.ctx.pools.test) if published else undefended
+    found, prior = evaluators(net.ctx, halved=True), prior_images(net.ctx)
+    whole = net.ctx.pools.auxiliary or net.ctx.pools.test
+    assert found.rows + len(prior) == len(whole) // (2 if published else 1)
+    assert found.source == (
+        "quarter of the test pool" if published else "half of the auxiliary pool"
+    )
+
+    def rows(images: LabelledImages) -> set[tuple[int, ...]]:
+        return {tuple(row) for row in images.pixels.flatten(1).tolist()}
+
+    supports = (16 * torch.from_numpy(found.svm.support_vectors_)).round().int().tolist()
+    assert not {tuple(row) for row in supports} & rows(prior)
+    assert not rows(net.ctx.pools.train) & rows(prior)
+    assert not rows(found.held_out) & rows(prior)
 
 
 def test_a_class_that_they_cannot_learn_is_named(undefended: TrainedNet) -> None:

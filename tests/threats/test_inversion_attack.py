@@ -7,7 +7,8 @@ from torch import Tensor
 from tests.making import LinearSoftmax
 from trainables.errors import PredictorError
 from trainables.predictor import Surface
-from trainables.threats.inversion_attack import Climb, invert, margins
+from trainables.threats.inversion_attack import Climb, invert, margins, surface_slope
+from trainables.threats.inversion_domain import pixels
 
 GREY = torch.full((1, 1, 1), 0.25)
 CLASSES = torch.arange(10).repeat_interleave(2)
@@ -27,15 +28,10 @@ def _invert(
 ) -> Tensor:
     settings = {"steps": 50, "step_size": 0.5, "tv": 0.3, "l2": 1.5} | changes
     climb = Climb(**settings)  # type: ignore[arg-type]
-    return invert(
-        Surface(lambda x, g: scores(x), "exact"),
-        starts,
-        classes,
-        climb,
-        colour=GREY,
-        num_classes=num_classes,
-        generator=torch.Generator().manual_seed(1),
-    )
+    domain = pixels((1, 4, 4), GREY)
+    generator = torch.Generator().manual_seed(1)
+    slope = surface_slope(Surface(lambda x, g: scores(x), "exact"), domain, generator, num_classes)
+    return invert(slope, starts, classes, climb, domain)
 
 
 def _variation(x: Tensor) -> float:

@@ -62,6 +62,15 @@ class PathProjection:
         for run in self._runs:
             run.scale_by_estimate()
 
+    def iterates(self) -> list[Tensor | None]:
+        """Give where the iteration of each run's norm stands."""
+        return [run.space for run in self._runs]
+
+    def set_iterates(self, iterates: Sequence[Tensor | None]) -> None:
+        """Go on from where the iterations of another training of the path stood."""
+        for run, space in zip(self._runs, iterates, strict=True):
+            run.space = space
+
     def settle(self) -> None:
         """Scale each run by a rigorous bound of its norm: then the path's bound is at most 1.
 

@@ -36,6 +36,8 @@ _C = 10.0
 """Of the support vector machine: errors on clean digits are not worth smoothing over."""
 _SEED = 0
 """One judge for all trials on the same data, whatever their stack and seed."""
+_AUXILIARY, _TEST = "auxiliary pool", "half of the test pool"
+_HALF_OF = {_AUXILIARY: "half of the auxiliary pool", _TEST: "quarter of the test pool"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,16 +87,17 @@ class Evaluators:
         return found
 
 
-def evaluators(ctx: TrialContext) -> Evaluators:
+def evaluators(ctx: TrialContext, *, halved: bool = False) -> Evaluators:
     """Train the evaluators, or take those of an earlier trial on the same data.
 
     They learn from the auxiliary pool; published pools have none, so half of the test pool serves
-    them and the other half is held out. Raises InputError where a class has no image there.
+    them and the other half is held out. `halved` leaves half of what they would learn from to a
+    generative prior (`prior_images`): else a reconstruction might be a success for being near
+    images that both learnt from. Raises InputError where a class has no image there.
     """
-    data, held_out, source = ctx.pools.auxiliary, ctx.held_out, "auxiliary pool"
-    if data is None:
-        data, held_out = _halves(ctx.pools.test)
-        source = "half of the test pool"
+    data, held_out, source = _unseen(ctx)
+    if halved:
+        data, source = _halves(data)[0], _HALF_OF[source]
     data = _sample(data, MOST)
     seen = torch.bincount(data.labels, minlength=ctx.dataset.num_classes)
     if not bool(seen.all()):
@@ -105,6 +108,23 @@ def evaluators(ctx: TrialContext) -> Evaluators:
         )
     name = next(name for name in NETWORKS if name != ctx.spec.model.name)
     return Evaluators(_network(name, data, ctx), name, _svm(data), len(data), source, held_out)
+
+
+def prior_images(ctx: TrialContext) -> LabelledImages:
+    """Give the images that a generative prior learns from, none of which anybody else sees.
+
+    Not the target, not the evaluators where they are `halved`, and none of them is held out.
+    """
+    data, _, _ = _unseen(ctx)
+    return _sample(_halves(data)[1], MOST)
+
+
+def _unseen(ctx: TrialContext) -> tuple[LabelledImages, LabelledImages, str]:
+    """Give images that the target never saw, others that are held out, and where the former are."""
+    if ctx.pools.auxiliary is not None:
+        return ctx.pools.auxiliary, ctx.held_out, _AUXILIARY
+    data, held_out = _halves(ctx.pools.test)
+    return data, held_out, _TEST
 
 
 def _network(name: str, data: LabelledImages, ctx: TrialContext) -> nn.Module:

@@ -16,20 +16,28 @@ from trainables.errors import InputError
 from trainables.metrics import Measured, MetricValue
 from trainables.parameters import parameter
 from trainables.predictor import SMALLEST_LOG, Predictor, ask
-from trainables.threats.evaluators import Evaluators, evaluators
-from trainables.threats.inversion_attack import BATCH, Climb, invert, margins
+from trainables.threats.evaluators import Evaluators, evaluators, prior_images
+from trainables.threats.generative_prior import generative_prior
+from trainables.threats.inversion_attack import (
+    BATCH,
+    Climb,
+    Slope,
+    invert,
+    margins,
+    surface_slope,
+)
+from trainables.threats.inversion_domain import Domain, latents, pixels
+from trainables.threats.inversion_queries import Asked, asked_slope
+from trainables.threats.inversion_work import Work, asking, differentiating
 from trainables.threats.pictures import encoded
-from trainables.threats.points import SLOW_POINTS
 from trainables.threats.reconstructions import ClassReference, class_references, likeness
 from trainables.threats.threat import Findings, Threat
 
 if TYPE_CHECKING:
     from trainables.context import TrialContext
 
-_STARTS = {"screen": 12, "audit": 48}
-_STEPS = {"screen": 50, "audit": 300}
-_RANDOM_IMAGES = 32
-"""Images that a screen climbs of a random model: each gradient is of many draws."""
+WHITE_BOX, BLACK_BOX = "white_box", "black_box"
+TOTAL_VARIATION, GENERATIVE = "total_variation", "generative"
 _SHOWN = 20
 """Classes whose reconstructions a record keeps as pictures."""
 
@@ -52,19 +60,36 @@ class _Reconstructions:
 class Inversion(Threat):
     """Climb every class' margin from random starts, with priors, and let independent judges look.
 
-    The attacker knows the defense: every surface is climbed, and of a class' images those are kept
-    of which the deployed model itself is surest. The evaluators only judge. Source: Fredrikson et
-    al., 2015; the independent evaluator: Zhang et al., 2020.
+    The attacker who differentiates the model knows the defense: every surface is climbed. The one
+    who may only ask goes by the deployed probabilities, and by refusals. Both know the deployed
+    answers: of a class' images those are kept of which the deployed model itself is surest.
+
+    Under the generative prior images are sought among those that a decoder draws, which learnt
+    from images of the same source as the target's: this attacker knows more of them than most. The
+    evaluators only judge, and never learn from an image that a decoder learnt from.
+
+    Source: Fredrikson et al., 2015; the independent evaluator and the generative prior: Zhang et
+    al., The secret revealer, 2020.
     """
 
     name = "inversion"
     meaning = "An attacker climbs images of the classes out of the model."
     source = "Fredrikson et al., 2015; Zhang et al., 2020"
 
+    access: str = parameter(
+        WHITE_BOX, kind="word", words=(WHITE_BOX, BLACK_BOX),
+        meaning="white_box: the attacker differentiates the model; black_box: he asks it, and goes "
+        "by the probabilities that it answers",
+    )  # fmt: skip
+    prior: str = parameter(
+        TOTAL_VARIATION, kind="word", words=(TOTAL_VARIATION, GENERATIVE),
+        meaning="total_variation: smooth images are likelier; generative: only images that a "
+        "decoder draws, trained on others of the same source",
+    )  # fmt: skip
     starts: int | None = parameter(
         None, kind="int", low=1, high=100_000,
         meaning="random starts a class; by default the effort's own: 12 in a screen, 48 in an "
-        "audit; fewer in a screen of a model that is slow to differentiate",
+        "audit, with queries alone 6 and 12; fewer in a screen of a model that is slow",
     )  # fmt: skip
     kept: int = parameter(
         6, kind="int", low=1, high=100_000,
@@ -76,16 +101,23 @@ class Inversion(Threat):
     )  # fmt: skip
     step_size: float = parameter(
         0.5, kind="float", low=1e-6, high=100.0, unit="root mean square of pixel values",
-        meaning="first step, which falls to zero",
+        meaning="first step, which falls to zero; under the generative prior of latent values",
     )  # fmt: skip
     tv: float = parameter(
         0.3, kind="float", low=0.0, high=100.0,
-        meaning="weight of the total variation against the margin",
+        meaning="weight of the total variation against the margin; it plays no part under the "
+        "generative prior",
     )  # fmt: skip
     l2: float = parameter(
         1.5, kind="float", low=0.0, high=1000.0,
-        meaning="weight of the distance from the data's mean colour: 1 / l2 is about the root "
-        "mean square distance at which a climb comes to rest",
+        meaning="weight of the distance from the data's mean colour, under the generative prior "
+        "from the mean latent: 1 / l2 is about the root mean square distance at which a climb "
+        "comes to rest",
+    )  # fmt: skip
+    queries: int | None = parameter(
+        None, kind="int", low=2, high=100_000_000, unit="images",
+        meaning="that a start may ask about where access is black_box; by default 2,000 in a "
+        "screen, 12,000 in an audit; fewer in a screen of a model whose answer takes many passes",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -94,6 +126,16 @@ class Inversion(Threat):
             raise InputError(
                 f"inversion: kept is {self.kept}, more than the {self.starts} starts of a class; "
                 "keep fewer or start more"
+            )
+        if self.queries is not None and self.access == WHITE_BOX:
+            raise InputError(
+                "inversion: queries is for access: black_box; who differentiates the model counts "
+                "steps"
+            )
+        if self.queries and self.steps and self.queries < 2 * self.steps:
+            raise InputError(
+                f"inversion: queries is {self.queries}, but each of the {self.steps} steps takes "
+                "two at least; take fewer steps or ask more"
             )
 
     def metric_names(self) -> tuple[str, ...]:
@@ -109,9 +151,11 @@ class Inversion(Threat):
 
     def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
         """Reconstruct every class and have the reconstructions judged."""
-        judges = evaluators(ctx)
+        work = self._work(predictor, ctx)
+        judges = evaluators(ctx, halved=self.prior == GENERATIVE)
         clean = judges.clean_accuracy()
-        found = self._reconstruct(predictor, ctx)
+        domain, learnt = self._domain(ctx)
+        found, asked = self._reconstruct(predictor, ctx, work, domain)
         references = class_references(ctx.pools.train, judges.held_out, ctx.dataset.num_classes)
         like = likeness(found.images, found.classes, references, judges.features)
         said = judges.judge(found.images)
@@ -124,8 +168,9 @@ class Inversion(Threat):
             "inversion_ssim_baseline": like.ssim_baseline,
         }
         notes = {
-            **self._settings(predictor, ctx),
-            "surfaces": [surface.kind for surface in predictor.surfaces()],
+            **self._settings(work),
+            **learnt,
+            **asked,
             "reconstructions": len(found.classes),
             "target_accuracy": _share(found.labels, found.classes).value,
             "target_confidence": float(found.confidence.mean()),
@@ -135,59 +180,74 @@ class Inversion(Threat):
         }
         return Findings(metrics=metrics, notes=notes)
 
-    def _settings(self, predictor: Predictor, ctx: TrialContext) -> dict[str, Any]:
+    def _work(self, predictor: Predictor, ctx: TrialContext) -> Work:
         """Fill in what the effort decides."""
-        effort = ctx.spec.effort
-        starts = self.starts or _STARTS[effort]
-        if self.starts is None and effort == "screen":
-            starts = min(starts, max(1, _affordable(predictor) // ctx.dataset.num_classes))
+        given = {"starts": self.starts, "steps": self.steps}
+        if self.access == WHITE_BOX:
+            return differentiating(predictor, ctx, **given)
+        return asking(predictor, ctx, **given, queries=self.queries)
+
+    def _settings(self, work: Work) -> dict[str, Any]:
         return {
-            "starts": starts,
-            "kept": min(self.kept, starts),
-            "steps": self.steps or _STEPS[effort],
+            "access": self.access,
+            "prior": self.prior,
+            "starts": work.starts,
+            "kept": min(self.kept, work.starts),
+            "steps": work.steps,
             "step_size": self.step_size,
-            "tv": self.tv,
+            "tv": self._tv,
             "l2": self.l2,
         }
 
-    def _reconstruct(self, predictor: Predictor, ctx: TrialContext) -> _Reconstructions:
-        settings = self._settings(predictor, ctx)
-        count, num_classes = settings["starts"], ctx.dataset.num_classes
-        climb = Climb(steps=settings["steps"], step_size=self.step_size, tv=self.tv, l2=self.l2)
-        classes = torch.arange(num_classes, device=ctx.device).repeat_interleave(count)
-        generator = ctx.generator("inversion", "starts")
-        starts = torch.rand(
-            (len(classes), *ctx.dataset.shape), generator=generator, device=ctx.device
+    @property
+    def _tv(self) -> float:
+        return 0.0 if self.prior == GENERATIVE else self.tv
+
+    def _domain(self, ctx: TrialContext) -> tuple[Domain, dict[str, Any]]:
+        """Give where images are sought, and what is to be noted of it."""
+        if self.prior == TOTAL_VARIATION:
+            colour = torch.tensor(ctx.dataset.mean, device=ctx.device).view(-1, 1, 1)
+            return pixels(ctx.dataset.shape, colour), {}
+        learnt = generative_prior(ctx, prior_images(ctx))
+        noted = {"decoder": {"rows": learnt.rows, "latent": learnt.latent, "loss": learnt.loss}}
+        return latents(learnt.decoder, learnt.latent, ctx.device), noted
+
+    def _reconstruct(
+        self, predictor: Predictor, ctx: TrialContext, work: Work, domain: Domain
+    ) -> tuple[_Reconstructions, dict[str, Any]]:
+        """Climb, keep what the model is surest of, and note what was climbed or asked."""
+        classes = torch.arange(ctx.dataset.num_classes, device=ctx.device)
+        classes = classes.repeat_interleave(work.starts)
+        starts = domain.starts(len(classes), ctx.generator("inversion", "starts"))
+        climb = Climb(steps=work.steps, step_size=self.step_size, tv=self._tv, l2=self.l2)
+        asked = Asked(predictor, ctx.dataset.num_classes, ctx.generator("inversion", "answers"))
+        slopes = (
+            _of_surfaces(predictor, ctx, domain)
+            if self.access == WHITE_BOX
+            else [
+                asked_slope(asked, domain, ctx.generator("inversion", "changes"), pairs=work.pairs)
+            ]
         )
-        colour = torch.tensor(ctx.dataset.mean, device=ctx.device).view(-1, 1, 1)
-        climbed = [
-            invert(
-                surface,
-                starts,
-                classes,
-                climb,
-                colour=colour,
-                num_classes=num_classes,
-                generator=ctx.generator("inversion", str(number)),
-            )
-            for number, surface in enumerate(predictor.surfaces())
-        ]
-        if not climbed:
-            raise RuntimeError(f"{type(predictor).__name__} has no surface to climb")
-        every = classes.repeat(len(climbed))
-        return _surest(predictor, torch.cat(climbed), every, settings["kept"], ctx)
+        images = torch.cat([invert(slope, starts, classes, climb, domain) for slope in slopes])
+        kept = min(self.kept, work.starts)
+        found = _surest(predictor, images, classes.repeat(len(slopes)), kept, ctx)
+        if self.access == WHITE_BOX:
+            return found, {"surfaces": [surface.kind for surface in predictor.surfaces()]}
+        # Which images to keep is asked as well.
+        return found, {"queries": {"of_a_start": work.queries, "asked": asked.count + len(images)}}
 
 
-def _affordable(predictor: Predictor) -> int:
-    """Give the number of images that a screen climbs at most."""
-    limits = [BATCH]
-    if len(predictor.surfaces()) > 1:
-        limits.append(SLOW_POINTS)
-    if predictor.stochastic:
-        limits.append(_RANDOM_IMAGES)
-    if predictor.max_screen_points is not None:
-        limits.append(predictor.max_screen_points)
-    return min(limits)
+def _of_surfaces(predictor: Predictor, ctx: TrialContext, domain: Domain) -> list[Slope]:
+    """Give the slope of each surface; RuntimeError where there is none."""
+    surfaces = predictor.surfaces()
+    if not surfaces:
+        raise RuntimeError(f"{type(predictor).__name__} has no surface to climb")
+    return [
+        surface_slope(
+            surface, domain, ctx.generator("inversion", str(number)), ctx.dataset.num_classes
+        )
+        for number, surface in enumerate(surfaces)
+    ]
 
 
 def _surest(

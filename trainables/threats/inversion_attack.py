@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainables.predictor import Surface, surface_scores
+from trainables.threats.inversion_domain import Domain
 
-Scores = Callable[[Tensor], Tensor]
-"""Images (B, C, H, W) in [0, 1] -> class scores (B, K), softmax not yet applied."""
+Slope = Callable[[Tensor, Tensor], Tensor]
+"""Points of a domain (B, C, H, W) and classes (B,) -> the direction in which the classes' margins
+grow, of the points' shape and any length."""
 
 BATCH = 512
 """Images that are climbed at once."""
@@ -28,43 +30,47 @@ class Climb:
 
     steps: int
     step_size: float
-    """Root mean square change of a pixel that a gradient of length one makes in all, at first."""
+    """Root mean square change of a coordinate that a gradient of length one makes in all, at
+    first."""
     tv: float
     """Weight of the total variation: of its gradient's length against that of the margin."""
     l2: float
-    """Weight of the distance from the data's mean colour, as a root mean square over pixels."""
+    """Weight of the distance from the domain's centre, as a root mean square over coordinates."""
 
 
-def invert(
-    surface: Surface,
-    starts: Tensor,
-    classes: Tensor,
-    climb: Climb,
-    *,
-    colour: Tensor,
-    num_classes: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """Climb from starts (B, C, H, W) to images in [0, 1] that the surface takes for classes (B,).
+def invert(slope: Slope, starts: Tensor, classes: Tensor, climb: Climb, domain: Domain) -> Tensor:
+    """Climb from points of the domain to images (B, C, H, W) that are taken for classes (B,).
 
     What is climbed is the margin of the class over the best other one, less the priors: the total
-    variation, and half the squared distance from `colour` (C, 1, 1). The margin's gradient counts
-    by its direction alone, so a scale on the scores, as a temperature is one, changes nothing. A
-    random surface draws anew at every step, which the momentum averages (EOT). The step falls
-    linearly to zero. BATCH images are climbed at a time.
+    variation of the points, and half the squared distance from the domain's centre. The margin's
+    slope counts by its direction alone, so a scale on the scores, as a temperature is one, changes
+    nothing. What is drawn anew at every step, by a random model or for an estimate of the slope,
+    the momentum averages (EOT). The step falls linearly to zero. BATCH images are climbed at a
+    time.
 
-    Raises PredictorError where the surface gives no scores or NaN. Source: Fredrikson et al., 2015;
+    Raises PredictorError where the model gives no scores or NaN. Source: Fredrikson et al., 2015;
     the margin: Carlini and Wagner, 2017; total variation: Mahendran and Vedaldi, 2015.
     """
-
-    def scores(x: Tensor) -> Tensor:
-        return surface_scores(surface, x, generator, num_classes)
-
     parts = [
-        _climb(scores, x, y, climb, colour)
+        domain.images(_climb(slope, x, y, climb, domain))
         for x, y in zip(torch.split(starts, BATCH), torch.split(classes, BATCH), strict=True)
     ]
     return torch.cat(parts)
+
+
+def surface_slope(
+    surface: Surface, domain: Domain, generator: torch.Generator, num_classes: int
+) -> Slope:
+    """Give the slope of who may differentiate the model: the gradient of the margin."""
+
+    def slope(points: Tensor, classes: Tensor) -> Tensor:
+        def margin(points: Tensor) -> Tensor:
+            images = domain.images(points)
+            return margins(surface_scores(surface, images, generator, num_classes), classes)
+
+        return _gradient(margin, points)
+
+    return slope
 
 
 def margins(scores: Tensor, classes: Tensor) -> Tensor:
@@ -73,22 +79,22 @@ def margins(scores: Tensor, classes: Tensor) -> Tensor:
     return own - scores.scatter(1, classes[:, None], -torch.inf).amax(1)
 
 
-def _climb(scores: Scores, x: Tensor, classes: Tensor, climb: Climb, colour: Tensor) -> Tensor:
+def _climb(slope: Slope, x: Tensor, classes: Tensor, climb: Climb, domain: Domain) -> Tensor:
     velocity = torch.zeros_like(x)
     length = x[0].numel() ** 0.5
     for step in range(climb.steps):
-        direction = _unit(_gradient(lambda x: margins(scores(x), classes), x))
+        direction = _unit(slope(x, classes))
         if climb.tv:
             direction = direction - climb.tv * _unit(_gradient(_variation, x))
-        direction = direction - climb.l2 / length * (x - colour)
+        direction = direction - climb.l2 / length * (x - domain.centre)
         velocity = _MOMENTUM * velocity + (1 - _MOMENTUM) * direction
         size = climb.step_size * length * (1 - step / climb.steps)
-        x = (x + size * velocity).clamp(0, 1)
+        x = domain.inside(x + size * velocity)
     return x
 
 
 def _gradient(value: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Give the gradient (B, C, H, W) of a value (B,) of each image."""
+    """Give the gradient (B, C, H, W) of a value (B,) of each point."""
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
         found = value(x)
