@@ -13,7 +13,8 @@ from orchestrator.paths import check_writable
 from orchestrator.resources import this_machine
 from trainables.datasets import DATASETS, load_dataset
 from trainables.datasets.torchvision_files import DATA_DIR_VARIABLE
-from trainables.errors import InputError
+from trainables.errors import InputError, StorageError
+from trainables.folders import cache_folder, is_uri, redacted
 from trainables.perceptual import WEIGHTS_NAME, find_weights
 
 _PACKAGES = ("ray", "torch", "torchvision", "optuna", "scikit-learn", "pandas", "lpips")
@@ -30,7 +31,7 @@ class Check:
     """Whether a sweep on the embedded data cannot do without it."""
 
 
-def examine(runs: Path, data_dir: Path | None) -> Iterator[Check]:
+def examine(runs: str, data_dir: str | None) -> Iterator[Check]:
     """Look at devices, versions, Ray, data sets, LPIPS weights and storage."""
     machine = this_machine()
     yield Check("CPUs", machine.cpus >= 1, f"{machine.cpus:g}")
@@ -49,7 +50,7 @@ def examine(runs: Path, data_dir: Path | None) -> Iterator[Check]:
         str(weights) if weights else f"{WEIGHTS_NAME} is not here: lpips metrics will be missing",
         needed=False,
     )
-    yield _storage(runs)
+    yield storage(runs)
 
 
 def _ray() -> Check:
@@ -62,22 +63,27 @@ def _ray() -> Check:
         return Check("Ray", False, f"does not start: {error}")
 
 
-def _dataset(name: str, data_dir: Path | None) -> Check:
+def _dataset(name: str, data_dir: str | None) -> Check:
     try:
         dataset = load_dataset(name, data_dir=data_dir, image_size=None, device=torch.device("cpu"))
-    except InputError as error:
+    except (InputError, StorageError) as error:
         return Check(f"data set {name}", False, str(error), needed=False)
     return Check(f"data set {name}", True, f"{len(dataset.images):,} images", needed=False)
 
 
-def _storage(runs: Path) -> Check:
+def storage(runs: str) -> Check:
+    """See whether runs could be written there, and how much room is left."""
     try:
         check_writable(runs)
     except InputError as error:
         return Check("storage", False, str(error))
-    existing = next(path for path in (runs, *runs.absolute().parents) if path.exists())
+    where = redacted(os.environ.get(DATA_DIR_VARIABLE, "not set"))
+    if is_uri(runs):
+        found = f"{redacted(runs)} can be written to; this node's cache is {cache_folder()}"
+        return Check("storage", True, f"{found}; ${DATA_DIR_VARIABLE} is {where}")
+    path = Path(runs)
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
     free = shutil.disk_usage(existing).free / 2**30
-    where = os.environ.get(DATA_DIR_VARIABLE, "not set")
     return Check(
         "storage", free > 1, f"{free:.0f} GiB free under {runs}; ${DATA_DIR_VARIABLE} is {where}"
     )

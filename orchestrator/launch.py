@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.table import Table
 import results
 from orchestrator.arguments import parse_duration
 from orchestrator.estimate import estimated_hours
+from orchestrator.gpu_hours import GpuHours, check_gpu_hours
 from orchestrator.manifest import (
     only_driver,
     read_manifest,
@@ -23,16 +25,19 @@ from orchestrator.manifest import (
     refuse_other_space,
     write_manifest,
 )
-from orchestrator.paths import RunPaths, check_writable, run_paths
+from orchestrator.paths import RunPaths, check_writable, report_address, run_paths
 from orchestrator.proposals import Proposals
-from orchestrator.resources import Machine, TrialResources, this_machine, trial_resources
+from orchestrator.resources import Gpus, Machine, TrialResources, this_machine, trial_resources
+from orchestrator.samplers import MOST_FOR_TPE, describe_sampler
 from search_spaces import Overrides, Space, load_space
 from search_spaces.domains import Flat
 from trainables.artefacts import ArtefactStore
-from trainables.context import build_context
+from trainables.context import TrialContext, build_context
 from trainables.datasets import Dataset, find_data_dir, load_dataset
 from trainables.errors import InputError
-from trainables.perceptual import load_lpips
+from trainables.folders import absolute_place, read_all, redacted
+from trainables.limits import TrialLimits
+from trainables.perceptual import find_weights, load_lpips
 from trainables.record import TrialRecord
 
 logger = logging.getLogger(__name__)
@@ -46,15 +51,20 @@ class LaunchRequest:
 
     space: str
     overrides: Overrides
-    runs: Path
+    runs: str
+    """A folder's path, or a URI."""
     name: str | None
-    data_dir: Path | None
-    lpips_weights: Path | None
+    data_dir: str | None
+    lpips_weights: str | None
     address: str | None
     max_concurrent: int | None
     cpus_per_trial: float | None
-    gpus_per_trial: float | None
+    gpus_per_trial: Gpus | None
+    max_gpu_hours: float | None
     time_budget: str | None
+    trial_time_limit: float | None
+    """Seconds."""
+    trial_memory_gib: float | None
     dry_run: bool
     download: bool
 
@@ -68,6 +78,9 @@ def launch(request: LaunchRequest, console: Console) -> int:
     deadline = time.time() + parse_duration(request.time_budget) if request.time_budget else None
     machine = Machine(cpus=0, gpus=0, grows=True) if request.address else this_machine()
     resources = _resources(request, space, machine)
+    if request.address is None:  # a cluster's GPUs are counted when it is joined
+        check_gpu_hours(request.max_gpu_hours, resources.gpus)
+    limits = _limits(request, space)
     trials = planned_trials(space)
     dataset = check_runs(space, request)
     if request.dry_run:
@@ -86,17 +99,27 @@ def launch(request: LaunchRequest, console: Console) -> int:
 
             joined = session.enter_context(ray_session(request.address))
             resources = _resources(request, space, joined)
+            check_gpu_hours(request.max_gpu_hours, resources.gpus)
         session.enter_context(only_driver(paths))
         records = read_records(paths)
         write_manifest(
             paths,
             space,
-            command=f"python -m orchestrator {shlex.join(sys.argv[1:])}",
+            command=_command(),
             trials=trials,
             data_title=dataset.title,
         )
-        proposals = Proposals(space, paths.journal, records, trials=trials, deadline=deadline)
-        complete = _finish(proposals, request, space, paths, resources, console)
+        most = request.max_gpu_hours
+        proposals = Proposals(
+            space,
+            paths.journal,
+            records,
+            trials=trials,
+            deadline=deadline,
+            gpu_hours=None if most is None else GpuHours(most, records.values()),
+        )
+        del records  # the proposals keep what they need of them
+        complete = _finish(proposals, request, space, paths, resources, limits, console)
     return _last_words(complete, proposals, paths, request, console)
 
 
@@ -119,8 +142,10 @@ def check_runs(space: Space, request: LaunchRequest) -> Dataset:
     Gives the first scenario's data set. Raises InputError for what no trial could run with.
     """
     if request.lpips_weights is not None:
-        load_lpips(request.lpips_weights)
-    datasets = []
+        weights = find_weights(request.lpips_weights)
+        assert weights is not None  # one was named
+        load_lpips(weights)
+    datasets, contexts = [], []
     store = ArtefactStore(Path("unused"))
     for number, scenario in enumerate(space.scenarios):
         dataset = load_dataset(
@@ -136,20 +161,42 @@ def check_runs(space: Space, request: LaunchRequest) -> Dataset:
         for slot, names in space.slots.items():
             draws += [{**base, f"slot.{slot}": name} for name in names]
         for flat in draws:
-            build_context(space.spec(flat), dataset, store, torch.device("cpu"))
+            contexts.append(build_context(space.spec(flat), dataset, store, torch.device("cpu")))
+    _check_models([ctx for ctx in contexts if ctx.spec.stack])
     return datasets[0]
+
+
+def _check_models(contexts: Sequence[TrialContext]) -> None:
+    """Ask each defense whether it can be trained with the layers of its model.
+
+    What some cannot is said, and stands in the records of their trials; InputError where none can.
+    """
+    refused = []
+    for ctx in contexts:
+        try:
+            ctx.check_model()
+        except InputError as error:
+            refused.append(f"{ctx.spec.model.name}: {error}")
+    if refused and len(refused) == len(contexts):
+        raise InputError(refused[0])
+    for words in refused:
+        logger.warning("%s. Trials with it will fail; the others run", words)
 
 
 def read_records(paths: RunPaths) -> dict[str, TrialRecord]:
     """Read a run's records; one that cannot be read is set aside, said so, and its trial rerun."""
-    records = {}
-    for path in sorted(paths.records.glob("*.json")):
+    folder, records = paths.records, {}
+    names = [entry.name for entry in folder.entries(".json")]
+    for name, content in read_all(folder, names):
         try:
-            records[path.stem] = TrialRecord.from_json(path.read_text())
+            records[name.removesuffix(".json")] = TrialRecord.from_json(content.decode()).bare()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            aside = path.with_suffix(".json.corrupt")
-            path.rename(aside)
-            logger.warning("%s cannot be read (%s); set aside, its trial runs again", path, error)
+            folder.write(f"{name}.corrupt", content)
+            folder.delete(name)
+            logger.warning(
+                "%s/%s cannot be read (%s); set aside, its trial runs again",
+                folder.uri, name, error,
+            )  # fmt: skip
     return records
 
 
@@ -163,26 +210,42 @@ def _resources(request: LaunchRequest, space: Space, machine: Machine) -> TrialR
     )
 
 
+def _limits(request: LaunchRequest, space: Space) -> TrialLimits:
+    declared, seconds, memory = (
+        space.file.resources, request.trial_time_limit, request.trial_memory_gib,
+    )  # fmt: skip
+    return TrialLimits(
+        seconds=declared.trial_time_limit if seconds is None else seconds,
+        memory_gib=declared.trial_memory_gib if memory is None else memory,
+    )
+
+
 def _finish(
     proposals: Proposals,
     request: LaunchRequest,
     space: Space,
     paths: RunPaths,
     resources: TrialResources,
+    limits: TrialLimits,
     console: Console,
 ) -> bool:
     """Run what is left, if anything; Ray is imported and started for that alone."""
     before = len(proposals.finished)
     reason = proposals.nothing_left()
     if reason is not None:
-        console.print(f"Run {paths.root.name} is finished: {before} trials are recorded, {reason}.")
+        console.print(f"Run {paths.name} is finished: {before} trials are recorded, {reason}.")
         return True
     from orchestrator.progress import Progress
     from orchestrator.sweep import SweepOptions, ray_session, run_sweep
 
     left = proposals.trials - before
     resumed = f"Resuming: {before} trials are recorded. " if before else ""
-    console.print(f"{resumed}Running {left} trials of space {space.name} into {paths.root}")
+    console.print(
+        f"{resumed}Running {left} trials of space {space.name} into {paths.shown}, "
+        f"{resources.concurrent} at once, {resources.described}"
+    )
+    if proposals.trials > MOST_FOR_TPE and space.file.search.algorithm == "tpe":
+        console.print(f"Sampler: {describe_sampler('tpe', proposals.trials)}.")
     with ray_session(None) if request.address is None else nullcontext():
         return run_sweep(
             space,
@@ -191,8 +254,9 @@ def _finish(
             resources,
             SweepOptions(
                 data_dir=find_data_dir(request.data_dir),
-                lpips_weights=request.lpips_weights.absolute() if request.lpips_weights else None,
+                lpips_weights=absolute_place(request.lpips_weights),
                 artefacts_gib=space.file.resources.artefacts_gib,
+                limits=limits,
             ),
             Progress(proposals, console),
         )
@@ -203,19 +267,24 @@ def _last_words(
 ) -> int:
     done = len(proposals.finished)
     failed = sum(record.status == "failed" for record in proposals.finished.values())
-    report = results.write_report(paths.root)
+    report = report_address(paths.root, results.write_report(paths.root))
     console.print(f"{done} of {proposals.trials} trials recorded, {failed} failed.")
     if proposals.ended is not None and done < proposals.trials and complete:
         console.print(f"The sweep ended early: {proposals.ended.reason}.")
     if failed:
-        console.print(f"Why trials failed: python -m orchestrator status {paths.root}")
+        console.print(
+            f"Why trials failed: python -m orchestrator status {paths.shown}", soft_wrap=True
+        )
     if not complete:
-        again = shlex.join(["python", "-m", "orchestrator", *sys.argv[1:]])
         console.print(f"Report so far: {report}", soft_wrap=True)
-        console.print(f"Interrupted; resume with: {again}", soft_wrap=True)
+        console.print(f"Interrupted; resume with: {redacted(_command())}", soft_wrap=True)
         return FAILED
     console.print(f"Report: {report}", soft_wrap=True)
     return FAILED if failed == done else DONE
+
+
+def _command() -> str:
+    return shlex.join(["python", "-m", "orchestrator", *sys.argv[1:]])
 
 
 def _default_name(request: LaunchRequest) -> str:
@@ -253,8 +322,8 @@ def _print_plan(
         console.print(f"{scenario.dataset} / {scenario.model.name}: {trained or 'defaults'}")
     hours = estimated_hours(space, dataset, trials, resources)
     console.print(
-        f"{trials} trials, {resources.concurrent} at once, {resources.cpus:g} CPUs and "
-        f"{resources.gpus:g} GPUs each: about {hours:.2g} hours on this machine "
+        f"{trials} trials, {resources.concurrent} at once, {resources.described}: "
+        f"about {hours:.2g} hours on this machine "
         "(from a few timed steps; rough)"
     )
-    console.print(f"Nothing was started; the run would be {paths.root}")
+    console.print(f"Nothing was started; the run would be {paths.shown}")

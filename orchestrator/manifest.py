@@ -3,20 +3,24 @@
 import fcntl
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.paths import RunPaths
+from orchestrator.heartbeat import beating
+from orchestrator.paths import MANIFEST, RunPaths
+from orchestrator.samplers import describe_sampler
 from search_spaces import Space
 from trainables.defenses import DEFENSES
 from trainables.errors import InputError
+from trainables.folders import RemoteFolder, redacted
 from trainables.metrics import METRICS, metric
-from trainables.record import write_atomically
 from trainables.trial import stage_versions
 
 FORMAT = 1
+_MOST_SHOWN = 60
+"""Characters of a value in a line that tells a difference."""
 
 
 def write_manifest(
@@ -26,11 +30,12 @@ def write_manifest(
     old = read_manifest(paths)
     manifest = {
         "format": FORMAT,
-        "run": paths.root.name,
-        "command": command,
+        "run": paths.name,
+        "command": redacted(command),
         "created": old["created"] if old else datetime.now(UTC).isoformat(timespec="seconds"),
         "trials": trials,
         "seed": space.file.search.seed,
+        "sampler": describe_sampler(space.file.search.algorithm, trials),
         "description": space.file.description,
         "space": space.canonical(),
         "objectives": [asdict(objective) for objective in space.objectives],
@@ -49,36 +54,43 @@ def write_manifest(
         },
         "published": _published(space),
     }
-    write_atomically(paths.manifest, json.dumps(manifest, indent=1).encode())
+    paths.folder.write(MANIFEST, json.dumps(manifest, indent=1).encode())
     return manifest
 
 
 def read_manifest(paths: RunPaths) -> dict[str, Any] | None:
     """Read a run's manifest; None where there is none."""
     try:
-        manifest: dict[str, Any] = json.loads(paths.manifest.read_text())
+        manifest: dict[str, Any] = json.loads(paths.folder.read(MANIFEST))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise InputError(
-            f"{paths.manifest}: cannot be read ({error}); take another --name, or remove the run"
+            f"{paths.shown}: its {MANIFEST} cannot be read ({error}); take another --name, or "
+            "remove the run"
         ) from None
     return manifest
 
 
 @contextmanager
 def only_driver(paths: RunPaths) -> Iterator[None]:
-    """Hold the run for this process; InputError where another one is driving it."""
-    paths.root.mkdir(parents=True, exist_ok=True)
+    """Hold the run for this process; InputError where another one is driving it.
+
+    A lock keeps other drivers of this machine off (with a folder on NFS: of every machine), and
+    beats in the store those of other machines where the run lies in one (see `beating`).
+    """
+    paths.state.mkdir(parents=True, exist_ok=True)
     with paths.lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(
-                f"{paths.root}: another launch is running this sweep; wait for it or end it, or "
+                f"{paths.shown}: another launch is running this sweep; wait for it or end it, or "
                 "take another --name"
             ) from None
-        yield
+        folder = paths.folder
+        with beating(folder, paths.state) if isinstance(folder, RemoteFolder) else nullcontext():
+            yield
 
 
 def _metric_names(space: Space) -> list[str]:
@@ -95,10 +107,10 @@ def _published(space: Space) -> dict[str, Any] | None:
 
 def refuse_foreign_folder(paths: RunPaths) -> None:
     """Raise InputError where the run's folder holds something, but no run."""
-    found = [path.name for path in paths.root.glob("*") if not path.name.startswith(".")]
-    if found:
+    found = paths.folder.occupant()
+    if found is not None:
         raise InputError(
-            f"{paths.root}: holds no run but {found[0]!r}; take another --name, or remove it"
+            f"{paths.shown}: holds no run but {found!r}; take another --name, or remove it"
         )
 
 
@@ -109,7 +121,7 @@ def refuse_other_space(paths: RunPaths, old: Any, new: Any) -> None:
     if differences:
         shown = "; ".join(differences[:3]) + (" .." if len(differences) > 3 else "")
         raise InputError(
-            f"{paths.root}: this run belongs to another space ({shown}); take another --name"
+            f"{paths.shown}: this run belongs to another space ({shown}); take another --name"
         )
 
 
@@ -119,4 +131,9 @@ def _differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
             inner = f"{place}.{key}" if place else str(key)
             yield from _differences(old.get(key), new.get(key), inner)
     elif old != new:
-        yield f"{place}: {json.dumps(old)} there, {json.dumps(new)} here"
+        yield f"{place}: {_shortened(old)} there, {_shortened(new)} here"
+
+
+def _shortened(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]} .."

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from results.certification_notes import CertificationNotes, certification_notes
+from results.errors import ResultsError as ResultsError
 from results.evasion_notes import EvasionNotes, evasion_notes
+from results.mirror import is_uri, mirrored
 from results.poisoning_notes import PoisoningNotes, poisoning_notes
 from results.privacy_notes import PrivacyNotes, privacy_notes
 from results.values import Value
@@ -25,10 +30,6 @@ MASKED = "masking suspected"
 NOT_ADAPTIVE = "not attacked adaptively"
 _SPEC_PARTS = ("data", "model", "training", "stack", "effort", "seed")
 _REQUIRED = ("run", "trials", "space", "objectives", "metrics")
-
-
-class ResultsError(ValueError):
-    """What a user can mend: says what, where and how in one line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,11 +139,12 @@ class Objective:
         return self.direction == "maximize"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """A run: its manifest, its records in order of finishing, and the files that cannot be read."""
 
     path: Path
+    """Its folder; of a run in an object store, the copy on this machine."""
     manifest: Mapping[str, Any]
     records: tuple[Record, ...]
     corrupt: tuple[tuple[str, str], ...]
@@ -161,20 +163,29 @@ class Run:
             for row in self.manifest["objectives"]
         )
 
-    @property
+    @cached_property
     def usable(self) -> tuple[Record, ...]:
         """The completed records that are not stale."""
         return tuple(record for record in self.records if record.usable)
 
-    @property
+    @cached_property
     def eligible(self) -> tuple[Record, ...]:
         """The usable records that may be on a front or best at something."""
         return tuple(record for record in self.usable if not record.struck_off)
 
-    @property
+    @cached_property
     def struck_off(self) -> tuple[Record, ...]:
         """The usable records that may not, although their figures are shown."""
         return tuple(record for record in self.usable if record.struck_off)
+
+    @cached_property
+    def undefended(self) -> Mapping[str, tuple[Record, ...]]:
+        """Scenario -> its usable records without a defense."""
+        found: dict[str, list[Record]] = {}
+        for record in self.usable:
+            if not record.stack:
+                found.setdefault(record.scenario(), []).append(record)
+        return {scenario: tuple(records) for scenario, records in found.items()}
 
     def trials(self) -> pd.DataFrame:
         """Give the table of trials; its columns are those of `tables.trials_frame`."""
@@ -184,27 +195,40 @@ class Run:
 
 
 def load(run: str | Path) -> Run:
-    """Read a run's folder.
+    """Read a run's folder, or a run at s3:// or gs:// through a copy on this machine.
 
     A record that cannot be read is named in `corrupt`. ResultsError where the folder or its
     manifest is missing or no manifest at all.
     """
-    path = Path(run)
+    path = mirrored(str(run)) if is_uri(run) else Path(run)
     if not path.is_dir():
         raise ResultsError(f"no run at {path}: no such folder; give the folder that `launch` named")
     manifest = _manifest(path / "manifest.json")
     versions = manifest.get("stage_versions", {})
     records: list[Record] = []
     corrupt: list[tuple[str, str]] = []
-    for file in sorted((path / "records").glob("*.json")):
-        if file.name.startswith("."):
-            continue
-        try:
-            records.append(_record(_strict_json(file), file.stem, versions))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            corrupt.append((file.name, _reason(error)))
+    with _without_collections():
+        for file in sorted((path / "records").glob("*.json")):
+            if file.name.startswith("."):
+                continue
+            try:
+                records.append(_record(_strict_json(file), file.stem, versions))
+            except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+                corrupt.append((file.name, _reason(error)))
     records.sort(key=lambda record: (record.finished == "", record.finished, record.trial))
     return Run(path=path, manifest=manifest, records=tuple(records), corrupt=tuple(corrupt))
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Look for no garbage meanwhile: nothing that is read is any, and the search grows with it."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def stack_label(stack: Iterable[Mapping[str, Any]]) -> str:

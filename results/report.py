@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
@@ -32,7 +32,9 @@ from results.figures import (
 from results.files import replace_text
 from results.findings import counts_sentence, measured_on
 from results.inversion import draw_reconstructions
-from results.load import load
+from results.load import Record, load
+from results.mirror import is_uri, put_report
+from results.pareto import draws_of
 from results.poisoning import COLUMNS, attack_text, draw_scores, rows_text
 from results.privacy import delta_text, draw_membership, privacy_columns, strongest_text
 from results.report_json import plain
@@ -40,6 +42,9 @@ from results.reproduction import PublishedTable
 from results.robustness import DETECTION
 from results.tables import metric_names, write_tables
 from results.values import number_text, signed_text
+
+MOST_ROWS = 300
+"""Rows of a table of trials on the page; the page says where the others are."""
 
 
 class _Described(Protocol):
@@ -65,8 +70,9 @@ class Picture:
 def write_report(run_path: str | Path) -> Path:
     """Write a run's tables, figures, report.json and report/index.html; give the page's path.
 
-    A run without a completed trial gets a page that says so. ResultsError where the folder is no
-    run.
+    Of a run at a URI they are written into the copy on this machine, whose page is given, and put
+    beside the run. A run without a completed trial gets a page that says so. ResultsError where
+    the folder is no run.
     """
     run = load(run_path)
     folder = run.path / "report"
@@ -75,8 +81,11 @@ def write_report(run_path: str | Path) -> Path:
     figures = folder / "figures"
     pictures = [_picture(drawing, figures) for drawing in drawings(content)]
     _remove_old(figures, {picture.name for picture in pictures})
-    replace_text(folder / "report.json", json.dumps(plain(content), indent=1, allow_nan=False))
-    return replace_text(folder / "index.html", _page(content, pictures))
+    replace_text(folder / "report.json", _json(plain(content)))
+    page = replace_text(folder / "index.html", _page(content, pictures))
+    if is_uri(run_path):
+        put_report(run.path, str(run_path))
+    return page
 
 
 def drawings(content: Content) -> list[Drawing]:
@@ -178,6 +187,12 @@ def _remove_old(folder: Path, names: set[str]) -> None:
             file.unlink()
 
 
+def _json(content: Mapping[str, Any]) -> str:
+    """Write a line an entry: indenting all of it takes ten times as long."""
+    rows = [f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in content.items()]
+    return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
 def _page(content: Content, pictures: Sequence[Picture]) -> str:
     environment = Environment(
         loader=PackageLoader("results"),
@@ -189,7 +204,7 @@ def _page(content: Content, pictures: Sequence[Picture]) -> str:
     environment.filters |= {
         "number": number_text, "signed": signed_text, "breakable": _breakable,
         "confidence": confidence_text, "attack": attack_text, "poisoned_rows": rows_text,
-        "strongest": strongest_text, "delta": delta_text,
+        "strongest": strongest_text, "delta": delta_text, "draws": draws_of,
     }  # fmt: skip
     run = content.run
     names = metric_names(run)
@@ -201,6 +216,9 @@ def _page(content: Content, pictures: Sequence[Picture]) -> str:
         description=run.manifest.get("description", ""),
         created=_moment(str(run.manifest.get("created", ""))),
         objectives=run.objectives,
+        most_rows=MOST_ROWS,
+        sampler=run.manifest.get("sampler"),
+        listed=_listed(content),
         detection=DETECTION,
         certificate_columns=certificate_columns(content.certifying),
         privacy_columns=privacy_columns(content.telling),
@@ -215,6 +233,16 @@ def _page(content: Content, pictures: Sequence[Picture]) -> str:
         missing=[(record, name) for record in run.usable for name in record.reasons
                  if name in {objective.metric for objective in run.objectives}],
     )  # fmt: skip
+
+
+def _listed(content: Content) -> list[Record]:
+    """Give all trials for the page's table: as they finished, and where they are too many for it,
+    the undefended and the members of the fronts first."""
+    records = list(content.run.records)
+    if len(records) <= MOST_ROWS:
+        return records
+    members = {member.trial for front in content.fronts for member in front.members}
+    return sorted(records, key=lambda record: bool(record.stack) and record.trial not in members)
 
 
 def _breakable(label: str) -> Markup:

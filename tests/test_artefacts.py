@@ -1,5 +1,7 @@
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -30,7 +32,7 @@ def _counting(built: list[int], seconds: float = 0.0) -> Callable[[], Artefact]:
 
 
 def _file(store: ArtefactStore) -> Path:
-    return store.root / f"{store.key('model', IDENTITY)}.safetensors"
+    return Path(store.folder.uri) / f"{store.key('model', IDENTITY)}.safetensors"
 
 
 def _leases(folder: Path) -> list[str]:
@@ -150,6 +152,40 @@ def test_a_lease_is_renewed_while_the_builder_works(tmp_path: Path) -> None:
     assert built == [1]
 
 
+BUILDER = """
+import sys, time
+from pathlib import Path
+from trainables.artefacts import Artefact, ArtefactStore, FileLease
+
+def build():
+    print("building", flush=True)
+    time.sleep(600)
+    return Artefact()
+
+folder = Path(sys.argv[1])
+store = ArtefactStore(folder, FileLease(folder / "leases", 1.0))
+store.get_or_build("model", {"version": 1}, build)
+"""
+
+
+def test_a_builder_that_is_killed_frees_its_claim(tmp_path: Path) -> None:
+    store, built = _store(tmp_path, ttl=1.0), list[int]()
+    key = store.key("model", IDENTITY)
+    with subprocess.Popen(
+        [sys.executable, "-c", BUILDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "building\n"
+        alive_until = time.monotonic() + 2.5  # a claim that nobody renewed would be dead by then
+        while time.monotonic() < alive_until:
+            assert not store.lease.acquire(key, "heir")
+            time.sleep(0.1)
+        process.kill()
+    killed = time.monotonic()
+    store.get_or_build("model", IDENTITY, _counting(built))
+    assert built == [1] and time.monotonic() - killed < 10
+    assert _leases(tmp_path) == []
+
+
 def test_a_lease_has_one_holder(tmp_path: Path) -> None:
     lease = FileLease(tmp_path)
     assert lease.acquire("key", "one")
@@ -248,7 +284,7 @@ def _filled(store: ArtefactStore, ages: dict[str, float]) -> dict[str, str]:
         store.get_or_build("model", {"name": name}, lambda: Artefact({"x": torch.zeros(1000)}))
         keys[name] = store.key("model", {"name": name})
         long_ago = time.time() - age
-        os.utime(store.root / f"{keys[name]}.safetensors", (long_ago, long_ago))
+        os.utime(Path(store.folder.uri, f"{keys[name]}.safetensors"), (long_ago, long_ago))
     return keys
 
 
@@ -272,3 +308,32 @@ def test_using_an_artefact_makes_it_young_and_an_evicted_one_is_built_again(tmp_
     built: list[int] = []
     store.get_or_build("model", {"name": "b"}, _counting(built))
     assert built == [1]
+
+
+def test_an_artefact_with_a_flipped_bit_is_built_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, built = _store(tmp_path), list[int]()
+    store.get_or_build("model", IDENTITY, _counting(built))
+    whole = _file(store).read_bytes()
+    for place in range(0, len(whole), 7):
+        _file(store).write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        found = store.get_or_build("model", IDENTITY, _counting(built))
+        assert torch.equal(found.tensors["weights"], torch.arange(6.0).view(2, 3)), place
+        assert found.values["count"] in (1, len(built)), place
+        _file(store).write_bytes(whole)
+    assert len(built) > len(whole) // 7 - 12  # a space in the header's padding changes nothing
+    assert "is not what was written" in caplog.text
+
+
+def test_progress_is_read_back_replaced_forgotten_and_never_evicted(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    key = store.key("model", IDENTITY)
+    assert store.progress(key) is None
+    for epoch in (1, 2):
+        store.keep_progress(key, Artefact({"x": torch.zeros(100)}, {"epoch": epoch}))
+        found = store.progress(key)
+        assert found is not None and found.values == {"epoch": epoch}
+    assert store.size_bytes() == 0 and store.evict(keep=[], max_bytes=0) == []
+    store.get_or_build("model", IDENTITY, Artefact)
+    assert store.progress(key) is None

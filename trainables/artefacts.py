@@ -1,9 +1,11 @@
 """The artefact store: results under the hash of all that made them, each built once.
 
-An artefact is one safetensors file whose header carries its plain values as JSON. The file is the
-truth; the lease only keeps two workers from building the same one at the same time.
+An artefact is one safetensors file whose header carries its plain values as JSON, and a digest of
+both. The file is the truth; the lease only keeps two workers from building the same one at the
+same time.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -17,15 +19,26 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
+from trainables.errors import StorageError
+from trainables.folders import (
+    CachedFolder,
+    Entry,
+    Folder,
+    LocalFolder,
+    RemoteFolder,
+    cache_folder,
+    uri_hash,
+)
 from trainables.identity import identity_hash
-from trainables.record import write_atomically
 
 logger = logging.getLogger(__name__)
-_POLL_SECONDS = 0.05
+_POLL_SECONDS, _REMOTE_POLL_SECONDS = 0.05, 1.0
+_SUFFIX = ".safetensors"
+_PROGRESS = "progress-"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,16 +72,25 @@ class FileLease:
         self.root, self.ttl = root, ttl
 
     def acquire(self, key: str, holder: str) -> bool:
-        """Create the key's file, in the place of one that was not renewed in time."""
+        """Create the key's file, in the place of one that was not renewed in time.
+
+        Raises StorageError where no file can be created.
+        """
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
             self._bury_if_dead(path)
             return False
-        with os.fdopen(descriptor, "w") as file:
-            file.write(holder)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(holder)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise StorageError(f"{path} cannot be written: {error.strerror}") from error
         return True
 
     def renew(self, key: str, holder: str) -> None:
@@ -109,11 +131,29 @@ class FileLease:
 
 
 class ArtefactStore:
-    """Artefacts of a run, by kind and identity."""
+    """Artefacts of a run, by kind and identity.
 
-    def __init__(self, root: Path, lease: Lease | None = None) -> None:
-        self.root = root
-        self.lease = lease if lease is not None else FileLease(root / "leases")
+    Those in an object store are read through a cache of the node. Unless a lease that spans nodes
+    is given, the workers of a node keep from building the same artefact at the same time, and those
+    of two nodes may build it twice: that costs time, and nothing else.
+    """
+
+    def __init__(self, root: Path | Folder, lease: Lease | None = None) -> None:
+        self.folder: Folder = LocalFolder(root) if isinstance(root, Path) else root
+        self.shared = self.folder
+        """Beside the cache, for what changes under its name."""
+        self.poll_seconds = _POLL_SECONDS
+        self.waited_seconds = 0.0
+        """So far, for what others were building."""
+        leases = Path(self.folder.uri) / "leases"
+        if isinstance(self.folder, RemoteFolder):
+            place = uri_hash(self.folder.uri)
+            self.folder = CachedFolder(
+                self.folder, LocalFolder(cache_folder() / "artefacts" / place)
+            )
+            self.poll_seconds = _REMOTE_POLL_SECONDS
+            leases = cache_folder() / "leases" / place
+        self.lease = lease if lease is not None else FileLease(leases)
 
     def get_or_build(
         self, kind: str, identity: Mapping[str, Any], builder: Callable[[], Artefact]
@@ -121,19 +161,35 @@ class ArtefactStore:
         """Give the artefact, building it if nobody has; wait where another is building it."""
         key, holder = self.key(kind, identity), uuid.uuid4().hex
         while True:
-            found = self._read(key)
+            found = self._read(self.folder, key)
             if found is not None:
                 return found
             if self.lease.acquire(key, holder):
                 break
-            time.sleep(_POLL_SECONDS)
+            time.sleep(self.poll_seconds)
+            self.waited_seconds += self.poll_seconds
         with _renewing(self.lease, key, holder):
-            found = self._read(key)  # another may have finished it just before we took the lease
+            found = self._read(
+                self.folder, key
+            )  # another may have finished it just before we took the lease
             if found is not None:
                 return found
             built = builder()
-            self._write(key, built)
+            self._write(self.folder, key, built)
+            self.forget_progress(key)
             return built
+
+    def progress(self, key: str) -> Artefact | None:
+        """Read how far the building of the key's artefact got, if a builder kept it."""
+        return self._read(self.shared, _PROGRESS + key)
+
+    def keep_progress(self, key: str, artefact: Artefact) -> None:
+        """Keep how far the building got, in the place of what was kept before; atomically."""
+        self._write(self.shared, _PROGRESS + key, artefact)
+
+    def forget_progress(self, key: str) -> None:
+        """Delete what was kept of the building, if anything was."""
+        self.shared.delete(_PROGRESS + key + _SUFFIX)
 
     @staticmethod
     def key(kind: str, identity: Mapping[str, Any]) -> str:
@@ -142,7 +198,7 @@ class ArtefactStore:
 
     def size_bytes(self) -> int:
         """Add up the artefacts' files."""
-        return sum(path.stat().st_size for path in self.root.glob("*.safetensors"))
+        return sum(entry.size for entry in self._artefacts())
 
     def evict(self, *, keep: Iterable[str], max_bytes: int) -> list[str]:
         """Delete artefacts, the longest unused first, until the rest fits; those in `keep` stay.
@@ -150,43 +206,67 @@ class ArtefactStore:
         Whoever needs a deleted one again builds it again.
         """
         kept, evicted = set(keep), []
-        files = [(path.stat(), path) for path in self.root.glob("*.safetensors")]
-        excess = sum(stat.st_size for stat, _ in files) - max_bytes
-        for stat, path in sorted(files, key=lambda row: row[0].st_mtime):
+        entries = self._artefacts()
+        excess = sum(entry.size for entry in entries) - max_bytes
+        for entry in sorted(entries, key=lambda entry: entry.modified):
             if excess <= 0:
                 break
-            if path.stem not in kept:
-                path.unlink(missing_ok=True)
-                evicted.append(path.stem)
-                excess -= stat.st_size
+            key = entry.name.removesuffix(_SUFFIX)
+            if key not in kept:
+                self.folder.delete(entry.name)
+                evicted.append(key)
+                excess -= entry.size
         return evicted
 
-    def _path(self, key: str) -> Path:
-        return self.root / f"{key}.safetensors"
+    def _artefacts(self) -> list[Entry]:
+        return [row for row in self.folder.entries(_SUFFIX) if not row.name.startswith(_PROGRESS)]
 
-    def _read(self, key: str) -> Artefact | None:
-        path = self._path(key)
+    @staticmethod
+    def _read(folder: Folder, key: str) -> Artefact | None:
+        name = key + _SUFFIX
         try:
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                values = json.loads(file.metadata()["values"])
-            os.utime(path)  # eviction goes by the last use
+            artefact = _decoded(folder.read(name))
         except FileNotFoundError:
             return None
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            logger.warning("artefact %s cannot be read (%s); it is built again", path, error)
-            path.unlink(missing_ok=True)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            where = f"{folder.uri}: {name}"
+            logger.warning("artefact %s cannot be read (%s); it is built again", where, error)
+            folder.delete(name)
             return None
-        return Artefact(tensors, values)
+        folder.touch(name)  # eviction goes by the last use
+        return artefact
 
-    def _write(self, key: str, artefact: Artefact) -> None:
-        # Copies, since safetensors refuses tensors that share memory, as tied weights do.
-        tensors = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in artefact.tensors.items()
-        }
-        metadata = {"values": json.dumps(artefact.values, allow_nan=False)}
-        write_atomically(self._path(key), save(tensors, metadata))
+    @staticmethod
+    def _write(folder: Folder, key: str, artefact: Artefact) -> None:
+        folder.write(key + _SUFFIX, _encoded(artefact))
+
+
+def _encoded(artefact: Artefact) -> bytes:
+    # Copies, since safetensors refuses tensors that share memory, as tied weights do.
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in artefact.tensors.items()
+    }
+    values = json.dumps(artefact.values, allow_nan=False)
+    return save(tensors, {"values": values, "digest": _digest(tensors, values)})
+
+
+def _decoded(content: bytes) -> Artefact:
+    tensors = load(content)
+    # The reader of whole files leaves the header's own values out.
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    metadata = json.loads(header)["__metadata__"]
+    if metadata["digest"] != _digest(tensors, metadata["values"]):
+        raise ValueError("its content is not what was written")
+    return Artefact(tensors, json.loads(metadata["values"]))
+
+
+def _digest(tensors: Mapping[str, Tensor], values: str) -> str:
+    found = hashlib.sha256(values.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 class _renewing:  # noqa: N801 - used as a context manager, like a function

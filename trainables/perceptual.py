@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from trainables import intervals
 from trainables.errors import InputError
+from trainables.folders import is_uri, staged_file
 from trainables.metrics import MetricValue, Missing
 
 SMALLEST_SIDE = 64
@@ -28,10 +29,13 @@ WEIGHTS_NAME = "alexnet-owt-7be5be79.pth"
 """Name of torchvision's file of AlexNet weights."""
 
 
-def find_weights(given: Path | None) -> Path | None:
-    """Find the backbone's weights: the file given, else where torchvision keeps its downloads."""
+def find_weights(given: Path | str | None) -> Path | None:
+    """Find the backbone's weights: the file given, else where torchvision keeps its downloads.
+
+    What lies at a URI is brought to this node first.
+    """
     if given is not None:
-        return given
+        return staged_file(str(given)) if is_uri(str(given)) else Path(given)
     cached = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME
     return cached if cached.is_file() else None
 

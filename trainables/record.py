@@ -1,12 +1,12 @@
 """What a trial leaves behind: one JSON file, written atomically when the trial ends."""
 
 import json
-import os
-import uuid
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from trainables.folders import Folder, LocalFolder
 from trainables.metrics import Measured, MetricValue, Missing
 
 Status = Literal["completed", "failed", "stopped"]
@@ -45,6 +45,16 @@ class TrialRecord:
         attacked = self.notes.get("evasion", {})
         return bool(attacked.get("masking", {}).get("strikes") or attacked.get("adaptive") is False)
 
+    def bare(self, metrics: Collection[str] | None = None) -> "TrialRecord":
+        """Give it without curves, and of its notes what `struck_off` needs: they are its bulk.
+
+        `metrics` names those that are kept; None keeps all.
+        """
+        attacked = self.notes.get("evasion", {})
+        marks = {name: attacked[name] for name in ("masking", "adaptive") if name in attacked}
+        kept = {n: v for n, v in self.metrics.items() if metrics is None or n in metrics}
+        return replace(self, metrics=kept, curves={}, notes={"evasion": marks} if marks else {})
+
     def to_json(self) -> str:
         """Give the record as JSON; a metric is {value, low, high, n} or {value: null, reason}."""
         plain = asdict(self)
@@ -59,25 +69,25 @@ class TrialRecord:
         return TrialRecord(**plain)
 
 
-def write_record(record: TrialRecord, folder: Path) -> Path:
-    """Write `<trial>.json` into the folder: whole or not at all."""
-    return write_atomically(folder / f"{record.trial}.json", record.to_json().encode())
+def write_record(record: TrialRecord, folder: Folder | Path) -> str:
+    """Write `<trial>.json` into the folder, whole or not at all; give its name there."""
+    records = LocalFolder(folder) if isinstance(folder, Path) else folder
+    name = record_name(record.trial)
+    records.write(name, record.to_json().encode())
+    return name
 
 
-def write_atomically(path: Path, content: bytes) -> Path:
-    """Write a file under a temporary name, flush it to disk, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+def read_record(folder: Folder, trial: str) -> TrialRecord | None:
+    """Read a trial's record back; None where there is none."""
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return path
+        return TrialRecord.from_json(folder.read(record_name(trial)).decode())
+    except FileNotFoundError:
+        return None
+
+
+def record_name(trial: str) -> str:
+    """Name the file of a trial's record."""
+    return f"{trial}.json"
 
 
 def metric_to_plain(value: MetricValue) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from trainables.datasets.torchvision_files import (
 SIZE = 32
 RADIUS = 8 / 255
 RADIUS_L2 = 0.5
+FOLDER = "cifar-10-batches-py"
 
 
 def load_cifar10(options: LoadOptions) -> Dataset:
@@ -25,11 +26,10 @@ def load_cifar10(options: LoadOptions) -> Dataset:
     """
     check_native_size("cifar10", options.image_size, SIZE)
     root = require_data_dir("cifar10", options)
-    folder = CIFAR10.base_folder
     if not options.download:
         files = [name for name, _ in CIFAR10.train_list + CIFAR10.test_list]
-        check_files_exist("cifar10", root, folder, [*files, CIFAR10.meta["filename"]])
-    with translate_read_errors("cifar10", root / folder):
+        check_files_exist("cifar10", root, FOLDER, [*files, CIFAR10.meta["filename"]])
+    with translate_read_errors("cifar10", root / FOLDER):
         train = CIFAR10(root, train=True, download=options.download)
         test = CIFAR10(root, train=False)
     pixels = torch.from_numpy(np.concatenate([train.data, test.data]))
@@ -41,7 +41,7 @@ def load_cifar10(options: LoadOptions) -> Dataset:
     return make_dataset(
         name="cifar10",
         title="CIFAR-10",
-        place=f"cifar10: {root / folder}",
+        place=f"cifar10: {root / FOLDER}",
         images=images,
         num_train=len(train.targets),
         classes=tuple(train.classes),

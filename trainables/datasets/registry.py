@@ -13,6 +13,7 @@ from trainables.datasets import cifar10, digits, folder, mnist
 from trainables.datasets.dataset import Dataset, LoadOptions
 from trainables.datasets.torchvision_files import DATA_DIR_VARIABLE
 from trainables.errors import InputError
+from trainables.folders import absolute_place, is_uri, redacted, staged_folder
 
 FOLDER_PREFIX = "folder:"
 CACHED_DATASETS = 4
@@ -34,6 +35,8 @@ class DatasetEntry:
     training: Mapping[str, Any]
     """Training parameters that differ from the trainer's own defaults."""
     load: Callable[[LoadOptions], Dataset]
+    under: str = ""
+    """Where in the data folder its files lie."""
 
 
 DATASETS: Mapping[str, DatasetEntry] = {
@@ -56,6 +59,7 @@ DATASETS: Mapping[str, DatasetEntry] = {
         default_model="pixeldp_cnn",
         training={"epochs": 6, "batch_size": 128, "learning_rate": 0.1},
         load=mnist.load_mnist,
+        under=mnist.FOLDER,
     ),
     "cifar10": DatasetEntry(
         name="cifar10",
@@ -66,6 +70,7 @@ DATASETS: Mapping[str, DatasetEntry] = {
         default_model="resnet18",
         training={"epochs": 30, "batch_size": 128, "learning_rate": 0.1},
         load=cifar10.load_cifar10,
+        under=cifar10.FOLDER,
     ),
     "folder": DatasetEntry(
         name="folder",
@@ -98,21 +103,22 @@ def dataset_entry(name: str) -> DatasetEntry:
 def load_dataset(
     name: str,
     *,
-    data_dir: Path | None,
+    data_dir: Path | str | None,
     image_size: int | None,
     device: torch.device,
     download: bool = False,
 ) -> Dataset:
     """Load a data set onto a device; the same arguments give the same object.
 
-    `data_dir` falls back on $DEFENSE_SWEEP_DATA. Raises InputError for whatever the user must mend.
+    `data_dir` falls back on $DEFENSE_SWEEP_DATA; where it is a URI, the data set's files are
+    brought to this node first. Raises InputError for whatever the user must mend.
     """
     entry = dataset_entry(name)
     folder.check_image_size(image_size)
-    data_dir = find_data_dir(data_dir)
+    local_dir = _local_data_dir(entry, find_data_dir(data_dir), download)
     options = LoadOptions(
         path=Path(name.removeprefix(FOLDER_PREFIX)) if entry.name == "folder" else None,
-        data_dir=data_dir,
+        data_dir=local_dir,
         image_size=image_size,
         download=download,
         device=device,
@@ -120,10 +126,23 @@ def load_dataset(
     return _load(entry.name, options)
 
 
-def find_data_dir(given: Path | None) -> Path | None:
-    """Give the absolute data folder: the one given, else $DEFENSE_SWEEP_DATA, else None."""
+def find_data_dir(given: Path | str | None) -> str | None:
+    """Give the data folder, absolute or a URI: that given, else $DEFENSE_SWEEP_DATA, else None."""
     named = os.environ.get(DATA_DIR_VARIABLE) if given is None else str(given)
-    return Path(named).expanduser().absolute() if named else None
+    return absolute_place(named) if named else None
+
+
+def _local_data_dir(entry: DatasetEntry, place: str | None, download: bool) -> Path | None:
+    if place is None or not is_uri(place):
+        return None if place is None else Path(place)
+    if not entry.under:
+        return None  # needs no data folder
+    if download:
+        raise InputError(
+            f"--download: {entry.name} cannot be fetched into {redacted(place)}; fetch it into a "
+            "folder and copy that there"
+        )
+    return staged_folder(place, entry.under)
 
 
 def absolute_name(name: str) -> str:
