@@ -1,5 +1,7 @@
 import importlib.metadata
 import json
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from trainables.metrics import Measured, MetricValue, Missing
 from trainables.perceptual import WEIGHTS_NAME
 from trainables.record import TrialRecord, write_record
 from trainables.spec import ModelSpec, TrialSpec
-from trainables.threats import THREATS, build_threat
+from trainables.threats import THREATS, Findings, build_threat
 from trainables.threats.clean import METRIC_NAMES
 from trainables.trial import run_trial, stage_versions
 
@@ -128,7 +130,7 @@ def test_the_record_says_what_was_done(tmp_path: Path) -> None:
 
 def test_a_record_of_every_threat_comes_back_from_its_file(tmp_path: Path) -> None:
     record = _run(_spec(*THREATS), tmp_path)
-    text = write_record(record, tmp_path / "records").read_text()
+    text = (tmp_path / write_record(record, tmp_path)).read_text()
     assert TrialRecord.from_json(text) == record
     assert "NaN" not in text and "Infinity" not in text
     rows = json.loads(text)["metrics"]
@@ -176,6 +178,29 @@ def test_a_threat_that_fails_leaves_what_was_measured_before(
     assert (record.status, record.error) == ("failed", "RuntimeError: no more")
     assert isinstance(record.metrics["robust_accuracy"], Measured)
     assert "membership_auc" not in record.metrics and record.curves
+
+
+@pytest.mark.parametrize(
+    ("findings", "message"),
+    [
+        (lambda: Findings(metrics={"x": Measured(math.nan, 0, 1, 9)}), "a metric must be finite"),
+        (lambda: Findings(metrics={}, notes={"x": [math.inf]}), "the notes of {} hold a number"),
+    ],
+)
+@pytest.mark.parametrize("name", ["membership", "cost"])  # the latter is never taken from the store
+def test_a_threat_that_gives_nan_fails_the_trial_and_no_record_holds_it(
+    name: str,
+    findings: Callable[[], Findings],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(THREATS[name], "measure", lambda *arguments: findings())
+    record = run_trial(_spec(name), ArtefactStore(tmp_path), device=CPU)
+    assert record.status == "failed" and record.error is not None
+    assert record.error.startswith("ValueError: " + message.format(name))
+    assert isinstance(record.metrics["clean_accuracy"], Measured)
+    assert TrialRecord.from_json(record.to_json()) == record
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from trainables import training
 from trainables.artefacts import Artefact, ArtefactStore
+from trainables.checkpoints import Checkpoints, resumable
 from trainables.datasets import Dataset, LabelledImages, Pools, split_pools, stratified_subset
 from trainables.datasets.dataset import Augmentation
 from trainables.datasets.images import content_hash
@@ -197,7 +198,11 @@ class TrialContext:
         artefact = self.cached(
             "model",
             identity,
-            lambda: self._fit(shaping, data, identity, seed),
+            lambda: resumable(
+                self.store,
+                self.store.key("model", identity),
+                lambda checkpoints: self._fit(shaping, data, identity, seed, checkpoints),
+            ),
             role=role,
             deployed=deployed,
         )
@@ -236,7 +241,12 @@ class TrialContext:
         return predictor
 
     def _fit(
-        self, stack: Stack, data: LabelledImages, identity: Mapping[str, Any], seed: int
+        self,
+        stack: Stack,
+        data: LabelledImages,
+        identity: Mapping[str, Any],
+        seed: int,
+        checkpoints: Checkpoints,
     ) -> Artefact:
         # What the trainings on the way took is kept beside the weights, for whoever finds those in
         # the store: a context of their own gathers it.
@@ -263,6 +273,7 @@ class TrialContext:
                     start=earlier.weights if earlier else None,
                 ),
                 generator,
+                checkpoints,
             )
         weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         return Artefact(
@@ -273,6 +284,14 @@ class TrialContext:
                 "phases": {key: list(seconds) for key, seconds in inner.phases.items()},
             },
         )
+
+    def check_model(self) -> None:
+        """Build the network as it would be trained; InputError where a defense refuses its layers.
+
+        A training comes to the same words, but a sweep asks before it begins.
+        """
+        with seeded(0, self.device):
+            self._new_model(self.spec.stack)
 
     def _augmentation(self) -> Augmentation:
         asked = self.spec.training.augmentation

@@ -10,12 +10,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainables.checkpoints import Checkpoints, Moving
 from trainables.datasets import LabelledImages
 from trainables.datasets.augment import augment
 from trainables.datasets.dataset import Augmentation
@@ -62,10 +63,16 @@ class Progress:
             self.curves.setdefault(name, []).append(value)
 
 
-def train(model: nn.Module, plan: TrainingPlan, generator: torch.Generator) -> Progress:
-    """Train the model in place.
+def train(
+    model: nn.Module,
+    plan: TrainingPlan,
+    generator: torch.Generator,
+    checkpoints: Checkpoints | None = None,
+) -> Progress:
+    """Train the model in place, from the last checkpoint where there is one.
 
-    Raises TrainingDivergedError, with the epoch, as soon as a mean loss is not finite.
+    Raises TrainingDivergedError, with the epoch, as soon as a mean loss or a defense's score is not
+    finite, and DoesNotFitError for the checkpoint of another training.
     """
     device = plan.data.labels.device
     if device.type == "cuda":
@@ -86,22 +93,52 @@ def train(model: nn.Module, plan: TrainingPlan, generator: torch.Generator) -> P
     steps = plan.settings.epochs * _steps_per_epoch(run)
     schedule = _schedule(optimizer, plan.settings, steps)
     progress = Progress()
+    moving = Moving(model=model, optimizer=optimizer, schedule=schedule, generator=generator)
     with ExitStack() as entered:
         for policy in policies:
             if policy.around:
                 entered.enter_context(policy.around(run))
-        for epoch in range(plan.settings.epochs):
+        if checkpoints is not None:
+            checkpoints.resume(lambda state: _restore(state, moving, policies, progress))
+        for epoch in range(len(progress.epoch_seconds), plan.settings.epochs):
             started = time.perf_counter()
-            totals = _train_epoch(run, plan, optimizer, schedule, policies)
+            stack = tuple(d.in_epoch(epoch, plan.settings.epochs) for d in plan.stack)
+            totals = _train_epoch(run, replace(plan, stack=stack), optimizer, schedule, policies)
             seconds = time.perf_counter() - started
             for policy in policies:
                 if policy.epoch_values:
                     progress.add(**policy.epoch_values())
             if _end_epoch(model, plan, progress, epoch, totals, seconds):
                 break
+            if checkpoints is not None and epoch + 1 < plan.settings.epochs:
+                checkpoints.keep(lambda: _state(moving, policies, progress))
     if progress.best is not None:
         model.load_state_dict(progress.best)
     return progress
+
+
+def _state(moving: Moving, policies: Sequence[StepPolicy], progress: Progress) -> dict[str, Any]:
+    """Give all that the epochs to come hang on."""
+    return {
+        "moving": moving.state(),
+        "policies": [policy.state() if policy.state else None for policy in policies],
+        "curves": progress.curves,
+        "epoch_seconds": progress.epoch_seconds,
+        "best": progress.best,
+    }
+
+
+def _restore(
+    state: Mapping[str, Any], moving: Moving, policies: Sequence[StepPolicy], progress: Progress
+) -> None:
+    moving.restore(state["moving"])
+    for policy, kept in zip(policies, state["policies"], strict=True):
+        if policy.restore:
+            policy.restore(moving.model, kept)
+    progress.curves, progress.epoch_seconds = state["curves"], state["epoch_seconds"]
+    if state["best"] is not None:
+        there = moving.model.state_dict()
+        progress.best = {name: value.to(there[name]) for name, value in state["best"].items()}
 
 
 def _train_epoch(
@@ -192,12 +229,8 @@ def _end_epoch(
     loss, correct, count = totals
     held_out = loss_and_accuracy(model, plan.held_out)
     # The last step of an epoch shows in the held-out loss alone.
-    for what, value in (("training", loss), ("validation", held_out.loss)):
-        if not math.isfinite(value):
-            raise TrainingDivergedError(
-                f"the {what} loss is {value} in epoch {epoch + 1} of {plan.settings.epochs}; "
-                "lower the learning rate or the penalty"
-            )
+    for what, value in (("training loss", loss), ("validation loss", held_out.loss)):
+        _check_finite(what, value, plan, epoch)
     progress.add(
         train_loss=loss / count,
         train_accuracy=correct / count,
@@ -205,7 +238,7 @@ def _end_epoch(
         validation_accuracy=held_out.accuracy,
     )
     started = time.perf_counter()
-    verdicts = [verdict for d in plan.stack if (verdict := _ask(d, model, plan, progress))]
+    verdicts = [verdict for d in plan.stack if (verdict := _ask(d, model, plan, progress, epoch))]
     # What a defense measures to judge by is a cost of its training; the curves above are not.
     progress.epoch_seconds.append(seconds + time.perf_counter() - started)
     keeping = [verdict for verdict in verdicts if verdict.best_epoch != epoch]
@@ -214,13 +247,22 @@ def _end_epoch(
     return any(verdict.stop for verdict in verdicts)
 
 
+def _check_finite(what: str, value: float, plan: TrainingPlan, epoch: int) -> None:
+    if not math.isfinite(value):
+        raise TrainingDivergedError(
+            f"the {what} is {value} in epoch {epoch + 1} of {plan.settings.epochs}; "
+            "lower the learning rate or the penalty"
+        )
+
+
 def _ask(
-    defense: Defense, model: nn.Module, plan: TrainingPlan, progress: Progress
+    defense: Defense, model: nn.Module, plan: TrainingPlan, progress: Progress, epoch: int
 ) -> EpochVerdict | None:
     data = EpochData(train=plan.data, calibration=plan.calibration)
     score = defense.epoch_score(model, data)
     if score is None:
         return None
+    _check_finite(f"{defense.name} score", score, plan, epoch)
     progress.add(**{f"{defense.name}_score": score})
     return defense.after_epoch(progress.curves[f"{defense.name}_score"])
 

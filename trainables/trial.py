@@ -1,10 +1,11 @@
 """One trial, in stages: a spec in, a record out. Imports no Ray."""
 
 import importlib.metadata
+import json
 import logging
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,7 +18,9 @@ from trainables import training
 from trainables.artefacts import Artefact, ArtefactStore
 from trainables.context import TrialContext, build_context
 from trainables.datasets import load_dataset
-from trainables.errors import InputError
+from trainables.errors import InputError, StorageError
+from trainables.gpu import GpuUse, gpu_use, trial_device
+from trainables.limits import NO_LIMITS, TrialLimits, enforced
 from trainables.metrics import MetricValue
 from trainables.perceptual import find_weights
 from trainables.predictor import Predictor
@@ -37,15 +40,15 @@ def stage_versions() -> dict[str, int]:
 
 def default_device() -> torch.device:
     """Give the first GPU that this process may see, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return trial_device(None)
 
 
 def prepare_trial(
     spec: TrialSpec,
     store: ArtefactStore,
     *,
-    data_dir: Path | None = None,
-    lpips_weights: Path | None = None,
+    data_dir: Path | str | None = None,
+    lpips_weights: Path | str | None = None,
     device: torch.device | None = None,
 ) -> TrialContext:
     """Load the data and check spec, data and model against each other.
@@ -56,7 +59,8 @@ def prepare_trial(
     dataset = load_dataset(
         spec.data.name, data_dir=data_dir, image_size=spec.data.image_size, device=device
     )
-    return build_context(spec, dataset, store, device, lpips_weights)
+    weights = None if lpips_weights is None else find_weights(lpips_weights)
+    return build_context(spec, dataset, store, device, weights)
 
 
 def run_trial(
@@ -64,74 +68,90 @@ def run_trial(
     store: ArtefactStore,
     *,
     sampled: Mapping[str, Any] | None = None,
-    data_dir: Path | None = None,
-    lpips_weights: Path | None = None,
+    data_dir: Path | str | None = None,
+    lpips_weights: Path | str | None = None,
     device: torch.device | None = None,
     threads: int = 1,
+    gpus: float | None = None,
+    limits: TrialLimits = NO_LIMITS,
+    on_breach: Callable[[TrialRecord], object] = lambda record: None,
 ) -> TrialRecord:
     """Run the stages of a trial and record what came out.
 
-    InputError passes through, since no other trial of the sort can succeed; any other failure is
-    written into the record. torch runs with `threads` threads, as it must for the results of two
-    runs to be the same.
+    `gpus` is what the trial was given: with 0 it runs on the CPU, with less than 1 it is held to
+    that share of the GPU's memory; None: it takes the GPU that it sees. torch runs with `threads`
+    threads, as it must for the results of two runs to be the same. InputError passes through, since
+    no other trial of the sort can succeed, and StorageError, which is not the trial's; any other
+    failure is written into the record. Where the trial breaks one of its limits, `on_breach` is
+    given the record of what it had found, and the process ends.
     """
     torch.set_num_threads(threads)
-    started, found, error = _now(), _Found(), None
-    device = device or default_device()
+    found, error = _Found(started=_now()), None
+    device, use = device or trial_device(gpus), GpuUse(gpus)
+
+    def record(error: str | None) -> TrialRecord:
+        return _record(spec, sampled or {}, found, error, _hardware(device, threads, use))
+
+    def broken(reason: str) -> None:
+        on_breach(record(reason))
+
     try:
-        with found.clock.stage("data"):
-            ctx = prepare_trial(
-                spec, store, data_dir=data_dir, lpips_weights=lpips_weights, device=device
-            )
-        _run_stages(ctx, found)
-    except InputError:
+        with enforced(limits, broken, lambda: store.waited_seconds), gpu_use(device, use):
+            with found.clock.stage("data"):
+                ctx = prepare_trial(
+                    spec, store, data_dir=data_dir, lpips_weights=lpips_weights, device=device
+                )
+            _run_stages(ctx, found)
+    except (InputError, StorageError):
         raise
     except Exception as failure:  # the trial's boundary: a failed trial never ends a sweep
         logger.warning("trial %s failed: %s", spec.trial, failure)
         error = f"{type(failure).__name__}: {' '.join(str(failure).split())}"
-    return TrialRecord(
-        trial=spec.trial,
-        spec=spec.canonical(),
-        sampled=dict(sampled or {}),
-        status="completed" if error is None else "failed",
-        error=error,
-        metrics=found.metrics,
-        curves=found.curves,
-        timings=found.clock.seconds,
-        artefacts=found.used,
-        notes=found.notes,
-        hardware=_hardware(device, threads),
-        versions=_versions(),
-        stage_versions=stage_versions(),
-        started=started,
-        finished=_now(),
-    )
+    return record(error)
 
 
 def failed_record(spec: TrialSpec, sampled: Mapping[str, Any], error: str) -> TrialRecord:
     """Give the record of a trial that could not even begin."""
-    return TrialRecord(
-        trial=spec.trial,
-        spec=spec.canonical(),
-        sampled=dict(sampled),
-        status="failed",
-        error=error,
-        versions=_versions(),
-        stage_versions=stage_versions(),
-        started=_now(),
-        finished=_now(),
-    )
+    return _record(spec, sampled, _Found(started=_now()), error, {})
 
 
 @dataclass(slots=True)
 class _Found:
     """What a trial has found so far, which is kept if a later stage fails."""
 
+    started: str
     clock: "_Clock" = field(default_factory=lambda: _Clock())
     metrics: dict[str, MetricValue] = field(default_factory=dict)
     curves: dict[str, list[float]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     used: dict[str, str] = field(default_factory=dict)
+
+
+def _record(
+    spec: TrialSpec,
+    sampled: Mapping[str, Any],
+    found: _Found,
+    error: str | None,
+    hardware: dict[str, Any],
+) -> TrialRecord:
+    # Copies: where a limit was broken, the trial still goes on in another thread.
+    return TrialRecord(
+        trial=spec.trial,
+        spec=spec.canonical(),
+        sampled=dict(sampled),
+        status="completed" if error is None else "failed",
+        error=error,
+        metrics=dict(found.metrics),
+        curves=dict(found.curves),
+        timings=dict(found.clock.seconds),
+        artefacts=dict(found.used),
+        notes=dict(found.notes),
+        hardware=hardware,
+        versions=_versions(),
+        stage_versions=stage_versions(),
+        started=found.started,
+        finished=_now(),
+    )
 
 
 def _run_stages(ctx: TrialContext, found: _Found) -> None:
@@ -144,7 +164,10 @@ def _run_stages(ctx: TrialContext, found: _Found) -> None:
     with found.clock.stage("deployment"):
         predictor = ctx.deploy(spec.stack, trained.model)
     with found.clock.stage("clean"):
-        clean = clean_stage.measure_clean(predictor, trained.members, ctx, curves=trained.curves)
+        clean = _finite(
+            "clean",
+            clean_stage.measure_clean(predictor, trained.members, ctx, curves=trained.curves),
+        )
     found.metrics |= clean.metrics
     found.notes["clean"] = clean.notes
     for threat in spec.threats:
@@ -157,7 +180,7 @@ def _run_stages(ctx: TrialContext, found: _Found) -> None:
 def _measured(threat: Threat, ctx: TrialContext, predictor: Predictor) -> Findings:
     """Measure a threat, or take the evaluation that an equal deployment had before."""
     if not threat.repeatable:
-        return threat.measure(predictor, ctx)
+        return _finite(threat.name, threat.measure(predictor, ctx))
     identity = {
         "version": threat.VERSION,
         "deployment": ctx.deployment,
@@ -169,7 +192,7 @@ def _measured(threat: Threat, ctx: TrialContext, predictor: Predictor) -> Findin
 
     def measure() -> Artefact:
         own = replace(ctx, used={})
-        found = threat.measure(predictor, own)
+        found = _finite(threat.name, threat.measure(predictor, own))
         plain = {name: metric_to_plain(value) for name, value in found.metrics.items()}
         return Artefact(values={"metrics": plain, "notes": found.notes, "used": own.used})
 
@@ -177,6 +200,18 @@ def _measured(threat: Threat, ctx: TrialContext, predictor: Predictor) -> Findin
     ctx.used.update(values["used"])
     restored = {name: metric_from_plain(row) for name, row in values["metrics"].items()}
     return Findings(metrics=restored, notes=values["notes"])
+
+
+def _finite(stage: str, findings: Findings) -> Findings:
+    """Give findings back; raise ValueError, naming the stage, where its notes hold NaN or infinity.
+
+    No record could be written with them; metrics are finite by themselves.
+    """
+    try:
+        json.dumps(findings.notes, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"the notes of {stage} hold a number that is not finite") from error
+    return findings
 
 
 class _Clock:
@@ -198,11 +233,12 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _hardware(device: torch.device, threads: int) -> dict[str, Any]:
+def _hardware(device: torch.device, threads: int, use: GpuUse) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "machine": platform.machine(),
         "threads": threads,
+        **use.plain(),
     }
 
 

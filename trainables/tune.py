@@ -1,5 +1,6 @@
 """The Ray adapter: trials as a Tune trainable. The only file under trainables/ that imports Ray."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,10 +11,20 @@ from ray import tune
 
 from trainables.artefacts import ArtefactStore
 from trainables.errors import InputError
+from trainables.folders import Folder, open_folder
+from trainables.gpu import hide_gpus
+from trainables.limits import NO_LIMITS, TrialLimits
 from trainables.metrics import Measured
-from trainables.record import write_record
+from trainables.record import TrialRecord, read_record, write_record
 from trainables.spec import TrialSpec
 from trainables.trial import failed_record, run_trial
+
+logger = logging.getLogger(__name__)
+
+GPUS_KEY = "gpus"
+"""In a trial's config, beside the names that a space draws: what `tune.with_resources` gives it."""
+OUTGREW = "outgrew"
+"""Status of a trial that needs more GPU memory than its share holds."""
 
 
 class ObjectiveLike(Protocol):
@@ -42,39 +53,59 @@ class TrialFailedError(RuntimeError):
 def trainable(
     space: SpaceLike,
     *,
-    run: Path | None = None,
-    data_dir: Path | None = None,
-    lpips_weights: Path | None = None,
+    run: Path | str | None = None,
+    data_dir: Path | str | None = None,
+    lpips_weights: Path | str | None = None,
     threads: int = 1,
     lease: Literal["file", "actor"] = "file",
     failures: Literal["raise", "report"] = "raise",
+    limits: TrialLimits = NO_LIMITS,
 ) -> Callable[[dict[str, Any]], None]:
     """Give a function for tune.Tuner: its config is the flat dict that a space's `draw` gives.
 
-    Names that the config leaves out take their defaults, so {} is the undefended model. Records
-    and artefacts go to the folder `run` (default: the Tune experiment's own). Reports each
-    objective, `trial` and `status`; a failed trial raises TrialFailedError, or with
-    failures='report' is reported without its objectives.
+    Names that the config leaves out take their defaults, so {} is the undefended model; GPUS_KEY in
+    it is none of them. Records and artefacts go to the folder or URI `run` (default: the Tune
+    experiment's own folder). Reports each objective, `trial` and `status`; a failed trial raises
+    TrialFailedError, or with failures='report' is reported without its objectives.
+
+    A trial to which Tune gives no GPU (tune.with_resources) runs on the CPU and sees none. One
+    that needs more than its share of a GPU's memory fails; with failures='report' it leaves no
+    record and is reported with the status OUTGREW and its error, to be run on a whole GPU.
+
+    A trial that breaks one of the `limits` leaves its record and ends its worker. Tune may then run
+    it again: a trial whose record is there is not measured anew, and its record is reported.
     """
 
     def run_one(config: dict[str, Any]) -> None:
-        folder = run if run is not None else Path(tune.get_context().get_trial_dir()).parent
-        store = ArtefactStore(
-            folder / "artefacts", ActorLease(str(folder)) if lease == "actor" else None
-        )
-        spec = space.spec(config)
-        try:
-            record = run_trial(
-                spec,
-                store,
-                sampled=config,
-                data_dir=data_dir,
-                lpips_weights=lpips_weights,
-                threads=threads,
-            )
-        except InputError as error:  # as wrong on another try as on this one
-            record = failed_record(spec, config, str(error))
-        write_record(record, folder / "records")
+        config = {name: value for name, value in config.items() if name != GPUS_KEY}
+        gpus = _gpus_given()
+        if gpus == 0:
+            hide_gpus()
+        own = Path(tune.get_context().get_trial_dir()).parent if run is None else run
+        folder = open_folder(own)
+        claims = ActorLease(folder.uri) if lease == "actor" else None
+        store = ArtefactStore(folder.sub("artefacts"), claims)
+        spec, records = space.spec(config), folder.sub("records")
+        record = _recorded(records, spec.trial)
+        if record is None:
+            try:
+                record = run_trial(
+                    spec,
+                    store,
+                    sampled=config,
+                    data_dir=data_dir,
+                    lpips_weights=lpips_weights,
+                    threads=threads,
+                    gpus=gpus,
+                    limits=limits,
+                    on_breach=lambda broken: write_record(broken, records),
+                )
+            except InputError as error:  # as wrong on another try as on this one
+                record = failed_record(spec, config, str(error))
+            if failures == "report" and 0 < gpus < 1 and _out_of_memory(record):
+                tune.report({"trial": record.trial, "status": OUTGREW, "error": record.error})
+                return
+            write_record(record, records)
         if record.status == "failed" and failures == "raise":
             raise TrialFailedError(record.error)
         found = {o.metric: record.metrics.get(o.metric) for o in space.objectives}
@@ -82,6 +113,26 @@ def trainable(
         tune.report({**values, "trial": record.trial, "status": record.status})
 
     return run_one
+
+
+def _recorded(records: Folder, trial: str) -> TrialRecord | None:
+    try:
+        return read_record(records, trial)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("the record of trial %s cannot be read (%s); it runs again", trial, error)
+        return None
+
+
+def _gpus_given() -> float:
+    """Tell how many GPUs Tune gave this trial: a share of one, whole ones, or 0."""
+    given = tune.get_context().get_trial_resources().required_resources
+    return float(given.get("GPU", 0.0))
+
+
+def _out_of_memory(record: TrialRecord) -> bool:
+    error = record.error or ""
+    # Of torch's own allocator and of the driver's; then of cuBLAS and cuDNN.
+    return "out of memory" in error or "_STATUS_ALLOC_FAILED" in error
 
 
 @ray.remote(num_cpus=0, max_restarts=-1)
@@ -109,9 +160,8 @@ class _Claims:
 class ActorLease:
     """A lease kept by a Ray actor that all workers of a run share."""
 
-    ttl = 30.0
-
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, ttl: float = 30.0) -> None:
+        self.ttl = ttl
         self.claims = _Claims.options(  # type: ignore[attr-defined]
             name=f"claims:{run}", namespace="defense-sweep", get_if_exists=True
         ).remote(self.ttl)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -199,6 +201,45 @@ class Breaks(Defense):
 
     def penalty(self, model: nn.Module, views: Sequence[View]) -> Tensor | None:
         raise RuntimeError("first line\n  second line")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotANumber(Defense):
+    """Make the loss NaN."""
+
+    name = f"{HERE}:NotANumber"
+    slot = "penalty"
+
+    def penalty(self, model: nn.Module, views: Sequence[View]) -> Tensor | None:
+        return views[0].x.sum() * float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hangs(Defense):
+    """Never get through the first step; say in the file $TOY_LOG that it was tried."""
+
+    name = f"{HERE}:Hangs"
+    slot = "penalty"
+
+    def penalty(self, model: nn.Module, views: Sequence[View]) -> Tensor | None:
+        with open(os.environ["TOY_LOG"], "a") as log:
+            log.write("tried\n")
+        while True:
+            time.sleep(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaks(Defense):
+    """Take more and more memory, some 1.5 GiB a second."""
+
+    name = f"{HERE}:Leaks"
+    slot = "penalty"
+
+    def penalty(self, model: nn.Module, views: Sequence[View]) -> Tensor | None:
+        kept = []
+        while True:
+            kept.append(b"x" * 2**25)
+            time.sleep(0.02)
 
 
 CALLS: list[str] = []

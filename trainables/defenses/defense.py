@@ -108,6 +108,12 @@ class StepPolicy:
     """Before the epoch's curves are measured and its weights may be kept."""
     epoch_values: Callable[[], Mapping[str, float]] | None = None
     """What is kept as curves beside the training's own, after an epoch."""
+    state: Callable[[], Mapping[str, Any]] | None = None
+    """What the policy has gathered beside weights and optimiser, as tensors, plain values and
+    mappings, lists and tuples of them: an interrupted training is resumed from it. Without it the
+    policy carries nothing from one epoch to the next."""
+    restore: Callable[[nn.Module, Mapping[str, Any]], None] | None = None
+    """Go on from such a state, with the model in the state of that moment; inside `around`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +161,15 @@ class Defense:
         del ctx, data, seed
         return None
 
+    def in_epoch(self, epoch: int, epochs: int) -> Defense:
+        """Give the defense as it is in an epoch (from 0) of so many: it may follow a schedule.
+
+        It shapes the views and penalties of the epoch, by these two numbers alone: a training that
+        is resumed goes on as it would have gone.
+        """
+        del epoch, epochs
+        return self
+
     def views(
         self, model: nn.Module, views: Sequence[View], generator: torch.Generator
     ) -> Sequence[View]:
@@ -200,8 +215,8 @@ class Defense:
 
 
 TRAINING_HOOKS = (
-    "filter", "modify_model", "prepare", "views", "penalty", "step_policy", "epoch_score",
-    "after_epoch",
+    "filter", "modify_model", "prepare", "in_epoch", "views", "penalty", "step_policy",
+    "epoch_score", "after_epoch",
 )  # fmt: skip
 
 

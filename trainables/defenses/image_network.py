@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from trainables.artefacts import Artefact
+from trainables.checkpoints import Checkpoints, Moving, resumable
 from trainables.datasets.images import content_hash
 from trainables.errors import TrainingDivergedError
 from trainables.identity import identity_hash, seed_from
@@ -86,7 +87,14 @@ def shared_network(
         "seed": ctx.spec.seed,
     }
     artefact = ctx.cached(
-        kind, identity, lambda: _fit(ctx, kind, settings, loss, identity), deployed=True
+        kind,
+        identity,
+        lambda: resumable(
+            ctx.store,
+            ctx.store.key(kind, identity),
+            lambda checkpoints: _fit(ctx, kind, settings, loss, identity, checkpoints),
+        ),
+        deployed=True,
     )
     with seeded(0, ctx.device):  # the initial weights are overwritten
         network = _new_network(ctx, settings)
@@ -113,42 +121,54 @@ def _fit(
     settings: NetworkSettings,
     loss: Loss,
     identity: Mapping[str, Any],
+    checkpoints: Checkpoints,
 ) -> Artefact:
-    data, losses, seconds = ctx.pools.train, [], []
+    data, gathered = ctx.pools.train, _Gathered()
     with seeded(seed_from(identity_hash(identity), kind), ctx.device) as generator:
         network = _new_network(ctx, settings)
         optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
         steps = settings.epochs * math.ceil(len(data) / settings.batch_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for epoch in range(settings.epochs):
+        moving = Moving(model=network, optimizer=optimizer, schedule=schedule, generator=generator)
+        checkpoints.resume(lambda state: gathered.restore(moving, state))
+        for epoch in range(len(gathered.losses), settings.epochs):
             started = time.perf_counter()
-            losses.append(_epoch(network, data, settings, loss, optimizer, schedule, generator))
-            seconds.append(time.perf_counter() - started)
-            if not math.isfinite(losses[-1]):
+            mean = _epoch(network, data, settings, loss, moving)
+            gathered.losses.append(mean)
+            gathered.epoch_seconds.append(time.perf_counter() - started)
+            if not math.isfinite(mean):
                 raise TrainingDivergedError(
-                    f"the loss of the {kind} is {losses[-1]} in epoch {epoch + 1} of "
-                    f"{settings.epochs}"
+                    f"the loss of the {kind} is {mean} in epoch {epoch + 1} of {settings.epochs}"
                 )
-    return Artefact(network.state_dict(), {"losses": losses, "epoch_seconds": seconds})
+            if epoch + 1 < settings.epochs:
+                checkpoints.keep(lambda: {"moving": moving.state(), **asdict(gathered)})
+    return Artefact(network.state_dict(), asdict(gathered))
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What a training has gathered, an epoch."""
+
+    losses: list[float] = field(default_factory=list)
+    epoch_seconds: list[float] = field(default_factory=list)
+
+    def restore(self, moving: Moving, state: Mapping[str, Any]) -> None:
+        moving.restore(state["moving"])
+        self.losses, self.epoch_seconds = state["losses"], state["epoch_seconds"]
 
 
 def _epoch(
-    network: UNet,
-    data: LabelledImages,
-    settings: NetworkSettings,
-    loss: Loss,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    generator: torch.Generator,
+    network: UNet, data: LabelledImages, settings: NetworkSettings, loss: Loss, moving: Moving
 ) -> float:
     """Go through the data once; give the mean loss."""
+    generator = moving.generator
     order = torch.randperm(len(data), generator=generator, device=data.labels.device)
     total = torch.zeros((), dtype=torch.float64, device=order.device)
     for rows in torch.split(order, settings.batch_size):
-        optimizer.zero_grad(set_to_none=True)
+        moving.optimizer.zero_grad(set_to_none=True)
         found = loss(network, data.images(rows), generator)
         found.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
+        moving.optimizer.step()
+        moving.schedule.step()
         total += found.detach() * len(rows)
     return float(total) / len(data)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -150,7 +150,9 @@ class PixelDP(Defense):
         if not self._projects:
             return None
         kept = _NormalizedPath()
-        return StepPolicy(after_step=kept.step, epoch_end=kept.settle)
+        return StepPolicy(
+            after_step=kept.step, epoch_end=kept.settle, state=kept.state, restore=kept.restore
+        )
 
     @property
     def _projects(self) -> bool:
@@ -245,6 +247,15 @@ class _NormalizedPath:
     def settle(self, model: nn.Module) -> None:
         """Project rigorously, at an epoch's end."""
         self._of(model).settle()
+
+    def state(self) -> dict[str, Any]:
+        """Give where the iterations of the norms stand."""
+        return {"iterates": self._projection.iterates() if self._projection else []}
+
+    def restore(self, model: nn.Module, state: Mapping[str, Any]) -> None:
+        """Go on with iterations that stood so."""
+        if state["iterates"]:
+            self._of(model).set_iterates(state["iterates"])
 
     def _of(self, model: nn.Module) -> PathProjection:
         if self._projection is None:

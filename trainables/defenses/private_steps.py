@@ -73,6 +73,8 @@ class PrivateSteps:
             around=self.around,
             sample=self.sample,
             epoch_values=self.spent,
+            state=lambda: {"steps": self.steps},
+            restore=self.restore,
         )
 
     def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -129,6 +131,11 @@ class PrivateSteps:
             self.noise_multiplier, self.rate, steps=self.steps, delta=self.delta
         )
         return {EPSILON_CURVE: epsilon, DELTA_CURVE: self.delta}
+
+    def restore(self, model: nn.Module, state: Mapping[str, Any]) -> None:
+        """Go on counting after the steps that an interrupted training took."""
+        del model
+        self.steps = int(state["steps"])
 
     def _count(self, optimizer: NoisyOptimizer) -> None:
         del optimizer
