@@ -4,12 +4,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from orchestrator.resources import AUTO, Gpus
+from trainables import limits
 from trainables.defenses import DEFENSES, Stack, build_defense, build_stack
 from trainables.errors import InputError
 from trainables.threats import THREATS, Threat, build_threat
 
 CLEAN = "clean"
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # A plus sign joins the values of a set, but not within a number such as 1e+3.
 _JOIN = re.compile(r"(?<![eE])\+")
 
@@ -50,13 +51,22 @@ def parse_threats(text: str | None, radius: float) -> tuple[Threat, ...]:
     return tuple(build_threat(name, {}, radius=radius) for name in names if name != CLEAN)
 
 
-def parse_duration(text: str) -> float:
-    """Read 90s, 30m, 2h or 1d as seconds."""
-    number, unit = text[:-1], text[-1:]
+def parse_gpus(text: str) -> Gpus:
+    """Read a number of GPUs, or auto."""
+    if text == AUTO:
+        return AUTO
     try:
-        seconds = float(number) * _UNITS[unit]
-    except (ValueError, KeyError):
-        raise InputError(f"--time-budget {text!r}: write 90s, 30m, 2h or 1d") from None
-    if not 0 < seconds < float("inf"):
-        raise InputError(f"--time-budget {text!r}: must be above 0")
-    return seconds
+        return float(text)
+    except ValueError:
+        raise InputError(
+            f"--gpus-per-trial {text!r}: write a share of one GPU such as 0.25, a whole number, "
+            "or auto"
+        ) from None
+
+
+def parse_duration(text: str, option: str = "--time-budget") -> float:
+    """Read 90s, 30m, 2h or 1d as seconds; an InputError names the option."""
+    try:
+        return limits.parse_duration(text)
+    except InputError as error:
+        raise InputError(f"{option} {error}") from None

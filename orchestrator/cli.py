@@ -4,7 +4,6 @@ import json
 import logging
 import sys
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from search_spaces import Overrides
-from trainables.errors import InputError
+from trainables.errors import InputError, StorageError
 
 app = typer.Typer(
     help="Sweep defenses against attacks on image classifiers and read the trade-off.",
@@ -23,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
-RUNS = Path("runs")
+RUNS = "runs"
 
 DatasetOption = Annotated[
     str | None, typer.Option("--dataset", help="digits, mnist, cifar10 or folder:PATH.")
@@ -32,14 +31,17 @@ ModelOption = Annotated[
     str | None, typer.Option("--model", help="A model's name, or package.module:factory.")
 ]
 DataDirOption = Annotated[
-    Path | None,
-    typer.Option(help="Where MNIST and CIFAR-10 lie (default: $DEFENSE_SWEEP_DATA)."),
+    str | None,
+    typer.Option(help="Folder or URI of MNIST and CIFAR-10 (default: $DEFENSE_SWEEP_DATA)."),
 ]
 ImageSizeOption = Annotated[
     int | None, typer.Option(help="Side in pixels that a folder's images are resized to.")
 ]
-LpipsOption = Annotated[Path | None, typer.Option(help="torchvision's AlexNet weights, for LPIPS.")]
-
+LpipsOption = Annotated[
+    str | None, typer.Option(help="File or URI of torchvision's AlexNet weights, for LPIPS.")
+]
+RunsOption = Annotated[str, typer.Option(help="Where runs are kept: a folder, s3:// or gs://.")]
+RunArgument = Annotated[str, typer.Argument(help="A run's folder or URI.")]
 DownloadOption = Annotated[
     bool, typer.Option("--download", help="Fetch MNIST or CIFAR-10 into the data folder first.")
 ]
@@ -55,17 +57,27 @@ def launch(
     trials: Annotated[int | None, typer.Option(help="Trials in all; more extends a run.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the search and the trainings.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
-    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
+    runs: RunsOption = RUNS,
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster to join: auto or HOST:PORT.")
     ] = None,
     max_concurrent: Annotated[int | None, typer.Option(help="Most trials at once.")] = None,
     cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs of each trial.")] = None,
     gpus_per_trial: Annotated[
-        float | None, typer.Option(help="GPUs of each trial: a share of one, or whole ones.")
+        str | None,
+        typer.Option(help="GPUs of each trial: a share of one, whole ones, or auto: measured."),
+    ] = None,
+    max_gpu_hours: Annotated[
+        float | None, typer.Option(help="No new trial once the run has taken so many GPU hours.")
     ] = None,
     time_budget: Annotated[
         str | None, typer.Option(help="No new trial after this: 90s, 30m, 2h, 1d.")
+    ] = None,
+    trial_time_limit: Annotated[
+        str | None, typer.Option(help="A trial that works longer is ended: 90s, 30m, 2h, 1d.")
+    ] = None,
+    trial_memory_gib: Annotated[
+        float | None, typer.Option(help="A trial that takes more memory, in GiB, is ended.")
     ] = None,
     budget: Annotated[
         str | None, typer.Option(help="A reproduction's budget: quick or published.")
@@ -85,6 +97,7 @@ def launch(
         if value is not None and value < 1:
             raise InputError(f"{option} must be at least 1, but got {value}")
     _check_seed(seed)
+    from orchestrator.arguments import parse_duration, parse_gpus
     from orchestrator.launch import LaunchRequest
     from orchestrator.launch import launch as run
 
@@ -105,8 +118,13 @@ def launch(
         address=address,
         max_concurrent=max_concurrent,
         cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial,
+        gpus_per_trial=None if gpus_per_trial is None else parse_gpus(gpus_per_trial),
+        max_gpu_hours=max_gpu_hours,
         time_budget=time_budget,
+        trial_time_limit=None
+        if trial_time_limit is None
+        else parse_duration(trial_time_limit, "--trial-time-limit"),
+        trial_memory_gib=trial_memory_gib,
         dry_run=dry_run,
         download=download,
     )
@@ -156,7 +174,7 @@ def trial(
 
 @app.command()
 def status(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    run: RunArgument,
     watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds.")] = False,
 ) -> None:
     """Print how far a run is and the best so far."""
@@ -172,11 +190,13 @@ def status(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+def report(run: RunArgument) -> None:
     """Write a run's tables, figures and report anew from its records."""
     import results
+    from orchestrator.paths import report_address
 
-    console.print(f"Report: {results.write_report(run)}", soft_wrap=True)
+    page = results.write_report(run)
+    console.print(f"Report: {report_address(run, page)}", soft_wrap=True)
 
 
 @app.command(name="list")
@@ -208,7 +228,7 @@ def list_(
 
 @app.command()
 def doctor(
-    runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = RUNS,
+    runs: RunsOption = RUNS,
     data_dir: DataDirOption = None,
 ) -> None:
     """Look at devices, Ray, data sets, LPIPS weights, storage and versions."""
@@ -231,6 +251,9 @@ def main() -> int:
         code = typer.main.get_command(app).main(standalone_mode=False)
     except (InputError, ResultsError) as error:
         return _usage(str(error))
+    except StorageError as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}; run the same command again\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
         return 1

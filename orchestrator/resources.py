@@ -3,10 +3,19 @@
 import math
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from trainables.errors import InputError
+
+AUTO: Literal["auto"] = "auto"
+Gpus = float | Literal["auto"]
+"""GPUs of a trial: a share of one, a whole number, or measured."""
+MOST_ON_A_GPU = 8
+"""Trials that share a GPU where their share is measured."""
+FEWEST_WAITING = 16
+"""Trials at once on a cluster: those that wait for a place are what makes it grow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +35,15 @@ class TrialResources:
     cpus: float
     gpus: float
     concurrent: int
+    auto: bool = False
+    """Whether a trial's share of a GPU is measured; `gpus` is then what the first one gets."""
+
+    @property
+    def described(self) -> str:
+        """Say in words what each trial gets."""
+        if self.auto:
+            return f"{self.cpus:g} CPUs and as much of a GPU as the first one needs each"
+        return f"{self.cpus:g} CPUs and {self.gpus:g} GPUs each"
 
     @property
     def threads(self) -> int:
@@ -39,12 +57,16 @@ def this_machine() -> Machine:
 
 
 def trial_resources(
-    machine: Machine, *, cpus: float, gpus: float | None, max_concurrent: int | None
+    machine: Machine, *, cpus: float, gpus: Gpus | None, max_concurrent: int | None
 ) -> TrialResources:
     """Settle what each trial gets.
 
     Raises InputError for what Ray cannot give: fractions above one GPU, or more than there is.
     """
+    auto = gpus == AUTO and (machine.gpus > 0 or machine.grows)
+    if gpus == AUTO:
+        gpus = 1.0 if auto else 0.0
+    assert not isinstance(gpus, str)  # it has been read
     if not 0 < cpus < math.inf:  # NaN is refused here too
         raise InputError(f"--cpus-per-trial must be above 0, but got {cpus:g}")
     if gpus is None:
@@ -56,9 +78,11 @@ def trial_resources(
     if not machine.grows:
         _check_there_is("cpus", cpus, machine.cpus)
         _check_there_is("gpus", gpus, machine.gpus)
-    fitting = [int(machine.cpus / cpus), *([int(machine.gpus / gpus)] if gpus else [])]
-    concurrent = max_concurrent or max(1, min(fitting))
-    return TrialResources(cpus=cpus, gpus=gpus, concurrent=concurrent)
+    on_a_gpu = MOST_ON_A_GPU if auto else 1
+    fitting = [int(machine.cpus / cpus), *([int(machine.gpus / gpus) * on_a_gpu] if gpus else [])]
+    least = FEWEST_WAITING if machine.grows else 1
+    concurrent = max_concurrent or max(least, min(fitting))
+    return TrialResources(cpus=cpus, gpus=gpus, concurrent=concurrent, auto=auto)
 
 
 def _check_there_is(what: str, asked: float, there: float) -> None:

@@ -1,6 +1,7 @@
 """Wrong usage: one clear line, exit code 2, nothing written."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ LAUNCH = ("launch", "--space", "smoke")
         ((*LAUNCH, "--trials", "0"), "--trials must be at least 1"),
         ((*LAUNCH, "--trials", "-5"), "--trials must be at least 1"),
         ((*LAUNCH, "--trials", "many"), "--trials"),
+        ((*LAUNCH, "--gpus-per-trial", "most"), "--gpus-per-trial 'most'"),
+        ((*LAUNCH, "--gpus-per-trial", "1.5"), "--gpus-per-trial must be"),
+        ((*LAUNCH, "--max-gpu-hours", "0", "--gpus-per-trial", "0"), "--max-gpu-hours must be"),
+        ((*LAUNCH, "--max-gpu-hours", "2", "--gpus-per-trial", "0"), "no trial takes a GPU"),
         ((*LAUNCH, "--seed", "-1"), "--seed must be at least 0"),
         ((*LAUNCH, "--max-concurrent", "0"), "--max-concurrent must be at least 1"),
         ((*LAUNCH, "--cpus-per-trial", "0"), "--cpus-per-trial must be above 0"),
@@ -50,6 +55,8 @@ LAUNCH = ("launch", "--space", "smoke")
         ((*LAUNCH, "--runs", "/proc/runs"), "--runs /proc/runs"),
         ((*LAUNCH, "--time-budget", "soon"), "--time-budget 'soon'"),
         ((*LAUNCH, "--time-budget", "-2h"), "--time-budget"),
+        ((*LAUNCH, "--trial-time-limit", "2 weeks"), "--trial-time-limit '2 weeks'"),
+        ((*LAUNCH, "--trial-memory-gib", "0"), "the memory limit of a trial must be above 0"),
         ((*LAUNCH, "--lpips-weights", "/nowhere.pth"), "/nowhere.pth"),
         ((*LAUNCH, "--budget", "quick"), "unknown budget 'quick'"),
         ((*LAUNCH, "--frobnicate"), "--frobnicate"),
@@ -119,6 +126,23 @@ def test_a_dry_run_prints_trials_ranges_and_hours_and_writes_nothing(
     printed = capsys.readouterr().out
     assert "46 trials" in printed and "hours" in printed and "0.1 - 1.5 radius" in printed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_defense_that_a_model_s_layers_do_not_suit_is_named_before_a_sweep_begins(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scenarios = [{"dataset": "digits", "model": "cnn_bn", "training": {"epochs": 1}}]
+    words = "cnn_bn: dp_sgd: .*norm: group"
+    alone = write_space(tmp_path, name="alone", scenarios=scenarios, defenses={"dp_sgd": None})
+    assert call(monkeypatch, "launch", "--space", str(alone), "--dry-run") == 2
+    assert re.search(words, capsys.readouterr().err)
+    defenses = {"dp_sgd": None, "label_smoothing": None}
+    mixed = write_space(tmp_path, name="mixed", scenarios=scenarios, defenses=defenses)
+    assert call(monkeypatch, "launch", "--space", str(mixed), "--dry-run") == 0
+    assert re.search(f"{words}.* Trials with it will fail; the others run", caplog.text)
 
 
 def test_a_trial_prints_its_record_as_json(
