@@ -144,7 +144,7 @@ def compare(model: nn.Module, group: Group, repeats: int) -> None:
 
 def _dataset(data_dir: Path | None) -> Dataset:
     device, found = torch.device("cpu"), find_data_dir(data_dir)
-    name = "mnist" if found is not None and (found / "MNIST").is_dir() else "digits"
+    name = "mnist" if found is not None and Path(found, "MNIST").is_dir() else "digits"
     if name == "digits":
         print("no MNIST (--data-dir, $DEFENSE_SWEEP_DATA): measured on the embedded digits")
     return load_dataset(name, data_dir=found, image_size=None, device=device)

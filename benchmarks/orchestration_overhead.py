@@ -37,7 +37,7 @@ def measure(workers: int, trials: int) -> None:
         path = Path(folder) / "overhead.yaml"
         path.write_text(SPACE)
         space, paths = load_space(str(path)), RunPaths(Path(folder) / "run")
-        paths.root.mkdir()
+        paths.state.mkdir()
         proposals = Proposals(space, paths.journal, {}, trials=trials)
         resources = TrialResources(cpus=1, gpus=0, concurrent=workers)
         with ray_session(None):

@@ -26,6 +26,11 @@ class Progress(tune.Callback):
     def __init__(self, proposals: Proposals, console: Console) -> None:
         self.proposals, self.console = proposals, console
         self.before = len(proposals.finished)
+        self.failed = 0
+        self.best: dict[str, Measured] = {}
+        self.front: list[TrialRecord] = []
+        # Brought up to date trial by trial: to go through thousands each time would take seconds.
+        self._take(proposals.finished.values())
         self.started = time.monotonic()
         self.shown = 0.0
         self.live: Live | None = None
@@ -42,7 +47,8 @@ class Progress(tune.Callback):
             self.live.update(self._table(), refresh=True)
 
     def note(self, record: TrialRecord) -> None:
-        """Say at once that a trial failed, and why."""
+        """Count a trial that has just finished; say at once that it failed, and why."""
+        self._take([self.proposals.finished[record.trial]])
         if record.status == "failed" and self.console.is_terminal:
             self.console.print(Text(f"trial {record.trial} failed: {record.error}", style="red"))
 
@@ -54,44 +60,49 @@ class Progress(tune.Callback):
 
     def front_artefacts(self) -> set[str]:
         """List the artefacts of the trials on the front: what eviction spares."""
-        return {key for record in self._front() for key in record.artefacts.values()}
+        return {key for record in self.front for key in record.artefacts.values()}
 
-    def _front(self) -> list[TrialRecord]:
-        rows = [
-            (record, values)
-            for record in self.proposals.finished.values()
-            if not record.struck_off
-            and (values := objective_values(self.proposals.space, record)) is not None
-        ]
-        if not rows:
-            return []
-        maximized = [o.direction == "maximize" for o in self.proposals.space.objectives]
-        losses = to_losses(np.array([values for _, values in rows]), maximized)
-        return [record for (record, _), on in zip(rows, front(losses), strict=True) if on]
+    def _take(self, records: Iterable[TrialRecord]) -> None:
+        objectives = self.proposals.space.objectives
+        rows = [*self.front]
+        for record in records:
+            self.failed += record.status == "failed"
+            if record.struck_off:
+                continue
+            for objective in objectives:
+                value = record.metrics.get(objective.metric)
+                if isinstance(value, Measured):
+                    self._compare(objective.metric, objective.direction, value)
+            rows.append(record)
+        found = [(r, v) for r in rows if (v := objective_values(self.proposals.space, r))]
+        if found:
+            maximized = [objective.direction == "maximize" for objective in objectives]
+            losses = to_losses(np.array([values for _, values in found]), maximized)
+            on_front = front(losses)
+            self.front = [record for (record, _), on in zip(found, on_front, strict=True) if on]
+
+    def _compare(self, metric: str, direction: str, value: Measured) -> None:
+        sign = -1 if direction == "maximize" else 1
+        best = self.best.get(metric)
+        if best is None or sign * value.value < sign * best.value:
+            self.best[metric] = value
 
     def _table(self) -> Group:
-        finished = self.proposals.finished
-        done, failed = len(finished), _failed(finished.values())
+        done = len(self.proposals.finished)
         total = self.proposals.trials
         counts = Text(
-            f"{done}/{total} trials  {len(self.proposals.live)} running  {failed} failed  "
-            f"front {len(self._front())}  {self._time_left(done)}"
+            f"{done}/{total} trials  {len(self.proposals.live)} running  {self.failed} failed  "
+            f"front {len(self.front)}  {self._time_left(done)}"
         )
         table = Table("objective", "best", "95 % interval", "n", box=None, pad_edge=False)
         for objective in self.proposals.space.objectives:
-            table.add_row(objective.metric, *self._best(objective.metric, objective.direction))
+            table.add_row(objective.metric, *self._best(objective.metric))
         return Group(ProgressBar(total=total, completed=done, width=60), counts, table)
 
-    def _best(self, metric: str, direction: str) -> tuple[str, str, str]:
-        values = [
-            value
-            for record in self.proposals.finished.values()
-            if not record.struck_off and isinstance(value := record.metrics.get(metric), Measured)
-        ]
-        if not values:
+    def _best(self, metric: str) -> tuple[str, str, str]:
+        best = self.best.get(metric)
+        if best is None:
             return "-", "-", "-"
-        sign = -1 if direction == "maximize" else 1
-        best = min(values, key=lambda value: sign * value.value)
         return f"{best.value:.3f}", f"{best.low:.3f} - {best.high:.3f}", str(best.n)
 
     def _time_left(self, done: int) -> str:
@@ -104,10 +115,6 @@ class Progress(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks for a resume of its own, which is never used here.
         return {}
-
-
-def _failed(records: Iterable[TrialRecord]) -> int:
-    return sum(record.status == "failed" for record in records)
 
 
 def _duration(seconds: float) -> str:

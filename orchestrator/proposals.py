@@ -7,11 +7,11 @@ import json
 import logging
 import math
 import time
-import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -24,6 +24,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import TrialState
 
+from orchestrator.gpu_hours import GpuHours
+from orchestrator.samplers import build_sampler, successor
 from search_spaces import Space
 from search_spaces.domains import Flat, Range, Scalar
 from trainables.metrics import Measured
@@ -65,9 +67,10 @@ class Proposals:
         *,
         trials: int | None,
         deadline: float | None = None,
+        gpu_hours: GpuHours | None = None,
     ) -> None:
-        self.space, self.deadline = space, deadline
-        self.finished = dict(records)
+        self.space, self.deadline, self.gpu_hours = space, deadline, gpu_hours
+        self.finished = {name: self._bare(record) for name, record in records.items()}
         self.live: dict[str, list[optuna.Trial]] = {}
         self.ended: Ended | None = None
         self._duplicates = 0
@@ -117,9 +120,15 @@ class Proposals:
 
     def finish(self, record: TrialRecord) -> None:
         """Take a finished trial's record and tell the study."""
-        self.finished[record.trial] = record
+        self.finished[record.trial] = self._bare(record)
         for trial in self.live.pop(record.trial, []):
             self._tell(trial, record)
+
+    def withdraw(self, trial: str, reason: str) -> None:
+        """Take a trial back that was proposed but will not run, and end the sweep."""
+        for asked in self.live.pop(trial, []):
+            self.study.tell(asked, state=TrialState.FAIL, skip_if_finished=True)
+        self.ended = Ended(reason)
 
     def close(self) -> None:
         """Tell the study that what still runs will not end, so that nothing runs for ever."""
@@ -133,6 +142,8 @@ class Proposals:
             return f"all {self.trials} trials are done or running"
         if self.deadline is not None and time.time() >= self.deadline:
             return "the time budget is spent"
+        if self.gpu_hours is not None and (spent := self.gpu_hours.why_end()) is not None:
+            return spent
         if self._duplicates >= DUPLICATES_IN_A_ROW and self._unseen is None:
             found = self.space.distinct_specs(MOST_ENUMERATED)
             if found is None:
@@ -153,6 +164,9 @@ class Proposals:
         return trial in self.finished or trial in self.live
 
     def _ask(self) -> optuna.Trial:
+        self.study.sampler = successor(
+            self.study.sampler, self.space.file.search, len(self.finished)
+        )
         self._drop_seen(self._first)
         source = self._first or self._unseen
         if source:
@@ -167,6 +181,11 @@ class Proposals:
         for number, violation in enumerate(violations(self.space, record)):
             trial.set_constraint(f"constraint{number}", violation)
         self.study.tell(trial, values, skip_if_finished=True)
+
+    def _bare(self, record: TrialRecord) -> TrialRecord:
+        """Keep of a record what the search and the live table need: thousands are held."""
+        objectives = {objective.metric for objective in self.space.objectives}
+        return record.bare(objectives | {bound.metric for bound in self.space.constraints})
 
 
 def objective_values(space: Space, record: TrialRecord) -> list[float] | None:
@@ -192,19 +211,52 @@ def violations(space: Space, record: TrialRecord) -> list[float]:
     return found
 
 
+class Journal(JournalFileBackend):
+    """A study's journal, written without waiting for the disk after each of a trial's many lines.
+
+    What a crash of the machine may tear is set aside and told again from the records.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.lock = path, JournalFileSymlinkLock(str(path))
+        super().__init__(str(path), lock_obj=self.lock)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append operations, a line each; others may read and write at the same time."""
+        text = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
+        self.lock.acquire()
+        try:
+            with self.path.open("ab") as file:
+                file.write(text.encode())
+        finally:
+            self.lock.release()
+
+
 def open_study(space: Space, journal: Path, resumed: int) -> optuna.Study:
     """Open the study in its journal; a journal that cannot be read is set aside."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # The caller holds the run, so a lock that is still there belongs to a driver that died.
-    lock = JournalFileSymlinkLock(str(journal))
     Path(f"{journal}.lock").unlink(missing_ok=True)
+    _cut_torn_line(journal)
     try:
-        return _create(space, JournalFileBackend(str(journal), lock_obj=lock), resumed)
-    except (json.JSONDecodeError, KeyError, ValueError, AssertionError) as error:
+        return _create(space, Journal(journal), resumed)
+    except (KeyError, IndexError, TypeError, ValueError, AssertionError) as error:
         aside = journal.with_name(f"{journal.name}.unreadable-{int(time.time())}")
         logger.warning("%s cannot be read (%s); rebuilt from the records", journal, error)
         journal.rename(aside)
-        return _create(space, JournalFileBackend(str(journal), lock_obj=lock), resumed)
+        return _create(space, Journal(journal), resumed)
+
+
+def _cut_torn_line(journal: Path) -> None:
+    """Cut off a last line that a driver had no time to end: the next would be glued to it."""
+    if not journal.exists():
+        return
+    with journal.open("r+b") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            logger.warning("%s ends within a line, which is cut off", journal)
+            file.truncate(whole)
 
 
 def reconcile(study: optuna.Study, space: Space, records: Mapping[str, TrialRecord]) -> None:
@@ -257,26 +309,11 @@ class _Remembering:
         return picked
 
 
-def _create(space: Space, backend: JournalFileBackend, resumed: int) -> optuna.Study:
-    with warnings.catch_warnings():
-        # Parts of the samplers are called experimental; that is for us to follow, not the user.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = _SAMPLERS[space.file.search.algorithm](space.file.search.seed + resumed)
+def _create(space: Space, backend: Journal, resumed: int) -> optuna.Study:
     return optuna.create_study(
         study_name=space.name,
         storage=JournalStorage(backend),
-        sampler=sampler,
+        sampler=build_sampler(space.file.search, resumed),
         directions=[objective.direction for objective in space.objectives],
         load_if_exists=True,
     )
-
-
-_SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
-    # The grid is enumerated by the space; this sampler only fills in what that leaves open.
-    "grid": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    # Grouping is what lets TPE learn parameters that only some stacks have.
-    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True),
-    "nsga2": lambda seed: optuna.samplers.NSGAIISampler(seed=seed),
-    "nsga3": lambda seed: optuna.samplers.NSGAIIISampler(seed=seed),
-}

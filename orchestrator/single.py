@@ -30,9 +30,9 @@ class TrialRequest:
     threats: str | None
     effort: str
     seed: int
-    data_dir: Path | None
+    data_dir: str | None
     image_size: int | None
-    lpips_weights: Path | None
+    lpips_weights: str | None
     download: bool
 
 

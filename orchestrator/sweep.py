@@ -6,7 +6,8 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,32 +17,41 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
+from orchestrator import OWN_TOKEN, TOKEN_FILE
+from orchestrator.metering import Meter, UntilSpent
+from orchestrator.packing import Packing
 from orchestrator.paths import RunPaths
 from orchestrator.progress import Progress
-from orchestrator.proposals import Ended, Proposals
+from orchestrator.proposals import Ended, Proposal, Proposals
 from orchestrator.resources import Machine, TrialResources
+from orchestrator.retries import WORKER_FAILURES, Retries
 from search_spaces import Space
 from trainables.artefacts import ArtefactStore
 from trainables.errors import InputError
-from trainables.record import TrialRecord, write_record
+from trainables.folders import open_folder
+from trainables.limits import NO_LIMITS, TrialLimits
+from trainables.record import read_record, write_record
 from trainables.trial import failed_record
-from trainables.tune import ActorLease, trainable
+from trainables.tune import GPUS_KEY, OUTGREW, ActorLease, trainable
 
 logger = logging.getLogger(__name__)
 
-WORKER_FAILURES = 2
-"""How often a trial is run again whose worker or node died; its own errors are never retried."""
 _EVICT_EVERY = 10
+_EVICTION_REST = 20
+"""Times as long as the last look at all artefacts took, the next one waits: they grow to many."""
 _ANSWER_SECONDS = 10.0
+_WORKER_ENV = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+"""Else a worker without a GPU would see all of its node's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOptions:
     """What a sweep needs beside its space and its resources."""
 
-    data_dir: Path | None = None
-    lpips_weights: Path | None = None
+    data_dir: str | None = None
+    lpips_weights: str | None = None
     artefacts_gib: float = 10.0
+    limits: TrialLimits = NO_LIMITS
 
 
 def run_sweep(
@@ -56,25 +66,30 @@ def run_sweep(
 
     Gives False where the sweep was interrupted. What is finished is recorded either way.
     """
-    search = _Search(proposals, paths, options, progress)
-    folder = paths.root.resolve()
-    claims = ActorLease(str(folder))  # held here, so that it lives as long as the sweep
+    packing = Packing(resources.gpus, auto=resources.auto, records=proposals.finished.values())
+    search = _Search(proposals, paths, options, progress, packing)
+    hours = proposals.gpu_hours
+    # Held here, so that it lives as long as the sweep.
+    claims = ActorLease(open_folder(paths.address).uri)
     function = trainable(
         space,
-        run=folder,
+        run=paths.address,
         data_dir=options.data_dir,
         lpips_weights=options.lpips_weights,
         threads=resources.threads,
         lease="actor",
         failures="report",
+        limits=options.limits,
     )
     shutil.rmtree(paths.scratch, ignore_errors=True)  # of a driver that was killed
+    _keep_tune_from_keeping()
     try:
         with _sigterm_as_sigint():
             tune.Tuner(
-                tune.with_resources(function, {"cpu": resources.cpus, "gpu": resources.gpus}),
+                tune.with_resources(function, _resources_of_config(resources.cpus)),
                 tune_config=tune.TuneConfig(
                     search_alg=search,
+                    scheduler=None if hours is None else UntilSpent(hours),
                     num_samples=-1,
                     max_concurrent_trials=resources.concurrent,
                     reuse_actors=True,
@@ -83,7 +98,7 @@ def run_sweep(
                     name="trials",
                     storage_path=str(paths.scratch.resolve()),
                     verbose=0,
-                    callbacks=[progress],
+                    callbacks=[progress, Retries(), *([] if hours is None else [Meter(hours)])],
                     failure_config=tune.FailureConfig(max_failures=WORKER_FAILURES),
                 ),
             ).fit()
@@ -105,6 +120,8 @@ def ray_session(address: str | None) -> Iterator[Machine]:
     local = address is None
     if address is not None and address != "auto":
         _check_answers(address)
+    if address is not None:
+        _check_has_token(address)
     try:
         ray.init(
             # "local" even where another Ray runs on this machine: it is not ours to use.
@@ -114,11 +131,12 @@ def ray_session(address: str | None) -> Iterator[Machine]:
             log_to_driver=False,
             logging_level=logging.ERROR,
             # Workers of a cluster find the user's own modules where the driver does.
-            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(_import_path())}},
+            runtime_env={"env_vars": _WORKER_ENV | {"PYTHONPATH": os.pathsep.join(_import_path())}},
         )
     except ConnectionError as error:
         raise InputError(f"--address {address}: no Ray cluster answers there ({error})") from None
     try:
+        _keep_token_private(TOKEN_FILE)
         there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         yield Machine(cpus=there.get("CPU", 0), gpus=there.get("GPU", 0), grows=not local)
     finally:
@@ -129,41 +147,82 @@ class _Search(Searcher):
     """Tune's view of the proposals. What a trial came to is read from its record, not from Tune."""
 
     def __init__(
-        self, proposals: Proposals, paths: RunPaths, options: SweepOptions, progress: Progress
+        self,
+        proposals: Proposals,
+        paths: RunPaths,
+        options: SweepOptions,
+        progress: Progress,
+        packing: Packing,
     ) -> None:
         super().__init__()
         self.proposals, self.paths, self.progress = proposals, paths, progress
+        self.packing, self.hours = packing, proposals.gpu_hours
         self.store = ArtefactStore(paths.artefacts)
         self.most_bytes = int(options.artefacts_gib * 2**30)
-        self.trials: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.next_eviction = 0.0
+        self.trials: dict[str, Proposal] = {}
 
     def suggest(self, trial_id: str) -> Any:
-        """Give the next draw, or say that there is none."""
-        proposal = self.proposals.next()
+        """Give the next draw with its GPUs, or say that there is none now, or none at all."""
+        again = self.packing.again
+        while again and (reason := self._why_spent()):
+            self.proposals.withdraw(again.popleft().spec.trial, reason)
+        if not self.packing.may_propose(_gpus_there):
+            return None
+        proposal = again.popleft() if again else self.proposals.next()
         if isinstance(proposal, Ended):
-            return Searcher.FINISHED
-        self.trials[trial_id] = (proposal.spec.trial, proposal.flat)
-        return proposal.flat
+            # A trial that outgrows its share comes back, so the end waits for those that may.
+            return None if self.packing.may_come_back else Searcher.FINISHED
+        self.trials[trial_id] = proposal
+        return {**proposal.flat, GPUS_KEY: self.packing.give(proposal)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Take the record that the worker wrote; write one where the worker could not."""
-        identity, flat = self.trials[trial_id]
-        path = self.paths.records / f"{identity}.json"
-        if path.exists():
-            record = TrialRecord.from_json(path.read_text())
-        elif error:
-            reason = f"its worker died or could not start, {WORKER_FAILURES + 1} times"
-            record = failed_record(self.proposals.space.spec(flat), flat, reason)
+        proposal = self.trials.pop(trial_id)
+        if result is not None and result.get("status") == OUTGREW:
+            self._run_once_more(proposal, str(result.get("error")))
+            return
+        record = read_record(self.paths.records, proposal.spec.trial)
+        if record is None and not error:
+            self._note_unfinished(proposal)
+            return
+        if record is None:
+            reason = f"its worker or its storage failed, {WORKER_FAILURES + 1} times"
+            record = failed_record(proposal.spec, proposal.flat, reason)
             write_record(record, self.paths.records)
-        else:
-            return  # interrupted: it is run again when the sweep is resumed
+        self.packing.take_back(record.trial, record)
         self.proposals.finish(record)
         self.progress.note(record)
-        if len(self.proposals.finished) % _EVICT_EVERY == 0:
+        self._evict()
+
+    def _evict(self) -> None:
+        started = time.monotonic()
+        if len(self.proposals.finished) % _EVICT_EVERY == 0 and started >= self.next_eviction:
             keep = self.progress.front_artefacts()
             self.store.evict(keep=keep, max_bytes=self.most_bytes)
+            ended = time.monotonic()
+            self.next_eviction = ended + _EVICTION_REST * (ended - started)
+
+    def _run_once_more(self, proposal: Proposal, error: str) -> None:
+        share = self.packing.grew_out(proposal)
+        logger.warning(
+            "trial %s needs more than %g of a GPU's memory; it runs once more on a whole one (%s)",
+            proposal.spec.trial,
+            share,
+            error,
+        )
+
+    def _note_unfinished(self, proposal: Proposal) -> None:
+        """Take back a trial that was called off; an interrupted one runs when it is resumed."""
+        self.packing.take_back(proposal.spec.trial, None)
+        reason = self._why_spent()
+        if reason is not None:
+            self.proposals.withdraw(proposal.spec.trial, reason)
+
+    def _why_spent(self) -> str | None:
+        return None if self.hours is None else self.hours.why_end()
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the records and the journal are the state."""
@@ -178,6 +237,24 @@ class _Search(Searcher):
         return {}
 
 
+def _keep_tune_from_keeping() -> None:
+    """Have Tune write neither logs of each trial nor its own state: the records are both."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(365 * 24 * 3600)
+
+
+def _resources_of_config(
+    cpus: float,
+) -> Callable[[dict[Any, Any]], tune.PlacementGroupFactory]:
+    """Read a trial's resources from its config: Tune asks a copy, which shares no state of ours."""
+    return lambda config: tune.PlacementGroupFactory([{"CPU": cpus, "GPU": config[GPUS_KEY]}])
+
+
+def _gpus_there() -> float:
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return there.get("GPU", 0.0)
+
+
 @contextmanager
 def _sigterm_as_sigint() -> Iterator[None]:
     """End on SIGTERM as on Ctrl-C, which Tune turns into a clean end."""
@@ -186,6 +263,21 @@ def _sigterm_as_sigint() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, old)
+
+
+def _check_has_token(address: str) -> None:
+    # Ray itself would ask again for ever, with a token that no cluster knows.
+    if OWN_TOKEN:
+        raise InputError(
+            f"--address {address}: there is no token for the cluster here; copy its {TOKEN_FILE}, "
+            "readable by you alone, or set RAY_AUTH_TOKEN"
+        )
+
+
+def _keep_token_private(file: Path) -> None:
+    """Let nobody else read the user's token, as Ray's own file does."""
+    if file.is_file() and file.stat().st_uid == os.getuid() and file.stat().st_mode & 0o077:
+        file.chmod(0o600)
 
 
 def _check_answers(address: str) -> None:

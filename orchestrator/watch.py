@@ -12,7 +12,7 @@ from results.status import summary
 _MOST_FAILURES = 10
 
 
-def status_lines(run: Path) -> Group:
+def status_lines(run: Path | str) -> Group:
     """Give a run's counts, the best of each objective, the front and the failures."""
     loaded = load(run)
     found = summary(loaded)

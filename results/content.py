@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from results.attacked_images import ImagesInfo, attacked_images
@@ -66,13 +66,14 @@ class Content:
 def gather(run: Run) -> Content:
     """Compute all that a report says."""
     found = fronts(run)
+    shares = {front.key: membership(front) for front in found}
     return Content(
         run=run,
         counts=counts(run),
-        findings=_all_findings(run, found),
+        findings=_all_findings(run, found, shares),
         warning=warning(run),
         fronts=found,
-        shares={front.key: membership(front) for front in found},
+        shares=shares,
         best=best_points(run),
         effects=defense_effects(run),
         robustness=robustness_info(found[0], standard_radius(run)),
@@ -99,8 +100,10 @@ def _shown_images(run: Run, front: Front) -> ImagesInfo | None:
     return attacked_images(run, [shown[0], shown[-1]] if len(shown) > 1 else shown)
 
 
-def _all_findings(run: Run, found: Sequence[Front]) -> list[str]:
-    words = findings(run, found)
+def _all_findings(
+    run: Run, found: Sequence[Front], shares: Mapping[str, Mapping[str, float]]
+) -> list[str]:
+    words = findings(run, found, shares)
     if run.manifest.get("published"):
         table = compare_published(run)
         verdicts = [claim.verdict for claim in table.claims]

@@ -54,8 +54,7 @@ def pooled(run: Run, records: Sequence[Record], metric: str) -> Value | None:
 
 def undefended(run: Run, like: Record) -> tuple[Record, ...]:
     """Give the usable undefended trials of the same data, model, training and effort."""
-    scenario = like.scenario()
-    return tuple(r for r in run.usable if not r.stack and r.scenario() == scenario)
+    return run.undefended.get(like.scenario(), ())
 
 
 def change(

@@ -11,6 +11,8 @@ from results.pareto import Front
 from results.values import Value, counted, number_text
 
 MAX_CURVES = 8
+MOST_INTERVALS = 500
+"""Trials of a plane whose intervals are drawn; of more, those of the front alone."""
 MAX_EFFECTS = 30
 # How far below the best x a trial may lie and still be in the frame of a plane.
 FRAME_DEPTH = 0.3
@@ -52,11 +54,17 @@ class ParetoInfo:
     frame: Frame | None = None
     """None where every trial is near enough to the best to be drawn."""
 
+    @property
+    def dense(self) -> bool:
+        """Whether there are too many trials to draw each with its intervals."""
+        return len(self.points) + len(self.struck_off) > MOST_INTERVALS
+
     def alt(self) -> str:
         """Describe the figure in words."""
+        whose = " (drawn on the front alone)" if self.dense else ""
         return (
             f"{counted(len(self.points), 'trial')}, {self.y_label} over {self.x_label}, with 95 % "
-            f"intervals. {self._on_front()}{self._struck()}{self._outside()}"
+            f"intervals{whose}. {self._on_front()}{self._struck()}{self._outside()}"
         )
 
     def _on_front(self) -> str:

@@ -89,7 +89,7 @@ def save(drawing: Drawing, folder: Path) -> tuple[Path, Path]:
         )
         svg = replace_file(
             folder / f"{drawing.name}.svg",
-            lambda path: figure.savefig(path, format="svg", metadata={"Date": None}),
+            lambda path: figure.savefig(path, format="svg", dpi=DPI, metadata={"Date": None}),
         )
     return png, svg
 
@@ -104,8 +104,14 @@ def draw_pareto(info: ParetoInfo) -> Figure:
     for name in info.families:
         for on_front in (False, True):
             chosen = [p for p in info.points if p.family == name and p.on_front == on_front]
-            _draw_family(axes, name, chosen, colours[name], faint=crowded and not on_front)
-    _draw_struck_off(axes, info.struck_off)
+            if info.dense and not on_front and name != UNDEFENDED:
+                _draw_many(axes, chosen, colours[name], name)
+            else:
+                _draw_family(axes, name, chosen, colours[name], faint=crowded and not on_front)
+    if info.dense:
+        _draw_many(axes, info.struck_off, VERDICT_LOOKS[STRUCK_OFF], STRUCK_OFF)
+    else:
+        _draw_struck_off(axes, info.struck_off)
     on = sorted((p for p in info.points if p.on_front), key=lambda p: p.x.value)
     axes.plot(
         [p.x.value for p in on], [p.y.value for p in on], drawstyle="steps-pre", color="black",
@@ -279,6 +285,19 @@ def _draw_family(
         zorder=6 if plain else 5 if on_front else 2,
         label="undefended" if plain else name,
     )
+
+
+def _draw_many(
+    axes: Axes, points: Sequence[ParetoPoint], look: tuple[str, str], label: str
+) -> None:
+    """Draw points alone, as one picture also in an SVG: thousands of shapes take a browser long."""
+    if not points:
+        return
+    colour, marker = look
+    axes.plot(
+        [p.x.value for p in points], [p.y.value for p in points], linestyle="none", color=colour,
+        marker=marker, markersize=3, alpha=0.35, zorder=2, label=label, rasterized=True,
+    )  # fmt: skip
 
 
 def _draw_struck_off(axes: Axes, points: Sequence[ParetoPoint]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from results.effects import Change, change, undefended
@@ -42,8 +42,13 @@ def best_points(run: Run) -> tuple[Best, ...]:
     return tuple(found)
 
 
-def findings(run: Run, found: Sequence[Front]) -> list[str]:
-    """Write what was found, the headline first, one sentence or two an entry."""
+def findings(
+    run: Run, found: Sequence[Front], shares: Mapping[str, Mapping[str, float]] | None = None
+) -> list[str]:
+    """Write what was found, the headline first, one sentence or two an entry.
+
+    `shares` gives each front's `membership` by its key, where the caller has it already.
+    """
     tally = counts(run)
     points = best_points(run)
     words = [_best_sentence(best) for best in points]
@@ -53,7 +58,11 @@ def findings(run: Run, found: Sequence[Front]) -> list[str]:
             words = ["Every completed trial is struck off, so none is the best at anything."]
     words += struck_off_sentences(run)
     words += [sentence for best in points if (sentence := _cost_sentence(best))]
-    words += [_front_sentence(front) for front in found if front.overall]
+    words += [
+        _front_sentence(front, membership(front) if shares is None else shares[front.key])
+        for front in found
+        if front.overall
+    ]
     words.append(counts_sentence(tally))
     return words
 
@@ -206,11 +215,10 @@ def _cost_sentence(best: Best) -> str:
     )
 
 
-def _front_sentence(front: Front) -> str:
+def _front_sentence(front: Front, shares: Mapping[str, float]) -> str:
     members, compared = len(front.members), len(front.records)
     if not compared:
         return "There is no front: no trial has every objective."
-    shares = membership(front)
     sure = sum(shares[member.trial] >= 0.95 for member in front.members)
     volume = ""
     if front.hypervolume is not None:

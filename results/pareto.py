@@ -18,7 +18,9 @@ Mask = NDArray[np.bool_]
 
 CLEAN = "clean_accuracy"
 _Z = 1.959963984540054
-_DRAWS = 400
+_DRAWS, _FEWEST_DRAWS = 400, 100
+_MOST_DRAWN = 1_000_000
+"""Draws times trials: beyond it a report would take longer than the 100 draws are worth."""
 _SEED = 0
 _STRUCK_OFF = "struck off"
 
@@ -85,14 +87,12 @@ def hypervolume_history(losses: Floats, reference: Floats) -> Floats:
     """Give the hypervolume (N,) after each of (N, D) losses, in their order. NaN raises."""
     _refuse_nan(losses)
     history = np.zeros(len(losses))
-    best = losses[:0]
-    for place in range(len(losses)):
-        tried = np.concatenate([best, losses[place : place + 1]])
-        kept = front(tried)
-        history[place] = history[place - 1] if place else 0.0
-        if kept[-1]:
-            best = tried[kept]
-            history[place] = hypervolume(best, reference)
+    best, volume = losses[:0], 0.0
+    for place, loss in enumerate(losses):
+        if not (best <= loss).all(axis=1).any():
+            best = np.concatenate([best[~(loss <= best).all(axis=1)], loss[None]])
+            volume = max(volume, hypervolume(best, reference))
+        history[place] = volume
     return history
 
 
@@ -107,12 +107,18 @@ def front_membership(losses: Floats, below: Floats, above: Floats) -> Floats:
         return np.zeros(0)
     generator = np.random.default_rng(_SEED)
     counts = np.zeros(len(losses))
-    for _ in range(_DRAWS):
+    down, up = (losses - below) / _Z, (above - losses) / _Z
+    draws = draws_of(len(losses))
+    for _ in range(draws):
         noise = generator.standard_normal(losses.shape)
-        reach = np.where(noise < 0, losses - below, above - losses) / _Z
-        counts += front(losses + noise * reach)
-    shares: Floats = counts / _DRAWS
+        counts += front(losses + noise * np.where(noise < 0, down, up))
+    shares: Floats = counts / draws
     return shares
+
+
+def draws_of(trials: int) -> int:
+    """Give the number of draws behind a share: 400, or of many trials as few as 100."""
+    return max(_FEWEST_DRAWS, min(_DRAWS, _MOST_DRAWN // max(1, trials)))
 
 
 def membership(found: Front) -> dict[str, float]:

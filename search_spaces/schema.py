@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from trainables.limits import parse_duration
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Named = dict[str, dict[str, Any] | None]
@@ -50,9 +52,13 @@ class ResourcesSection(_Strict):
     """What a trial may use, and how large the run's artefacts may grow."""
 
     cpus_per_trial: float = Field(default=1, gt=0)
-    gpus_per_trial: float | None = Field(default=None, ge=0)
-    """None: one where the cluster has GPUs, else none."""
+    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] | None = None
+    """auto: the share that a first trial is measured to need; None: one GPU where there are any."""
     artefacts_gib: float = Field(default=10, gt=0)
+    trial_time_limit: Annotated[float, BeforeValidator(parse_duration)] | None = None
+    """Seconds, or 90s, 30m, 2h, 1d: a trial that works longer is ended. None: none is."""
+    trial_memory_gib: float | None = Field(default=None, gt=0)
+    """A trial whose process takes more memory than that, above what it had before, is ended."""
 
 
 class BudgetSection(_Strict):

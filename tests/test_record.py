@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from trainables.folders import LocalFolder, write_atomically
 from trainables.metrics import Measured, Missing
 from trainables.record import (
     TrialRecord,
     metric_from_plain,
     metric_to_plain,
-    write_atomically,
+    read_record,
     write_record,
 )
 
@@ -57,8 +58,10 @@ def test_numbers_that_are_not_finite_never_get_into_a_record(number: float) -> N
 
 
 def test_a_record_is_written_under_its_trial(tmp_path: Path) -> None:
-    path = write_record(RECORD, tmp_path / "records")
-    assert path == tmp_path / "records" / "abc.json"
+    assert write_record(RECORD, tmp_path / "records") == "abc.json"
+    path = tmp_path / "records" / "abc.json"
+    assert read_record(LocalFolder(tmp_path / "records"), "abc") == RECORD
+    assert read_record(LocalFolder(tmp_path / "records"), "other") is None
     assert TrialRecord.from_json(path.read_text()) == RECORD
     assert list(path.parent.iterdir()) == [path]
 

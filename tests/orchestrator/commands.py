@@ -5,17 +5,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 REPOSITORY = Path(__file__).parents[2]
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    """Start `python -m orchestrator` with these arguments."""
+def start(
+    *arguments: str, environment: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.Popen[str]:
+    """Start `python -m orchestrator` with these arguments, and with changes of its environment."""
     return subprocess.Popen(
         [sys.executable, "-m", "orchestrator", *arguments],
         cwd=REPOSITORY,
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -6,9 +7,10 @@ import pytest
 from optuna.trial import TrialState
 
 from orchestrator.proposals import Ended, Proposal, Proposals
+from orchestrator.samplers import Succeeding
 from search_spaces import Space, load_space
 from tests.search_spaces.writing import write_space
-from trainables.metrics import Measured
+from trainables.metrics import Measured, Missing
 from trainables.record import TrialRecord
 
 FINITE = {"label_smoothing": {"alpha": [0.1, 0.2]}, "temperature": {"T": [1.5, 2]}}
@@ -160,6 +162,97 @@ def test_an_unreadable_journal_is_set_aside(space: Space, tmp_path: Path) -> Non
     resumed = make(space, tmp_path, records, trials=7)
     assert len(run_all(resumed)) == 1
     assert list(tmp_path.glob("journal.unreadable-*"))
+
+
+def test_a_line_that_a_driver_had_no_time_to_end_is_cut_off(space: Space, tmp_path: Path) -> None:
+    records = run_all(make(space, tmp_path))
+    whole = (tmp_path / "journal").read_bytes()
+    (tmp_path / "journal").write_bytes(whole + b'{"op_code":5,"worker')
+    resumed = make(space, tmp_path, records, trials=9)
+    assert (tmp_path / "journal").read_bytes().startswith(whole + b'{"op_code":0')
+    assert len(run_all(resumed)) == 3
+    assert len(told(make(space, tmp_path, records, trials=9))) == 9
+    assert not list(tmp_path.glob("journal.unreadable-*"))
+
+
+@pytest.mark.parametrize("line", [b"7\n7\n", b"[]\n[]\n", b'{"op_code": 6}\n{"op_code": 6}\n'])
+def test_a_journal_with_lines_of_another_kind_is_set_aside(
+    line: bytes, space: Space, tmp_path: Path
+) -> None:
+    records = run_all(make(space, tmp_path))
+    with (tmp_path / "journal").open("ab") as file:
+        file.write(line)
+    assert len(told(make(space, tmp_path, records))) == 6
+    assert list(tmp_path.glob("journal.unreadable-*"))
+
+
+def test_tpe_hands_over_to_nsga2_when_many_have_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.samplers.MOST_FOR_TPE", 8)
+    space = load_space(str(write_space(tmp_path, search={"algorithm": "tpe", "trials": 30})))
+    proposals = make(space, tmp_path, trials=8)
+    records = run_all(proposals)
+    assert isinstance(proposals.study.sampler, optuna.samplers.TPESampler)
+    more = make(space, tmp_path, records, trials=30)
+    assert isinstance(more.study.sampler, Succeeding)
+    assert len(records + run_all(more)) == 30
+    assert len(told(more)) == 30
+
+
+def test_the_first_parents_after_a_hand_over_are_the_best_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.samplers.MOST_FOR_TPE", 80)
+    space = load_space(str(write_space(tmp_path, search={"algorithm": "tpe", "trials": 81})))
+    proposals = make(space, tmp_path, trials=81)
+    for place in range(80):
+        proposal = proposals.next()
+        assert isinstance(proposal, Proposal)
+        found = record_of(proposal, accuracy=place / 100)
+        gap = Measured(1 - place / 100, 0.0, 1.0, 10)
+        proposals.finish(replace(found, metrics=found.metrics | {"generalization_gap": gap}))
+    proposals.next()
+    sampler = proposals.study.sampler
+    assert isinstance(sampler, Succeeding)
+    parents = sampler.get_parent_population(proposals.study, 0)
+    assert len(parents) == 50
+    worst = min(parent.values[0] for parent in parents)
+    assert worst == pytest.approx(0.30)  # the best 50 of 0.00 to 0.79
+
+
+def test_what_is_held_of_a_finished_trial_has_no_curves_notes_or_other_metrics(
+    space: Space, tmp_path: Path
+) -> None:
+    proposals = make(space, tmp_path)
+    proposal = proposals.next()
+    assert isinstance(proposal, Proposal)
+    full = record_of(proposal)
+    struck = {"masking": {"strikes": True}, "broken_by": ["pgd"] * 1000}
+    full = replace(
+        full,
+        curves={"train_loss": [1.0]},
+        notes={"evasion": struck, "training": {}},
+        metrics=full.metrics | {"ece": Measured(0.0, 0.0, 1.0, 10)},
+    )
+    proposals.finish(full)
+    held = proposals.finished[full.trial]
+    assert held.struck_off and not held.curves
+    assert held.notes == {"evasion": {"masking": {"strikes": True}}}
+    assert set(held.metrics) == {"clean_accuracy", "generalization_gap"}
+
+
+def test_a_completed_trial_without_a_number_for_an_objective_is_told_as_failed(
+    space: Space, tmp_path: Path
+) -> None:
+    proposals = make(space, tmp_path, trials=2)
+    proposal = proposals.next()
+    assert isinstance(proposal, Proposal)
+    full = record_of(proposal)
+    lacking = full.metrics | {"clean_accuracy": Missing("every answer was NaN")}
+    proposals.finish(replace(full, metrics=lacking))
+    assert states(proposals) == [TrialState.FAIL]
+    assert len(run_all(proposals)) == 1
 
 
 def test_a_failed_trial_is_told_so_counts_and_is_not_run_again(

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from results.effects import defense_effects
 from results.figure_infos import curves_info, effects_info, hypervolume_info, pareto_info
+from results.figures import draw_pareto
 from results.load import load
 from results.pareto import fronts
 from tests.results.records import demo_records, manifest, record, temperature, write_run
@@ -70,3 +74,18 @@ def test_nothing_to_draw_gives_no_info(tmp_path: Path) -> None:
     assert hypervolume_info(overall) is None
     assert curves_info(overall) is None
     assert effects_info((), overall) is None
+
+
+def test_a_crowded_plane_draws_the_intervals_of_its_front_alone_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("results.figure_infos.MOST_INTERVALS", 10)
+    _, robust, _ = fronts(load(write_run(tmp_path, manifest(), demo_records())))
+    info = pareto_info(robust)
+    assert info is not None and info.dense
+    assert "with 95 % intervals (drawn on the front alone)." in info.alt()
+    axes = draw_pareto(info).axes[0]
+    pictures = [line for line in axes.lines if line.get_rasterized()]
+    drawn = sum(len(np.asarray(line.get_xdata())) for line in pictures)
+    plain = sum(point.family == "none" and not point.on_front for point in info.points)
+    assert drawn + len(robust.members) + plain == len(info.points)

@@ -7,6 +7,7 @@ import pytest
 
 from results.load import load
 from results.pareto import (
+    draws_of,
     front,
     front_membership,
     fronts,
@@ -137,3 +138,9 @@ def test_an_objective_without_a_worst_value_gives_no_hypervolume(tmp_path: Path)
     overall = fronts(load(write_run(tmp_path, manifest(objectives=objectives), rows)))[0]
     assert overall.hypervolume is None
     assert len(overall.members) == 1
+
+
+def test_many_trials_are_drawn_less_often_but_never_too_seldom() -> None:
+    assert [draws_of(trials) for trials in (0, 1, 2500, 5000, 10_000, 10**6)] == [
+        400, 400, 400, 200, 100, 100,
+    ]  # fmt: skip

@@ -163,3 +163,28 @@ class _Page(HTMLParser):
             self.alts.append(found.get("alt") or "")
         if re.fullmatch(r"h\d", tag):
             self.headings.append(tag)
+
+
+def test_a_long_table_is_cut_says_so_and_shows_the_undefended_and_the_fronts_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("results.report.MOST_ROWS", 12)
+    rows = demo_records()
+    page = write_report(write_run(tmp_path, manifest(), rows)).read_text()
+    table = page[page.index('id="trials"') : page.index('id="failures"')]
+    assert "The table shows the first 12 of 40 rows" in table
+    assert "trials.csv" in table
+    shown = re.findall(r"<td><code>(\w{10})</code></td></tr>", table)
+    assert len(shown) == 12
+    plain = json.loads((tmp_path / "report" / "report.json").read_text())
+    members = {row["trial"][:10] for front in plain["fronts"] for row in front["members"]}
+    undefended = rows[0]["trial"][:10]
+    first = {undefended, *members}
+    assert set(shown) <= first if len(first) >= 12 else first <= set(shown)
+    assert len((tmp_path / "report" / "trials.csv").read_text().splitlines()) == 41
+
+
+def test_the_page_says_who_proposed_the_trials(tmp_path: Path) -> None:
+    words = "tpe up to 500 finished trials, then nsga2"
+    page = write_report(write_run(tmp_path, manifest(sampler=words), demo_records())).read_text()
+    assert f"Who proposed the trials: {words}." in page

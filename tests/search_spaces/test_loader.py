@@ -32,6 +32,10 @@ from trainables.errors import InputError
         ({"search": {"algorithm": "random", "trials": 0}}, "greater than or equal to 1"),
         ({"search": {"algorithm": "random", "trials": "ten"}}, "trials"),
         ({"search": {"algorithm": "grid"}}, "num: points"),
+        ({"resources": {"trial_time_limit": "2 weeks"}}, "write 90s, 30m, 2h or 1d"),
+        ({"resources": {"trial_memory_gib": 0}}, "greater than 0"),
+        ({"resources": {"gpus_per_trial": "most"}}, "resources.gpus_per_trial"),
+        ({"resources": {"gpus_per_trial": -1}}, "greater than or equal to 0"),
         ({"constraints": ["accuracy is high"]}, "write 'clean_accuracy >= 0.9'"),
         ({"first": [{"temperature": {"T": 7}}]}, "outside of what the space draws"),
         ({"first": [{"early_stopping": None}]}, "not among its defenses"),
@@ -70,6 +74,17 @@ def test_what_is_no_mapping_is_refused_and_runs_no_code(text: str, tmp_path: Pat
         load_space(str(path))
 
 
+def test_limits_of_a_trial_are_read(tmp_path: Path) -> None:
+    resources = {"trial_time_limit": "2h", "trial_memory_gib": 8}
+    path = write_space(tmp_path, resources=resources)
+    found = load_space(str(path), Overrides(trials=3)).file.resources
+    assert (found.trial_time_limit, found.trial_memory_gib) == (7200.0, 8.0)
+    resources = {"trial_time_limit": 90}
+    assert load_space(str(write_space(tmp_path, resources=resources))).file.resources == (
+        found.model_copy(update={"trial_time_limit": 90.0, "trial_memory_gib": None})
+    )
+
+
 def test_an_unknown_space_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"known: .*full"):
         load_space("ful")
@@ -100,3 +115,9 @@ def test_overrides_beat_the_file(tmp_path: Path) -> None:
     space = load_space(path, Overrides(model="lenet5", trials=3, seed=5))
     spec = space.spec({})
     assert (spec.model.name, space.file.search.trials, spec.seed) == ("lenet5", 3, 5)
+
+
+@pytest.mark.parametrize("gpus", ["auto", 0.25, 2, None])
+def test_a_space_may_say_what_a_trial_gets_of_a_gpu(gpus: Any, tmp_path: Path) -> None:
+    path = write_space(tmp_path, resources={"gpus_per_trial": gpus})
+    assert load_space(str(path)).file.resources.gpus_per_trial == gpus
