@@ -85,7 +85,7 @@ class Packing:
         self.gpus = gpus
         self.measured = Measured(records) if auto else None
         self.again: deque[Proposal] = deque()
-        """Trials that outgrew their share; they are run once more."""
+        """Trials that outgrew their share or lost their worker; they are run once more."""
         self._live: dict[str, float] = {}
         self._being_measured: set[str] = set()
         self._grown_out: set[str] = set()
@@ -127,10 +127,10 @@ class Packing:
         self.again.append(proposal)
         return self._live.pop(proposal.spec.trial)
 
-    @property
-    def may_come_back(self) -> bool:
-        """Whether a trial that runs now may have to be run once more."""
-        return any(0 < gpus < WHOLE for gpus in self._live.values())
+    def start_anew(self, proposal: Proposal) -> None:
+        """Have a trial whose worker was lost run once more, with GPUs as before."""
+        self.take_back(proposal.spec.trial, None)
+        self.again.append(proposal)
 
 
 def _part(seen: Weight, weight: Weight) -> bool:

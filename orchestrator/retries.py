@@ -12,6 +12,9 @@ WORKER_FAILURES = 2
 """How often a trial is run again whose worker died; its own errors are never retried."""
 NODE_FAILURES = 20
 """How often more, where its node went: spot nodes do, through no fault of the trial's."""
+NEW_STARTS = 1
+"""How often more from anew, where Tune gave a trial up: it does so too early where a worker's death
+fails two of its calls, since it takes the second for the failure of a trial that waits."""
 _NODE_DIED = "because its node has died"
 """What Ray says of a worker whose node is gone, by SIGTERM, by SIGKILL or unheard of for long."""
 

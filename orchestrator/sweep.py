@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from orchestrator.paths import RunPaths
 from orchestrator.progress import Progress
 from orchestrator.proposals import Ended, Proposal, Proposals
 from orchestrator.resources import Machine, TrialResources
-from orchestrator.retries import WORKER_FAILURES, Retries
+from orchestrator.retries import NEW_STARTS, WORKER_FAILURES, Retries
 from search_spaces import Space
 from trainables.artefacts import ArtefactStore
 from trainables.errors import InputError
@@ -161,6 +162,7 @@ class _Search(Searcher):
         self.most_bytes = int(options.artefacts_gib * 2**30)
         self.next_eviction = 0.0
         self.trials: dict[str, Proposal] = {}
+        self.new_starts: Counter[str] = Counter()
 
     def suggest(self, trial_id: str) -> Any:
         """Give the next draw with its GPUs, or say that there is none now, or none at all."""
@@ -171,8 +173,8 @@ class _Search(Searcher):
             return None
         proposal = again.popleft() if again else self.proposals.next()
         if isinstance(proposal, Ended):
-            # A trial that outgrows its share comes back, so the end waits for those that may.
-            return None if self.packing.may_come_back else Searcher.FINISHED
+            # A trial that outgrows its share, or loses its worker, comes back: the end waits.
+            return None if self.trials else Searcher.FINISHED
         self.trials[trial_id] = proposal
         return {**proposal.flat, GPUS_KEY: self.packing.give(proposal)}
 
@@ -188,8 +190,12 @@ class _Search(Searcher):
         if record is None and not error:
             self._note_unfinished(proposal)
             return
+        if record is None and self.new_starts[proposal.spec.trial] < NEW_STARTS:
+            self.new_starts[proposal.spec.trial] += 1
+            self.packing.start_anew(proposal)
+            return
         if record is None:
-            reason = f"its worker or its storage failed, {WORKER_FAILURES + 1} times"
+            reason = "its worker or its storage failed, again and again"
             record = failed_record(proposal.spec, proposal.flat, reason)
             write_record(record, self.paths.records)
         self.packing.take_back(record.trial, record)

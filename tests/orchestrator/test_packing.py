@@ -126,11 +126,8 @@ def test_a_trial_that_grew_out_of_its_share_gets_a_whole_gpu_once(auto: bool) ->
     packing = Packing(0.25, auto=auto, records=[record_of(spec_of(), 4_500)])
     proposal = proposal_of(spec_of(epochs=3))
     assert packing.give(proposal) == 0.25
-    assert packing.may_come_back
     assert packing.grew_out(proposal) == 0.25
-    assert not packing.may_come_back
     assert packing.give(packing.again.popleft()) == 1
-    assert not packing.may_come_back
     assert not packing.may_propose(lambda: 1)  # else smaller ones would never let it in
     packing.take_back(proposal.spec.trial, None)
     assert packing.may_propose(lambda: 1)
@@ -142,7 +139,14 @@ def test_what_was_told_is_given_and_nothing_waits(gpus: float) -> None:
     for epochs in range(1, 5):
         assert packing.may_propose(lambda: 0)
         assert packing.give(proposal_of(spec_of(epochs=epochs))) == gpus
-    assert not packing.may_come_back
+
+
+def test_a_trial_that_lost_its_worker_waits_with_what_it_had() -> None:
+    packing = Packing(0.5, auto=False)
+    proposal = proposal_of(spec_of())
+    packing.give(proposal)
+    packing.start_anew(proposal)
+    assert packing.give(packing.again.popleft()) == 0.5 and not packing.again
 
 
 def test_weights_order_what_is_heavier() -> None:

@@ -213,13 +213,17 @@ def test_a_driver_ends_where_another_took_its_run_over_and_bears_a_store_that_fa
     monkeypatch.setattr(heartbeat, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(heartbeat, "BEAT_SECONDS", 0.1)
     folder = _far(store, "lost")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    with pytest.raises(KeyboardInterrupt), beating(folder, tmp_path):
-        store.faults.append(Fault("403", "PUT", ".driver", times=3))
-        time.sleep(1.5)
-        assert store.faults[0].times == 0
-        store.put("lost/.driver.json", json.dumps({"holder": "x", "lock": "y"}).encode())
-        time.sleep(10)
+    # A Tune that ran in this process before may have left its own handler.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), beating(folder, tmp_path):
+            store.faults.append(Fault("403", "PUT", ".driver", times=3))
+            time.sleep(1.5)
+            assert store.faults[0].times == 0
+            store.put("lost/.driver.json", json.dumps({"holder": "x", "lock": "y"}).encode())
+            time.sleep(10)
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert json.loads(store.objects("lost")[".driver.json"])["holder"] == "x"
 
 

@@ -26,10 +26,13 @@ def records_of(run_folder: Path) -> dict[str, TrialRecord]:
     return {path.stem: TrialRecord.from_json(path.read_text()) for path in paths}
 
 
-def states_of(run_folder: Path) -> list[TrialState]:
+def study_of(run_folder: Path) -> list[optuna.trial.FrozenTrial]:
     backend = JournalFileBackend(str(run_folder / "study.journal"))
-    study = optuna.load_study(study_name=None, storage=JournalStorage(backend))
-    return [trial.state for trial in study.get_trials()]
+    return optuna.load_study(study_name=None, storage=JournalStorage(backend)).get_trials()
+
+
+def states_of(run_folder: Path) -> list[TrialState]:
+    return [trial.state for trial in study_of(run_folder)]
 
 
 @pytest.fixture(scope="module")
@@ -103,26 +106,6 @@ def test_status_and_report_read_a_run(finished: tuple[Path, Path]) -> None:
     report = run("report", str(runs / "tiny"))
     assert report.returncode == 0
     assert report.stdout.splitlines()[-1].endswith("index.html")
-
-
-def test_a_killed_sweep_finishes_with_exactly_the_asked_number(tmp_path: Path) -> None:
-    scenarios = [{"dataset": "digits", "training": {"epochs": 5}}]
-    path = write_space(tmp_path, scenarios=scenarios, search={"algorithm": "tpe", "trials": 12})
-    arguments = ("launch", "--space", str(path), "--runs", str(tmp_path / "runs"))
-    folder = tmp_path / "runs" / "tiny"
-    process = start(*arguments)
-    wait_for(lambda: len(list(folder.glob("records/*.json"))) >= 4, "four records")
-    end(process, signal.SIGKILL)
-    kept = {path.name: path.read_text() for path in folder.glob("records/*.json")}
-    assert len(kept) < 12
-    done = run(*arguments)
-    assert done.returncode == 0, done.stderr
-    records = records_of(folder)
-    assert len(records) == 12
-    assert {record.trial for record in records.values()} == set(records)
-    for name, text in kept.items():
-        assert (folder / "records" / name).read_text() == text
-    assert TrialState.RUNNING not in states_of(folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
