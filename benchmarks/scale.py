@@ -188,6 +188,7 @@ class _Printing(Progress):
                 f"{1000 * (cpu - cpu_before) / _EVERY:8.1f}"
                 f"{1000 * statistics.median(asked):10.1f}"
                 f"{1000 * asked[int(0.95 * len(asked))]:8.1f}{resident:9.0f}",
+                file=sys.__stdout__,  # the live table takes the other one
                 flush=True,
             )
 
