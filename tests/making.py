@@ -1,13 +1,14 @@
 """Specs, contexts and small models that the tests of trainables/ share."""
 
 import math
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from trainables.artefacts import ArtefactStore
+from trainables.artefacts import Artefact, ArtefactStore
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import DEFENSES, SLOTS, Defense, build_defense, build_stack
@@ -64,6 +65,17 @@ def context_of(spec: TrialSpec, folder: Path) -> TrialContext:
 def train_in(ctx: TrialContext) -> nn.Module:
     """Train the spec's own model."""
     return ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed).model
+
+
+def counting(built: list[int], seconds: float = 0.0) -> Callable[[], Artefact]:
+    """Give a builder that notes in `built` that it was called."""
+
+    def build() -> Artefact:
+        built.append(1)
+        time.sleep(seconds)
+        return Artefact({"weights": torch.arange(6.0).view(2, 3)}, {"count": len(built)})
+
+    return build
 
 
 class LinearSoftmax(nn.Module):

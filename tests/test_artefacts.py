@@ -4,7 +4,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.making import counting
 from trainables import artefacts
 from trainables.artefacts import Artefact, ArtefactStore, FileLease
 
@@ -20,15 +20,6 @@ IDENTITY = {"version": 1}
 
 def _store(folder: Path, ttl: float = 30.0) -> ArtefactStore:
     return ArtefactStore(folder, FileLease(folder / "leases", ttl))
-
-
-def _counting(built: list[int], seconds: float = 0.0) -> Callable[[], Artefact]:
-    def build() -> Artefact:
-        built.append(1)
-        time.sleep(seconds)
-        return Artefact({"weights": torch.arange(6.0).view(2, 3)}, {"count": len(built)})
-
-    return build
 
 
 def _file(store: ArtefactStore) -> Path:
@@ -88,7 +79,7 @@ def test_many_threads_build_one_artefact_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(
             pool.map(
-                lambda store: store.get_or_build("model", IDENTITY, _counting(built, 0.2)), stores
+                lambda store: store.get_or_build("model", IDENTITY, counting(built, 0.2)), stores
             )
         )
     assert built == [1]
@@ -139,7 +130,7 @@ def test_a_dead_lease_is_taken_over_after_its_time_to_live(tmp_path: Path) -> No
     store, built = _store(tmp_path, ttl=0.4), list[int]()
     assert store.lease.acquire(store.key("model", IDENTITY), "killed")
     started = time.monotonic()
-    store.get_or_build("model", IDENTITY, _counting(built))
+    store.get_or_build("model", IDENTITY, counting(built))
     assert built == [1]
     assert 0.3 < time.monotonic() - started < 10
 
@@ -148,7 +139,7 @@ def test_a_lease_is_renewed_while_the_builder_works(tmp_path: Path) -> None:
     built: list[int] = []
     stores = [_store(tmp_path, ttl=0.3) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda s: s.get_or_build("model", IDENTITY, _counting(built, 1.2)), stores))
+        list(pool.map(lambda s: s.get_or_build("model", IDENTITY, counting(built, 1.2)), stores))
     assert built == [1]
 
 
@@ -181,7 +172,7 @@ def test_a_builder_that_is_killed_frees_its_claim(tmp_path: Path) -> None:
             time.sleep(0.1)
         process.kill()
     killed = time.monotonic()
-    store.get_or_build("model", IDENTITY, _counting(built))
+    store.get_or_build("model", IDENTITY, counting(built))
     assert built == [1] and time.monotonic() - killed < 10
     assert _leases(tmp_path) == []
 
@@ -228,7 +219,7 @@ def test_a_builder_that_fails_leaves_nothing_and_lets_the_next_one_try(tmp_path:
     with pytest.raises(ZeroDivisionError):
         store.get_or_build("model", IDENTITY, lambda: Artefact(values={"x": 1 // 0}))
     assert list(tmp_path.glob("*.safetensors")) == [] and _leases(tmp_path) == []
-    store.get_or_build("model", IDENTITY, _counting(built))
+    store.get_or_build("model", IDENTITY, counting(built))
     assert built == [1]
 
 
@@ -248,9 +239,9 @@ def test_a_write_that_fails_leaves_no_partial_file(
     store, built = _store(tmp_path), list[int]()
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
         patch.setattr(os, "replace", fail)
-        store.get_or_build("model", IDENTITY, _counting(built))
+        store.get_or_build("model", IDENTITY, counting(built))
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []
-    store.get_or_build("model", IDENTITY, _counting(built))
+    store.get_or_build("model", IDENTITY, counting(built))
     assert built == [1, 1]
 
 
@@ -259,14 +250,14 @@ def test_a_truncated_file_is_built_again(
     share: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store, built = _store(tmp_path), list[int]()
-    store.get_or_build("model", IDENTITY, _counting(built))
+    store.get_or_build("model", IDENTITY, counting(built))
     whole = _file(store).read_bytes()
     _file(store).write_bytes(whole[: int(share * len(whole))])
-    found = store.get_or_build("model", IDENTITY, _counting(built))
+    found = store.get_or_build("model", IDENTITY, counting(built))
     assert built == [1, 1]
     assert torch.equal(found.tensors["weights"], torch.arange(6.0).view(2, 3))
     assert "built again" in caplog.text
-    store.get_or_build("model", IDENTITY, _counting(built))
+    store.get_or_build("model", IDENTITY, counting(built))
     assert built == [1, 1]
 
 
@@ -274,7 +265,7 @@ def test_a_truncated_file_is_built_again(
 def test_a_file_that_is_no_artefact_is_built_again(content: bytes, tmp_path: Path) -> None:
     store, built = _store(tmp_path), list[int]()
     _file(store).write_bytes(content)
-    store.get_or_build("model", IDENTITY, _counting(built))
+    store.get_or_build("model", IDENTITY, counting(built))
     assert built == [1]
 
 
@@ -306,7 +297,7 @@ def test_using_an_artefact_makes_it_young_and_an_evicted_one_is_built_again(tmp_
     store.get_or_build("model", {"name": "a"}, lambda: pytest.fail("it is there"))
     assert store.evict(keep=[], max_bytes=store.size_bytes() - 1) == [keys["b"]]
     built: list[int] = []
-    store.get_or_build("model", {"name": "b"}, _counting(built))
+    store.get_or_build("model", {"name": "b"}, counting(built))
     assert built == [1]
 
 
@@ -314,11 +305,11 @@ def test_an_artefact_with_a_flipped_bit_is_built_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store, built = _store(tmp_path), list[int]()
-    store.get_or_build("model", IDENTITY, _counting(built))
+    store.get_or_build("model", IDENTITY, counting(built))
     whole = _file(store).read_bytes()
     for place in range(0, len(whole), 7):
         _file(store).write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
-        found = store.get_or_build("model", IDENTITY, _counting(built))
+        found = store.get_or_build("model", IDENTITY, counting(built))
         assert torch.equal(found.tensors["weights"], torch.arange(6.0).view(2, 3)), place
         assert found.values["count"] in (1, len(built)), place
         _file(store).write_bytes(whole)

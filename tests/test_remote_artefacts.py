@@ -8,21 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.making import counting
 from tests.object_store import Fault, ObjectStore, object_store
 from trainables.artefacts import Artefact, ArtefactStore
 from trainables.errors import StorageError
 from trainables.folders import open_folder
 
 IDENTITY = {"version": 1}
-
-
-def _counting(built: list[int], seconds: float = 0.0) -> Callable[[], Artefact]:
-    def build() -> Artefact:
-        built.append(1)
-        time.sleep(seconds)
-        return Artefact({"weights": torch.arange(6.0).view(2, 3)}, {"count": len(built)})
-
-    return build
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +46,7 @@ def test_an_artefact_in_a_store_is_built_once_and_read_once_by_each_node(
     built: list[int] = []
     one, other = far(tmp_path / "one"), far(tmp_path / "other")
     for store in (one, other, other, one):
-        found = store.get_or_build("model", IDENTITY, _counting(built))
+        found = store.get_or_build("model", IDENTITY, counting(built))
         assert torch.equal(found.tensors["weights"], torch.arange(6.0).view(2, 3))
     assert built == [1]
     assert server.count("GET", ".safetensors") == 1  # by the other node; the one wrote it
@@ -69,7 +61,7 @@ def test_the_threads_of_a_node_build_an_artefact_of_a_store_once(
     with ThreadPoolExecutor(4) as pool:
         list(
             pool.map(
-                lambda _: store.get_or_build("model", IDENTITY, _counting(built, 0.3)), range(4)
+                lambda _: store.get_or_build("model", IDENTITY, counting(built, 0.3)), range(4)
             )
         )
     assert built == [1]
@@ -82,12 +74,12 @@ def test_an_artefact_damaged_in_the_store_is_deleted_there_and_built_again(
     request: pytest.FixtureRequest,
 ) -> None:
     built, place = list[int](), request.node.name
-    far(tmp_path / "one").get_or_build("model", IDENTITY, _counting(built))
+    far(tmp_path / "one").get_or_build("model", IDENTITY, counting(built))
     ((name, whole),) = server.objects(place).items()
     for number, damaged in enumerate((whole[:100], b"", whole[:-1] + b"?", b"no artefact"), 2):
         server.put(f"{place}/{name}", damaged)
         node = far(tmp_path / f"node{number}")
-        found = node.get_or_build("model", IDENTITY, _counting(built))
+        found = node.get_or_build("model", IDENTITY, counting(built))
         assert len(built) == number and found.values == {"count": number}
     assert server.objects(place).keys() == {name}
 
@@ -99,10 +91,10 @@ def test_a_store_that_fails_while_an_artefact_is_written_keeps_no_half_of_it(
     store = far(tmp_path)
     server.faults.append(Fault("403", "PUT", times=1000))
     with pytest.raises(StorageError, match="access is refused"):
-        store.get_or_build("model", IDENTITY, _counting(built))
+        store.get_or_build("model", IDENTITY, counting(built))
     server.faults.clear()
     server.faults.append(Fault("cut request", "PUT", times=3))
-    store.get_or_build("model", IDENTITY, _counting(built))
+    store.get_or_build("model", IDENTITY, counting(built))
     assert built == [1, 1] and server.faults[0].times == 0
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import TrainedNet
-from tests.threats.predictors import Noisy, Rejecting, brightness
+from tests.threats.predictors import Noisy, OneRow, Rejecting, brightness
 from trainables.errors import InputError, PredictorError
 from trainables.metrics import Measured
 from trainables.models import build_model
@@ -45,18 +45,6 @@ class TwoSided(Predictor):
     def surfaces(self) -> list[Surface]:
         """Give both."""
         return [Surface(lambda x, g: 0 * self.scores(x, g), "bpda"), Surface(self.scores, "exact")]
-
-
-class Fixed(Predictor):
-    """Gives one row of scores for every image."""
-
-    def __init__(self, row: Tensor) -> None:
-        super().__init__(nn.Identity())
-        self.row = row
-
-    def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give scores (B, K)."""
-        return self.row.expand(len(x), -1)
 
 
 def test_an_undefended_model_gives_its_classes_away(undefended: TrainedNet) -> None:
@@ -119,7 +107,7 @@ def test_noise_and_a_detector_do_not_stop_it(undefended: TrainedNet) -> None:
     ids=["constant", "saturated"],
 )
 def test_a_model_that_tells_nothing_gives_chance(row: Tensor, undefended: TrainedNet) -> None:
-    found = Inversion(starts=4, kept=4, steps=10).measure(Fixed(row), undefended.ctx)
+    found = Inversion(starts=4, kept=4, steps=10).measure(OneRow(row), undefended.ctx)
     assert _value(found).low <= CHANCE
 
 
@@ -132,7 +120,7 @@ def test_scores_that_saturate_hide_nothing(undefended: TrainedNet) -> None:
 
 def test_nan_is_an_error(undefended: TrainedNet) -> None:
     with pytest.raises(PredictorError, match="NaN"):
-        Inversion(steps=1).measure(Fixed(torch.full((10,), torch.nan)), undefended.ctx)
+        Inversion(steps=1).measure(OneRow(torch.full((10,), torch.nan)), undefended.ctx)
 
 
 def test_a_model_without_a_surface_is_an_error(undefended: TrainedNet) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.conftest import TrainedNet
 from tests.making import context_of, spec_of
-from tests.threats.predictors import Rejecting, brightness
+from tests.threats.predictors import OneRow, Rejecting, brightness
 from trainables.defenses.confidence_masking import MaskedPredictor
 from trainables.defenses.temperature import Temperature
 from trainables.errors import InputError, PredictorError
@@ -64,17 +64,6 @@ class LabelsOnly(Predictor):
         found = super().predict(x, generator)
         sure = torch.full_like(found.log_probabilities, -torch.inf)
         return replace(found, log_probabilities=sure.scatter(1, found.label[:, None], 0.0))
-
-
-class Fixed(Predictor):
-    """Gives one row of scores for every image."""
-
-    def __init__(self, row: Tensor) -> None:
-        super().__init__(nn.Identity())
-        self.row = row
-
-    def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        return self.row.expand(len(x), -1)
 
 
 @pytest.mark.parametrize("prior", ["total_variation", "generative"])
@@ -148,14 +137,14 @@ def test_refusals_end_with_a_share(limit: float, undefended: TrainedNet) -> None
 def test_a_model_that_tells_nothing_gives_chance(
     raw: dict[str, object], row: Tensor, undefended: TrainedNet
 ) -> None:
-    found = _measure(Fixed(row), undefended, raw)
+    found = _measure(OneRow(row), undefended, raw)
     assert _value(found).low <= CHANCE
 
 
 @COMBINATIONS
 def test_nan_is_an_error(raw: dict[str, object], undefended: TrainedNet) -> None:
     with pytest.raises(PredictorError, match="NaN"):
-        _measure(Fixed(torch.full((10,), torch.nan)), undefended, raw)
+        _measure(OneRow(torch.full((10,), torch.nan)), undefended, raw)
 
 
 def test_trials_that_differ_in_their_defense_share_the_decoder(tmp_path: Path) -> None:
