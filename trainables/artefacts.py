@@ -287,4 +287,7 @@ class _renewing:  # noqa: N801 - used as a context manager, like a function
 
     def _renew(self) -> None:
         while not self.done.wait(self.lease.ttl / 3):
-            self.lease.renew(self.key, self.holder)
+            try:
+                self.lease.renew(self.key, self.holder)
+            except StorageError as error:  # the next renewal may reach it; the work stays right
+                logger.warning("%s: the claim could not be renewed (%s)", self.key, error)

@@ -10,7 +10,7 @@ import ray
 from ray import tune
 
 from trainables.artefacts import ArtefactStore
-from trainables.errors import InputError
+from trainables.errors import InputError, StorageError
 from trainables.folders import Folder, open_folder
 from trainables.gpu import hide_gpus
 from trainables.limits import NO_LIMITS, TrialLimits
@@ -135,9 +135,13 @@ def _out_of_memory(record: TrialRecord) -> bool:
     return "out of memory" in error or "_STATUS_ALLOC_FAILED" in error
 
 
-@ray.remote(num_cpus=0, max_restarts=-1)
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class _Claims:
-    """Who builds which artefact, until when: one actor a run, so that no file system must lock."""
+    """Who builds which artefact, until when: one actor a run, so that no file system must lock.
+
+    Every call may be repeated: where the actor's node goes, Ray starts it anew and asks again. It
+    then knows of no claims, so that two may build the same artefact, which costs time alone.
+    """
 
     def __init__(self, ttl: float) -> None:
         self.ttl = ttl
@@ -167,13 +171,20 @@ class ActorLease:
         ).remote(self.ttl)
 
     def acquire(self, key: str, holder: str) -> bool:
-        """Take the key, or say that another holds it."""
-        return bool(ray.get(self.claims.acquire.remote(key, holder)))
+        """Take the key, or say that another holds it. Raises StorageError where nobody answers."""
+        return bool(_answer(self.claims.acquire.remote(key, holder)))
 
     def renew(self, key: str, holder: str) -> None:
         """Hold the key for another time to live."""
-        ray.get(self.claims.acquire.remote(key, holder))
+        _answer(self.claims.acquire.remote(key, holder))
 
     def release(self, key: str, holder: str) -> None:
         """Give the key back."""
-        ray.get(self.claims.release.remote(key, holder))
+        _answer(self.claims.release.remote(key, holder))
+
+
+def _answer(asked: Any) -> Any:
+    try:
+        return ray.get(asked)
+    except ray.exceptions.RayActorError as error:  # no fault of the trial that asked
+        raise StorageError(f"the claims on artefacts cannot be reached: {error}") from error

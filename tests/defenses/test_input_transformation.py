@@ -29,7 +29,7 @@ KINDS: list[dict[str, Any]] = [{"kind": "bit_depth"}, {"kind": "median"}, {"kind
         ({"kind": "median", "window": 3}, lambda x: median_filter(x, 3)),
         ({"kind": "jpeg", "quality": 30}, lambda x: jpeg(x, 30)),
     ],
-    ids=str,
+    ids=("bit_depth", "median", "jpeg"),
 )
 def test_the_model_sees_the_transformed_image(
     parameters: dict[str, Any], transform: Any, undefended: TrainedNet

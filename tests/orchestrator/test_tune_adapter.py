@@ -10,6 +10,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from search_spaces import load_space
 from tests.search_spaces.writing import write_space
+from trainables.errors import StorageError
 from trainables.record import TrialRecord
 from trainables.tune import ActorLease, trainable
 
@@ -81,3 +82,16 @@ def test_an_actor_lease_has_one_holder_at_a_time() -> None:
     assert not second.acquire("key", "two")
     first.release("key", "one")
     assert second.acquire("key", "two")
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_lease_outlives_the_worker_that_keeps_it() -> None:
+    lease = ActorLease("a run whose claims die")
+    assert lease.acquire("key", "one")
+    for _ in range(3):
+        ray.kill(lease.claims, no_restart=False)
+        assert lease.acquire("key", "one")  # asked anew, of an actor that Ray starts anew
+        lease.release("key", "one")
+    ray.kill(lease.claims, no_restart=True)
+    with pytest.raises(StorageError, match="claims on artefacts cannot be reached"):
+        lease.acquire("key", "one")
