@@ -33,8 +33,7 @@ from ray import tune
 from rich.console import Console
 
 from orchestrator import sweep
-from orchestrator.launch import read_records
-from orchestrator.manifest import write_manifest
+from orchestrator.manifest import read_records, write_manifest
 from orchestrator.paths import RunPaths
 from orchestrator.progress import Progress
 from orchestrator.proposals import Proposal, Proposals

@@ -1,9 +1,11 @@
 """The command line."""
 
+import errno
 import json
 import logging
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +14,20 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from search_spaces import Overrides
+from orchestrator.options import (
+    AddressOption,
+    ConcurrentOption,
+    CpusOption,
+    DataDirOption,
+    DatasetOption,
+    DownloadOption,
+    GpusOption,
+    ImageSizeOption,
+    LpipsOption,
+    ModelOption,
+    RunArgument,
+    RunsOption,
+)
 from trainables.errors import InputError, StorageError
 
 app = typer.Typer(
@@ -23,28 +38,8 @@ app = typer.Typer(
 )
 console = Console()
 RUNS = "runs"
-
-DatasetOption = Annotated[
-    str | None, typer.Option("--dataset", help="digits, mnist, cifar10 or folder:PATH.")
-]
-ModelOption = Annotated[
-    str | None, typer.Option("--model", help="A model's name, or package.module:factory.")
-]
-DataDirOption = Annotated[
-    str | None,
-    typer.Option(help="Folder or URI of MNIST and CIFAR-10 (default: $DEFENSE_SWEEP_DATA)."),
-]
-ImageSizeOption = Annotated[
-    int | None, typer.Option(help="Side in pixels that a folder's images are resized to.")
-]
-LpipsOption = Annotated[
-    str | None, typer.Option(help="File or URI of torchvision's AlexNet weights, for LPIPS.")
-]
-RunsOption = Annotated[str, typer.Option(help="Where runs are kept: a folder, s3:// or gs://.")]
-RunArgument = Annotated[str, typer.Argument(help="A run's folder or URI.")]
-DownloadOption = Annotated[
-    bool, typer.Option("--download", help="Fetch MNIST or CIFAR-10 into the data folder first.")
-]
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What a full disk answers."""
 
 
 @app.command()
@@ -58,15 +53,10 @@ def launch(
     seed: Annotated[int | None, typer.Option(help="Of the search and the trainings.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
     runs: RunsOption = RUNS,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster to join: auto or HOST:PORT.")
-    ] = None,
-    max_concurrent: Annotated[int | None, typer.Option(help="Most trials at once.")] = None,
-    cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs of each trial.")] = None,
-    gpus_per_trial: Annotated[
-        str | None,
-        typer.Option(help="GPUs of each trial: a share of one, whole ones, or auto: measured."),
-    ] = None,
+    address: AddressOption = None,
+    max_concurrent: ConcurrentOption = None,
+    cpus_per_trial: CpusOption = None,
+    gpus_per_trial: GpusOption = None,
     max_gpu_hours: Annotated[
         float | None, typer.Option(help="No new trial once the run has taken so many GPU hours.")
     ] = None,
@@ -82,6 +72,13 @@ def launch(
     budget: Annotated[
         str | None, typer.Option(help="A reproduction's budget: quick or published.")
     ] = None,
+    no_audit: Annotated[
+        bool, typer.Option("--no-audit", help="Leave out the audit; `audit RUN` runs it later.")
+    ] = False,
+    audit_candidates: Annotated[
+        int | None, typer.Option(help="Most trials that are audited beside the undefended model.")
+    ] = None,
+    audit_seeds: Annotated[int | None, typer.Option(help="Fresh seeds of each of them.")] = None,
     lpips_weights: LpipsOption = None,
     download: DownloadOption = False,
     dry_run: Annotated[
@@ -89,17 +86,18 @@ def launch(
     ] = False,
 ) -> None:
     """Run a sweep, resume it, or extend it; ends in a report."""
-    for option, value in (
+    _check_counts(
         ("--trials", trials),
         ("--max-concurrent", max_concurrent),
         ("--image-size", image_size),
-    ):
-        if value is not None and value < 1:
-            raise InputError(f"{option} must be at least 1, but got {value}")
+        ("--audit-candidates", audit_candidates),
+        ("--audit-seeds", audit_seeds),
+    )
     _check_seed(seed)
     from orchestrator.arguments import parse_duration, parse_gpus
     from orchestrator.launch import LaunchRequest
     from orchestrator.launch import launch as run
+    from search_spaces import Overrides
 
     request = LaunchRequest(
         space=space,
@@ -127,6 +125,9 @@ def launch(
         trial_memory_gib=trial_memory_gib,
         dry_run=dry_run,
         download=download,
+        audit=not no_audit,
+        audit_candidates=audit_candidates,
+        audit_seeds=audit_seeds,
     )
     raise typer.Exit(run(request, console))
 
@@ -190,6 +191,44 @@ def status(
 
 
 @app.command()
+def audit(
+    run: RunArgument,
+    candidates: Annotated[
+        int | None, typer.Option(help="Most trials that are audited beside the undefended model.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Fresh seeds of each of them.")] = None,
+    address: AddressOption = None,
+    max_concurrent: ConcurrentOption = None,
+    cpus_per_trial: CpusOption = None,
+    gpus_per_trial: GpusOption = None,
+    data_dir: DataDirOption = None,
+    lpips_weights: LpipsOption = None,
+) -> None:
+    """Train a run's best anew on fresh seeds and attack them with everything; ends in a report."""
+    _check_counts(
+        ("--candidates", candidates), ("--seeds", seeds), ("--max-concurrent", max_concurrent)
+    )
+    from orchestrator.arguments import parse_gpus
+    from orchestrator.auditing import AuditRequest
+    from orchestrator.auditing import audit as run_audit
+    from orchestrator.launch import command_line
+    from orchestrator.paths import existing_run
+
+    request = AuditRequest(
+        run=existing_run(run),
+        candidates=candidates,
+        seeds=seeds,
+        data_dir=data_dir,
+        lpips_weights=lpips_weights,
+        address=address,
+        max_concurrent=max_concurrent,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=None if gpus_per_trial is None else parse_gpus(gpus_per_trial),
+    )
+    raise typer.Exit(run_audit(request, command_line(), console))
+
+
+@app.command()
 def report(run: RunArgument) -> None:
     """Write a run's tables, figures and report anew from its records."""
     import results
@@ -197,6 +236,82 @@ def report(run: RunArgument) -> None:
 
     page = results.write_report(run)
     console.print(f"Report: {report_address(run, page)}", soft_wrap=True)
+
+
+@app.command()
+def select(
+    run: RunArgument,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(help="METRIC>=NUMBER, or <=, >, <, in quotes; several must all hold."),
+    ] = None,
+    maximize: Annotated[
+        list[str] | None, typer.Option(help="A goal; the first one named ranks equal picks.")
+    ] = None,
+    minimize: Annotated[
+        list[str] | None, typer.Option(help="A goal, after those to maximize.")
+    ] = None,
+    optimistic: Annotated[
+        bool, typer.Option("--optimistic", help="Judge by the kind end of each interval.")
+    ] = False,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Print picks that cannot be told apart as one.")
+    ] = False,
+    export: Annotated[
+        str | None, typer.Option(help="Folder to write the first pick (or the suggestion) to.")
+    ] = None,
+    data_dir: DataDirOption = None,
+    lpips_weights: LpipsOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Rank the audited defenses that meet what is required; exits 3 where none does."""
+    from orchestrator.paths import existing_run
+    from orchestrator.selecting import SelectRequest, run_select
+
+    request = SelectRequest(
+        run=existing_run(run),
+        requirements=tuple(require or ()),
+        maximize=tuple(maximize or ()),
+        minimize=tuple(minimize or ()),
+        optimistic=optimistic,
+        merge=merge,
+        as_json=as_json,
+        export=export,
+        data_dir=data_dir,
+        lpips_weights=lpips_weights,
+    )
+    raise typer.Exit(run_select(request, console))
+
+
+@app.command()
+def verify(
+    bundle: Annotated[str, typer.Argument(help="A folder that `select --export` wrote.")],
+    data_dir: DataDirOption = None,
+    points: Annotated[
+        int | None, typer.Option(help="Most points that are attacked and certified.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of attacks and noise (default: drawn).")] = None,
+    effort: Annotated[str, typer.Option(help="screen or audit.")] = "screen",
+    own_code: Annotated[
+        bool, typer.Option("--own-code", help="Let it import the model and defenses it names.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check a bundle's hashes and answers, attack it again and compare with its card."""
+    _check_seed(seed)
+    from orchestrator.verifying import VerifyRequest
+    from orchestrator.verifying import verify as run
+
+    request = VerifyRequest(
+        bundle=Path(bundle),
+        data_dir=data_dir,
+        points=points,
+        seed=seed,
+        effort=effort,
+        own_code=own_code,
+        as_json=as_json,
+    )
+    raise typer.Exit(run(request, console))
 
 
 @app.command(name="list")
@@ -243,7 +358,7 @@ def doctor(
 
 
 def main() -> int:
-    """Run the command line: 0 done, 1 failed, 2 wrong usage or input."""
+    """Run the command line: 0 done, 1 failed, 2 wrong usage or input, 3 nothing fits."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     from results import ResultsError
 
@@ -251,7 +366,9 @@ def main() -> int:
         code = typer.main.get_command(app).main(standalone_mode=False)
     except (InputError, ResultsError) as error:
         return _usage(str(error))
-    except StorageError as error:
+    except OSError as error:
+        if not isinstance(error, StorageError) and error.errno not in _NO_ROOM:
+            raise
         sys.stderr.write(f"error: {' '.join(str(error).split())}; run the same command again\n")
         return 1
     except KeyboardInterrupt:
@@ -270,6 +387,12 @@ def _usage(message: str) -> int:
     line = " ".join(message.split())
     sys.stderr.write(f"error: {line}\n")
     return 2
+
+
+def _check_counts(*counts: tuple[str, int | None]) -> None:
+    for option, value in counts:
+        if value is not None and value < 1:
+            raise InputError(f"{option} must be at least 1, but got {value}")
 
 
 def _check_seed(seed: int | None) -> None:

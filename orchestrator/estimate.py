@@ -4,6 +4,7 @@ import dataclasses
 
 import torch
 
+from orchestrator.audit_plan import AuditOptions
 from orchestrator.resources import TrialResources
 from search_spaces import Space
 from trainables import training
@@ -19,11 +20,19 @@ ATTACK_STEPS = 400
 """Training steps that the screen's attacks on one point cost, images that break early left out."""
 CONTENTION = 1.7
 """How much longer a trial takes where others run on the machine's other cores, as measured."""
+AUDIT_FIRST, AUDIT_OTHER = 10, 4
+"""Times as long as a trial of the search, one of an audit takes: on its first seed, on another."""
 _STEPS = 4
 
 
+def audit_factor(options: AuditOptions, fronts: int) -> float:
+    """Give the trials of a search that an audit costs as much as, at most."""
+    each = AUDIT_FIRST + AUDIT_OTHER * (options.seeds - 1)
+    return fronts * (options.candidates + 1) * each
+
+
 def estimated_hours(
-    space: Space, dataset: Dataset, trials: int, resources: TrialResources
+    space: Space, dataset: Dataset, trials: float, resources: TrialResources
 ) -> float:
     """Estimate a sweep's hours on this machine, by the first scenario's training."""
     settings = space.spec({}).training

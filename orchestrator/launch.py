@@ -6,39 +6,42 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 import results
 from orchestrator.arguments import parse_duration
-from orchestrator.estimate import estimated_hours
+from orchestrator.audit_plan import AuditOptions, plan_audit
+from orchestrator.auditing import NO_CANDIDATE, AuditMeans, audit_options, run_audit
+from orchestrator.dry_run import print_plan
 from orchestrator.gpu_hours import GpuHours, check_gpu_hours
 from orchestrator.manifest import (
     only_driver,
     read_manifest,
+    read_records,
     refuse_foreign_folder,
     refuse_other_space,
     write_manifest,
 )
 from orchestrator.paths import RunPaths, check_writable, report_address, run_paths
-from orchestrator.proposals import Proposals
+from orchestrator.proposals import Proposals, budget_end
 from orchestrator.resources import Gpus, Machine, TrialResources, this_machine, trial_resources
 from orchestrator.samplers import MOST_FOR_TPE, describe_sampler
+from orchestrator.sessions import RaySession
 from search_spaces import Overrides, Space, load_space
 from search_spaces.domains import Flat
 from trainables.artefacts import ArtefactStore
 from trainables.context import TrialContext, build_context
 from trainables.datasets import Dataset, find_data_dir, load_dataset
 from trainables.errors import InputError
-from trainables.folders import absolute_place, read_all, redacted
+from trainables.folders import absolute_place, redacted
 from trainables.limits import TrialLimits
 from trainables.perceptual import find_weights, load_lpips
-from trainables.record import TrialRecord
+from trainables.record import LOST
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +70,11 @@ class LaunchRequest:
     trial_memory_gib: float | None
     dry_run: bool
     download: bool
+    audit: bool = True
+    """Whether the best are audited after the search."""
+    audit_candidates: int | None = None
+    """Most of them; None: as the space says."""
+    audit_seeds: int | None = None
 
 
 def launch(request: LaunchRequest, console: Console) -> int:
@@ -84,7 +92,8 @@ def launch(request: LaunchRequest, console: Console) -> int:
     trials = planned_trials(space)
     dataset = check_runs(space, request)
     if request.dry_run:
-        _print_plan(space, paths, trials, resources, dataset, console)
+        options = _audit_options(space, request, resources) if request.audit else None
+        print_plan(space, paths, trials, resources, dataset, options, console)
         return DONE
     check_writable(request.runs)
     manifest = read_manifest(paths)
@@ -92,35 +101,47 @@ def launch(request: LaunchRequest, console: Console) -> int:
         refuse_foreign_folder(paths)
     else:
         refuse_other_space(paths, manifest["space"], space.canonical())
-    with ExitStack() as session:
+    with ExitStack() as stack:
+        # A cluster is joined before anything is written: it may not be there.
+        session = RaySession(stack, request.address)
         if request.address is not None:
-            # A cluster is joined before anything is written: it may not be there.
-            from orchestrator.sweep import ray_session
-
-            joined = session.enter_context(ray_session(request.address))
-            resources = _resources(request, space, joined)
+            resources = _resources(request, space, session.joined())
             check_gpu_hours(request.max_gpu_hours, resources.gpus)
-        session.enter_context(only_driver(paths))
+        stack.enter_context(only_driver(paths))
         records = read_records(paths)
         write_manifest(
             paths,
             space,
-            command=_command(),
+            command=command_line(),
             trials=trials,
             data_title=dataset.title,
         )
         most = request.max_gpu_hours
+        spent = [*records.values(), *read_records(paths.audit).values()]
         proposals = Proposals(
             space,
             paths.journal,
             records,
             trials=trials,
             deadline=deadline,
-            gpu_hours=None if most is None else GpuHours(most, records.values()),
+            gpu_hours=None if most is None else GpuHours(most, spent),
         )
-        del records  # the proposals keep what they need of them
-        complete = _finish(proposals, request, space, paths, resources, limits, console)
-    return _last_words(complete, proposals, paths, request, console)
+        del records, spent  # the proposals keep what they need of them
+        means = AuditMeans(
+            resources=resources,
+            limits=limits,
+            data_dir=request.data_dir,
+            lpips_weights=request.lpips_weights,
+            session=session,
+            command=command_line(),
+            deadline=deadline,
+            most_gpu_hours=most,
+        )
+        complete = _finish(proposals, request, space, paths, means, console)
+        complete = complete and not _lost(proposals, console)
+        _say_what_ran(complete, proposals, paths, console)
+        audited = complete and _audit(proposals, request, space, paths, means, console)
+    return _last_words(complete and audited, proposals, paths, console)
 
 
 def planned_trials(space: Space) -> int:
@@ -183,23 +204,6 @@ def _check_models(contexts: Sequence[TrialContext]) -> None:
         logger.warning("%s. Trials with it will fail; the others run", words)
 
 
-def read_records(paths: RunPaths) -> dict[str, TrialRecord]:
-    """Read a run's records; one that cannot be read is set aside, said so, and its trial rerun."""
-    folder, records = paths.records, {}
-    names = [entry.name for entry in folder.entries(".json")]
-    for name, content in read_all(folder, names):
-        try:
-            records[name.removesuffix(".json")] = TrialRecord.from_json(content.decode()).bare()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            folder.write(f"{name}.corrupt", content)
-            folder.delete(name)
-            logger.warning(
-                "%s/%s cannot be read (%s); set aside, its trial runs again",
-                folder.uri, name, error,
-            )  # fmt: skip
-    return records
-
-
 def _resources(request: LaunchRequest, space: Space, machine: Machine) -> TrialResources:
     declared = space.file.resources
     return trial_resources(
@@ -225,18 +229,19 @@ def _finish(
     request: LaunchRequest,
     space: Space,
     paths: RunPaths,
-    resources: TrialResources,
-    limits: TrialLimits,
+    means: AuditMeans,
     console: Console,
 ) -> bool:
     """Run what is left, if anything; Ray is imported and started for that alone."""
+    resources = means.resources
     before = len(proposals.finished)
     reason = proposals.nothing_left()
     if reason is not None:
         console.print(f"Run {paths.name} is finished: {before} trials are recorded, {reason}.")
         return True
+    from orchestrator.live_report import LiveReport
     from orchestrator.progress import Progress
-    from orchestrator.sweep import SweepOptions, ray_session, run_sweep
+    from orchestrator.sweep import SweepOptions, run_sweep
 
     left = proposals.trials - before
     resumed = f"Resuming: {before} trials are recorded. " if before else ""
@@ -246,7 +251,9 @@ def _finish(
     )
     if proposals.trials > MOST_FOR_TPE and space.file.search.algorithm == "tpe":
         console.print(f"Sampler: {describe_sampler('tpe', proposals.trials)}.")
-    with ray_session(None) if request.address is None else nullcontext():
+    live = LiveReport(paths, lambda: len(proposals.finished))
+    means.session.start()
+    with live:
         return run_sweep(
             space,
             paths,
@@ -256,18 +263,16 @@ def _finish(
                 data_dir=find_data_dir(request.data_dir),
                 lpips_weights=absolute_place(request.lpips_weights),
                 artefacts_gib=space.file.resources.artefacts_gib,
-                limits=limits,
+                limits=means.limits,
             ),
             Progress(proposals, console),
+            [live],
         )
 
 
-def _last_words(
-    complete: bool, proposals: Proposals, paths: RunPaths, request: LaunchRequest, console: Console
-) -> int:
+def _say_what_ran(complete: bool, proposals: Proposals, paths: RunPaths, console: Console) -> None:
     done = len(proposals.finished)
-    failed = sum(record.status == "failed" for record in proposals.finished.values())
-    report = report_address(paths.root, results.write_report(paths.root))
+    failed = _failed(proposals)
     console.print(f"{done} of {proposals.trials} trials recorded, {failed} failed.")
     if proposals.ended is not None and done < proposals.trials and complete:
         console.print(f"The sweep ended early: {proposals.ended.reason}.")
@@ -275,15 +280,60 @@ def _last_words(
         console.print(
             f"Why trials failed: python -m orchestrator status {paths.shown}", soft_wrap=True
         )
+
+
+def _audit(
+    proposals: Proposals,
+    request: LaunchRequest,
+    space: Space,
+    paths: RunPaths,
+    means: AuditMeans,
+    console: Console,
+) -> bool:
+    """Audit the best of a search that has ended; gives False where that was interrupted."""
+    if not request.audit or space.file.pools == "published":
+        return True  # a reproduction selects nothing, so that there is nothing to audit
+    later = f"python -m orchestrator audit {paths.shown}"
+    spent = budget_end(means.deadline, proposals.gpu_hours)
+    if spent is not None:
+        console.print(f"No audit: {spent.reason}. It runs later by: {later}", soft_wrap=True)
+        return True
+    plan = plan_audit(paths, space, _audit_options(space, request, means.resources))
+    if not plan.planned:
+        console.print(f"No audit: {NO_CANDIDATE}.")
+        return True
+    trials = run_audit(plan, paths, space, means, console)
+    if trials.ended is not None and trials.ended.spent:
+        reason = trials.ended.reason
+        console.print(f"The audit ended early: {reason}. Complete it by: {later}", soft_wrap=True)
+        return True
+    return trials.missing == 0
+
+
+def _last_words(complete: bool, proposals: Proposals, paths: RunPaths, console: Console) -> int:
+    report = report_address(paths.root, results.write_report(paths.root))
     if not complete:
         console.print(f"Report so far: {report}", soft_wrap=True)
-        console.print(f"Interrupted; resume with: {redacted(_command())}", soft_wrap=True)
+        console.print(f"Interrupted; resume with: {redacted(command_line())}", soft_wrap=True)
         return FAILED
     console.print(f"Report: {report}", soft_wrap=True)
-    return FAILED if failed == done else DONE
+    return FAILED if _failed(proposals) == len(proposals.finished) else DONE
 
 
-def _command() -> str:
+def _lost(proposals: Proposals, console: Console) -> int:
+    """Count the trials that ended by no fault of their own, and say what becomes of them."""
+    lost = sum(record.error == LOST for record in proposals.finished.values())
+    if lost:
+        console.print(f"{lost} trials: {LOST}. They run when the sweep is resumed.")
+    return lost
+
+
+def _failed(proposals: Proposals) -> int:
+    return sum(record.status == "failed" for record in proposals.finished.values())
+
+
+def command_line() -> str:
+    """Give the command that this process was started with."""
     return shlex.join(["python", "-m", "orchestrator", *sys.argv[1:]])
 
 
@@ -300,30 +350,10 @@ def _default_name(request: LaunchRequest) -> str:
     return "-".join(parts)[:100]
 
 
-def _print_plan(
-    space: Space,
-    paths: RunPaths,
-    trials: int,
-    resources: TrialResources,
-    dataset: Dataset,
-    console: Console,
-) -> None:
-    console.print(f"Space {space.name}: {space.file.description}")
-    table = Table("slot", "defense", "parameter", "searched", box=None)
-    for slot, names in space.slots.items():
-        for name in names:
-            if not space.domains[name]:
-                table.add_row(slot, name, "", "")
-            for parameter, domain in space.domains[name].items():
-                table.add_row(slot, name, parameter, domain.describe())
-    console.print(table)
-    for scenario in space.scenarios:
-        trained = ", ".join(f"{k} {d.describe()}" for k, d in scenario.training.items())
-        console.print(f"{scenario.dataset} / {scenario.model.name}: {trained or 'defaults'}")
-    hours = estimated_hours(space, dataset, trials, resources)
-    console.print(
-        f"{trials} trials, {resources.concurrent} at once, {resources.described}: "
-        f"about {hours:.2g} hours on this machine "
-        "(from a few timed steps; rough)"
+def _audit_options(space: Space, request: LaunchRequest, resources: TrialResources) -> AuditOptions:
+    return audit_options(
+        space,
+        resources.gpus > 0,
+        candidates=request.audit_candidates,
+        seeds=request.audit_seeds,
     )
-    console.print(f"Nothing was started; the run would be {paths.shown}")

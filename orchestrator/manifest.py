@@ -2,10 +2,12 @@
 
 import fcntl
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator.heartbeat import beating
@@ -14,9 +16,12 @@ from orchestrator.samplers import describe_sampler
 from search_spaces import Space
 from trainables.defenses import DEFENSES
 from trainables.errors import InputError
-from trainables.folders import RemoteFolder, redacted
+from trainables.folders import RemoteFolder, read_all, redacted
 from trainables.metrics import METRICS, metric
+from trainables.record import LOST, TrialRecord
 from trainables.trial import stage_versions
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _MOST_SHOWN = 60
@@ -24,9 +29,18 @@ _MOST_SHOWN = 60
 
 
 def write_manifest(
-    paths: RunPaths, space: Space, *, command: str, trials: int, data_title: str
+    paths: RunPaths,
+    space: Space,
+    *,
+    command: str,
+    trials: int,
+    data_title: str,
+    further: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Write the run's manifest, or bring the one that is there up to date."""
+    """Write the run's manifest, or bring the one that is there up to date.
+
+    `further` is what an audit says beside.
+    """
     old = read_manifest(paths)
     manifest = {
         "format": FORMAT,
@@ -38,6 +52,8 @@ def write_manifest(
         "sampler": describe_sampler(space.file.search.algorithm, trials),
         "description": space.file.description,
         "space": space.canonical(),
+        "resources": space.file.resources.model_dump(mode="json"),
+        "audit_asked": space.file.audit.model_dump(mode="json"),
         "objectives": [asdict(objective) for objective in space.objectives],
         "metrics": {name: asdict(metric(name)) for name in _metric_names(space)},
         "stage_versions": stage_versions(),
@@ -53,6 +69,7 @@ def write_manifest(
             for name, defense in DEFENSES.items()
         },
         "published": _published(space),
+        **further,
     }
     paths.folder.write(MANIFEST, json.dumps(manifest, indent=1).encode())
     return manifest
@@ -70,6 +87,32 @@ def read_manifest(paths: RunPaths) -> dict[str, Any] | None:
             "remove the run"
         ) from None
     return manifest
+
+
+def read_records(paths: RunPaths) -> dict[str, TrialRecord]:
+    """Read a run's records; one that cannot be read is set aside, said so, and its trial rerun.
+
+    So is a trial that was lost to its worker or its storage.
+    """
+    folder, records = paths.records, {}
+    names = [entry.name for entry in folder.entries(".json")]
+    for name, content in read_all(folder, names):
+        try:
+            record = TrialRecord.from_json(content.decode()).bare()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            folder.write(f"{name}.corrupt", content)
+            folder.delete(name)
+            logger.warning(
+                "%s/%s cannot be read (%s); set aside, its trial runs again",
+                folder.uri, name, error,
+            )  # fmt: skip
+            continue
+        if record.error == LOST:
+            folder.delete(name)
+            logger.warning("trial %s runs again: %s", record.trial, LOST)
+            continue
+        records[name.removesuffix(".json")] = record
+    return records
 
 
 @contextmanager

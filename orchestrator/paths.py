@@ -57,6 +57,12 @@ class RunPaths:
         return self.folder.sub("artefacts")
 
     @property
+    def audit(self) -> "RunPaths":
+        """The run's audit: a run of its own within it."""
+        root = self.root
+        return RunPaths(root / AUDIT if isinstance(root, Path) else joined(root, AUDIT))
+
+    @property
     def state(self) -> Path:
         """What only the driver needs; lost, it is made again from the records."""
         if isinstance(self.root, Path):
@@ -73,12 +79,8 @@ class RunPaths:
         """Held by the one driver of the run on this machine."""
         return self.state / ".lock"
 
-    @property
-    def scratch(self) -> Path:
-        """What Tune writes for itself; gone when the sweep ends."""
-        return self.state / ".tune"
 
-
+AUDIT = "audit"
 MANIFEST = "manifest.json"
 """What the run is, in its folder."""
 
@@ -95,6 +97,13 @@ def run_paths(runs: str, name: str) -> RunPaths:
     if runs.lower().startswith("file://"):
         return RunPaths(Path(open_folder(runs).uri) / name)
     return RunPaths(joined(runs, name))
+
+
+def existing_run(run: str) -> RunPaths:
+    """Give the paths of a run by its folder or URI."""
+    if not is_uri(run):
+        return RunPaths(Path(run))
+    return RunPaths(Path(open_folder(run).uri) if run.lower().startswith("file://") else run)
 
 
 def report_address(run: Path | str, page: Path) -> str:

@@ -1,7 +1,7 @@
 """The live table of a sweep: done, running, failed, the best so far, the front, the time left."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.proposals import Proposals, objective_values
+from orchestrator.audit_plan import AuditPlan
+from orchestrator.proposals import TrialSource, objective_values
 from results.pareto import front, to_losses
 from trainables.metrics import Measured
 from trainables.record import TrialRecord
@@ -23,7 +24,9 @@ _EVERY_SECONDS = 0.5
 class Progress(tune.Callback):
     """Follow a sweep on a terminal; elsewhere stay quiet."""
 
-    def __init__(self, proposals: Proposals, console: Console) -> None:
+    what = "trials"
+
+    def __init__(self, proposals: TrialSource, console: Console) -> None:
         self.proposals, self.console = proposals, console
         self.before = len(proposals.finished)
         self.failed = 0
@@ -91,13 +94,16 @@ class Progress(tune.Callback):
         done = len(self.proposals.finished)
         total = self.proposals.trials
         counts = Text(
-            f"{done}/{total} trials  {len(self.proposals.live)} running  {self.failed} failed  "
+            f"{done}/{total} {self.what}  {self.proposals.running} running  {self.failed} failed  "
             f"front {len(self.front)}  {self._time_left(done)}"
         )
+        return Group(ProgressBar(total=total, completed=done, width=60), counts, self._details())
+
+    def _details(self) -> Table:
         table = Table("objective", "best", "95 % interval", "n", box=None, pad_edge=False)
         for objective in self.proposals.space.objectives:
             table.add_row(objective.metric, *self._best(objective.metric))
-        return Group(ProgressBar(total=total, completed=done, width=60), counts, table)
+        return table
 
     def _best(self, metric: str) -> tuple[str, str, str]:
         best = self.best.get(metric)
@@ -115,6 +121,32 @@ class Progress(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks for a resume of its own, which is never used here.
         return {}
+
+
+class AuditProgress(Progress):
+    """Follow an audit: how far each candidate is, and what its seeds came to."""
+
+    what = "audit trials"
+
+    def __init__(self, proposals: TrialSource, console: Console, plan: AuditPlan) -> None:
+        super().__init__(proposals, console)
+        self.plan = plan
+
+    def _details(self) -> Table:
+        metrics = [objective.metric for objective in self.proposals.space.objectives]
+        table = Table("candidate", "seeds", *metrics, box=None, pad_edge=False)
+        for each in self.plan.planned:
+            records = [self.proposals.finished.get(spec.trial) for spec in each.specs]
+            done = [record for record in records if record is not None]
+            means = [_mean_text(done, metric) for metric in metrics]
+            table.add_row(Text(each.label), f"{len(done)} of {len(records)}", *means)
+        return table
+
+
+def _mean_text(records: Sequence[TrialRecord], metric: str) -> str:
+    found = [record.metrics.get(metric) for record in records]
+    values = [value.value for value in found if isinstance(value, Measured)]
+    return f"{sum(values) / len(values):.3f}" if values else "-"
 
 
 def _duration(seconds: float) -> str:

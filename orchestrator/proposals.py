@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import (
@@ -28,6 +28,8 @@ from orchestrator.gpu_hours import GpuHours
 from orchestrator.samplers import build_sampler, successor
 from search_spaces import Space
 from search_spaces.domains import Flat, Range, Scalar
+from search_spaces.objectives import Objective
+from trainables.errors import StorageError
 from trainables.metrics import Measured
 from trainables.record import TrialRecord
 from trainables.spec import TrialSpec
@@ -54,6 +56,50 @@ class Ended:
     """No further trial, and why."""
 
     reason: str
+    spent: bool = False
+    """Whether a budget of time or GPU hours is spent: nothing else may begin either."""
+
+
+class Measures(Protocol):
+    """What says by which objectives trials are compared."""
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives in order."""
+
+    def spec(self, flat: Mapping[str, Any]) -> TrialSpec:
+        """Build the spec that a flat dict stands for."""
+
+
+class TrialSource(Protocol):
+    """Where a sweep's trials come from: a search, or a list such as an audit's."""
+
+    trials: int
+    """In all, recorded ones included."""
+    finished: dict[str, TrialRecord]
+    """Identity -> bare record."""
+    ended: Ended | None
+    gpu_hours: GpuHours | None
+
+    @property
+    def space(self) -> Measures:
+        """What reads the flat dicts of its trials."""
+
+    @property
+    def running(self) -> int:
+        """Trials that were proposed and have not finished."""
+
+    def next(self) -> Proposal | Ended:
+        """Propose a trial that is neither finished nor running, or end."""
+
+    def finish(self, record: TrialRecord) -> None:
+        """Take a finished trial's record."""
+
+    def withdraw(self, trial: str, reason: str) -> None:
+        """Take a trial back for which the budget does not suffice, and end."""
+
+    def close(self) -> None:
+        """Forget what still runs."""
 
 
 class Proposals:
@@ -89,9 +135,8 @@ class Proposals:
     def next(self) -> Proposal | Ended:
         """Propose a trial that is neither finished nor running, or end the sweep."""
         while self.ended is None:
-            reason = self._why_end()
-            if reason is not None:
-                self.ended = Ended(reason)
+            self.ended = self._why_end()
+            if self.ended is not None:
                 break
             trial = self._ask()
             flat = self.space.suggest(trial)
@@ -109,6 +154,11 @@ class Proposals:
                 return Proposal(flat, spec)
         return self.ended
 
+    @property
+    def running(self) -> int:
+        """Trials that were proposed and have not finished."""
+        return len(self.live)
+
     def nothing_left(self) -> str | None:
         """Say why nothing is left to run, before anything is started; None where something is."""
         if len(self.finished) >= self.trials:
@@ -125,10 +175,10 @@ class Proposals:
             self._tell(trial, record)
 
     def withdraw(self, trial: str, reason: str) -> None:
-        """Take a trial back that was proposed but will not run, and end the sweep."""
+        """Take a trial back for which the budget does not suffice, and end the sweep."""
         for asked in self.live.pop(trial, []):
             self.study.tell(asked, state=TrialState.FAIL, skip_if_finished=True)
-        self.ended = Ended(reason)
+        self.ended = Ended(reason, spent=True)
 
     def close(self) -> None:
         """Tell the study that what still runs will not end, so that nothing runs for ever."""
@@ -137,22 +187,21 @@ class Proposals:
                 self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
         self.live.clear()
 
-    def _why_end(self) -> str | None:
+    def _why_end(self) -> Ended | None:
         if len(self.finished) + len(self.live) >= self.trials:
-            return f"all {self.trials} trials are done or running"
-        if self.deadline is not None and time.time() >= self.deadline:
-            return "the time budget is spent"
-        if self.gpu_hours is not None and (spent := self.gpu_hours.why_end()) is not None:
+            return Ended(f"all {self.trials} trials are done or running")
+        spent = budget_end(self.deadline, self.gpu_hours)
+        if spent is not None:
             return spent
         if self._duplicates >= DUPLICATES_IN_A_ROW and self._unseen is None:
             found = self.space.distinct_specs(MOST_ENUMERATED)
             if found is None:
-                return f"{DUPLICATES_IN_A_ROW} proposals in a row were trials done before"
+                return Ended(f"{DUPLICATES_IN_A_ROW} proposals in a row were trials done before")
             self._unseen = deque(found.values())
         if self._unseen is not None:
             self._drop_seen(self._unseen)
             if not self._unseen:
-                return "the space has no other trial"
+                return Ended("the space has no other trial")
         return None
 
     def _drop_seen(self, draws: deque[Flat]) -> None:
@@ -188,7 +237,15 @@ class Proposals:
         return record.bare(objectives | {bound.metric for bound in self.space.constraints})
 
 
-def objective_values(space: Space, record: TrialRecord) -> list[float] | None:
+def budget_end(deadline: float | None, gpu_hours: GpuHours | None) -> Ended | None:
+    """Say that the time or the GPU hours are spent, if they are."""
+    if deadline is not None and time.time() >= deadline:
+        return Ended("the time budget is spent", spent=True)
+    reason = None if gpu_hours is None else gpu_hours.why_end()
+    return None if reason is None else Ended(reason, spent=True)
+
+
+def objective_values(space: Measures, record: TrialRecord) -> list[float] | None:
     """Give the objectives of a completed trial, or None where one is not a finite number."""
     if record.status != "completed":
         return None
@@ -222,14 +279,21 @@ class Journal(JournalFileBackend):
         super().__init__(str(path), lock_obj=self.lock)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append operations, a line each; others may read and write at the same time."""
+        """Append operations, a line each; others may read and write at the same time.
+
+        Raises StorageError where they cannot be written, as on a full disk.
+        """
         text = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
-        self.lock.acquire()
         try:
-            with self.path.open("ab") as file:
-                file.write(text.encode())
-        finally:
-            self.lock.release()
+            self.lock.acquire()
+            try:
+                with self.path.open("ab") as file:
+                    file.write(text.encode())
+            finally:
+                self.lock.release()
+        except OSError as error:
+            reason = error.strerror or error
+            raise StorageError(f"{self.path} cannot be written: {reason}") from error
 
 
 def open_study(space: Space, journal: Path, resumed: int) -> optuna.Study:

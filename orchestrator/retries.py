@@ -19,17 +19,34 @@ _NODE_DIED = "because its node has died"
 """What Ray says of a worker whose node is gone, by SIGTERM, by SIGKILL or unheard of for long."""
 
 
+_STORAGE = "StorageError: "
+
+
 class Retries(tune.Callback):
     """Gives a trial back the try that the loss of its node cost, and says so."""
+
+    def __init__(self) -> None:
+        self.storage: dict[str, str] = {}
+        """Tune's name of a trial -> what its storage said, where that ended its last try."""
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Look at why a trial runs again."""
         del iteration, trials, info
-        lost = _NODE_DIED in _last_failure(Path(trial.error_file))
+        failure = _last_failure(Path(trial.error_file))
+        lost = _NODE_DIED in failure
         if lost and trial.max_failures < WORKER_FAILURES + NODE_FAILURES:
             trial.max_failures += 1
-        what = "its node" if lost else "its worker"
-        logger.warning("a trial lost %s and runs again (%s)", what, trial.trial_id)
+        what = "its node" if lost else "its worker or its storage"
+        cause = (failure.strip().splitlines() or ["no reason was given"])[-1]
+        if _STORAGE in cause:
+            self.storage[trial.trial_id] = cause.rpartition(_STORAGE)[2]
+        else:
+            self.storage.pop(trial.trial_id, None)
+        logger.warning("a trial lost %s and runs again (%s): %s", what, trial.trial_id, cause)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks for a resume of its own, which is never used here.
+        return {}
 
 
 def _last_failure(file: Path) -> str:

@@ -2,13 +2,13 @@
 
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +23,14 @@ from orchestrator.metering import Meter, UntilSpent
 from orchestrator.packing import Packing
 from orchestrator.paths import RunPaths
 from orchestrator.progress import Progress
-from orchestrator.proposals import Ended, Proposal, Proposals
+from orchestrator.proposals import Ended, Measures, Proposal, TrialSource
 from orchestrator.resources import Machine, TrialResources
 from orchestrator.retries import NEW_STARTS, WORKER_FAILURES, Retries
-from search_spaces import Space
 from trainables.artefacts import ArtefactStore
-from trainables.errors import InputError
+from trainables.errors import InputError, StorageError
 from trainables.folders import open_folder
 from trainables.limits import NO_LIMITS, TrialLimits
-from trainables.record import read_record, write_record
+from trainables.record import LOST, read_record, write_record
 from trainables.trial import failed_record
 from trainables.tune import GPUS_KEY, OUTGREW, ActorLease, trainable
 
@@ -56,20 +55,24 @@ class SweepOptions:
 
 
 def run_sweep(
-    space: Space,
+    space: Measures,
     paths: RunPaths,
-    proposals: Proposals,
+    proposals: TrialSource,
     resources: TrialResources,
     options: SweepOptions,
     progress: Progress,
+    callbacks: Sequence[tune.Callback] = (),
 ) -> bool:
     """Run trials until the proposals end; Ray must be initialised.
 
-    Gives False where the sweep was interrupted. What is finished is recorded either way.
+    Gives False where the sweep was interrupted. What is finished is recorded either way. Raises
+    StorageError where what ran could not be kept, as on a full disk, once the rest has ended.
     """
     packing = Packing(resources.gpus, auto=resources.auto, records=proposals.finished.values())
-    search = _Search(proposals, paths, options, progress, packing)
+    retries = Retries()
+    search = _Search(proposals, paths, options, progress, packing, retries)
     hours = proposals.gpu_hours
+    meters = [] if hours is None else [Meter(hours)]
     # Held here, so that it lives as long as the sweep.
     claims = ActorLease(open_folder(paths.address).uri)
     function = trainable(
@@ -82,10 +85,10 @@ def run_sweep(
         failures="report",
         limits=options.limits,
     )
-    shutil.rmtree(paths.scratch, ignore_errors=True)  # of a driver that was killed
     _keep_tune_from_keeping()
     try:
-        with _sigterm_as_sigint():
+        # Not within the run: what Tune keeps is of no use to us, and the run's disk may be full.
+        with _sigterm_as_sigint(), _scratch() as scratch:
             tune.Tuner(
                 tune.with_resources(function, _resources_of_config(resources.cpus)),
                 tune_config=tune.TuneConfig(
@@ -97,18 +100,19 @@ def run_sweep(
                 ),
                 run_config=tune.RunConfig(
                     name="trials",
-                    storage_path=str(paths.scratch.resolve()),
+                    storage_path=scratch,
                     verbose=0,
-                    callbacks=[progress, Retries(), *([] if hours is None else [Meter(hours)])],
+                    callbacks=[progress, retries, *meters, *callbacks],
                     failure_config=tune.FailureConfig(max_failures=WORKER_FAILURES),
                 ),
             ).fit()
     finally:
-        interrupted = bool(proposals.live) or proposals.ended is None
-        proposals.close()
+        interrupted = proposals.running > 0 or proposals.ended is None
         progress.close()
         del claims
-        shutil.rmtree(paths.scratch, ignore_errors=True)
+        proposals.close()
+    if search.failure is not None:
+        raise StorageError(search.failure)
     return not interrupted
 
 
@@ -149,13 +153,15 @@ class _Search(Searcher):
 
     def __init__(
         self,
-        proposals: Proposals,
+        proposals: TrialSource,
         paths: RunPaths,
         options: SweepOptions,
         progress: Progress,
         packing: Packing,
+        retries: Retries,
     ) -> None:
         super().__init__()
+        self.retries = retries
         self.proposals, self.paths, self.progress = proposals, paths, progress
         self.packing, self.hours = packing, proposals.gpu_hours
         self.store = ArtefactStore(paths.artefacts)
@@ -163,9 +169,18 @@ class _Search(Searcher):
         self.next_eviction = 0.0
         self.trials: dict[str, Proposal] = {}
         self.new_starts: Counter[str] = Counter()
+        self.failure: str | None = None
+        """Why the sweep cannot go on: its storage takes no more."""
 
     def suggest(self, trial_id: str) -> Any:
         """Give the next draw with its GPUs, or say that there is none now, or none at all."""
+        try:
+            return Searcher.FINISHED if self.failure else self._suggest(trial_id)
+        except StorageError as error:
+            self.failure = str(error)
+            return Searcher.FINISHED
+
+    def _suggest(self, trial_id: str) -> Any:
         again = self.packing.again
         while again and (reason := self._why_spent()):
             self.proposals.withdraw(again.popleft().spec.trial, reason)
@@ -182,6 +197,12 @@ class _Search(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Take the record that the worker wrote; write one where the worker could not."""
+        try:
+            self._complete(trial_id, result, error)
+        except StorageError as failure:
+            self.failure = str(failure)
+
+    def _complete(self, trial_id: str, result: dict[str, Any] | None, error: bool) -> None:
         proposal = self.trials.pop(trial_id)
         if result is not None and result.get("status") == OUTGREW:
             self._run_once_more(proposal, str(result.get("error")))
@@ -195,8 +216,9 @@ class _Search(Searcher):
             self.packing.start_anew(proposal)
             return
         if record is None:
-            reason = "its worker or its storage failed, again and again"
-            record = failed_record(proposal.spec, proposal.flat, reason)
+            if (said := self.retries.storage.get(trial_id)) is not None:
+                raise StorageError(said)  # so would it be for all that follow
+            record = failed_record(proposal.spec, proposal.flat, LOST)
             write_record(record, self.paths.records)
         self.packing.take_back(record.trial, record)
         self.proposals.finish(record)
@@ -247,6 +269,8 @@ def _keep_tune_from_keeping() -> None:
     """Have Tune write neither logs of each trial nor its own state: the records are both."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(365 * 24 * 3600)
+    # It prints the whole traceback of each lost try; `Retries` says the same in a line.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 def _resources_of_config(
@@ -259,6 +283,10 @@ def _resources_of_config(
 def _gpus_there() -> float:
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return there.get("GPU", 0.0)
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="defense-sweep-", ignore_cleanup_errors=True)
 
 
 @contextmanager

@@ -7,7 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from results import load
-from results.status import summary
+from results.audit import VERIFIED, audited
+from results.load import Run
+from results.status import counts, summary
 
 _MOST_FAILURES = 10
 
@@ -38,4 +40,16 @@ def status_lines(run: Path | str) -> Group:
     lines = [Text(f"failed {r.trial} ({r.label}): {r.error}") for r in failures[:_MOST_FAILURES]]
     if len(failures) > _MOST_FAILURES:
         lines.append(Text(f".. and {len(failures) - _MOST_FAILURES} more; see the report"))
-    return Group(head, table, *lines)
+    return Group(head, table, *lines, *_audit_lines(loaded))
+
+
+def _audit_lines(run: Run) -> list[Text]:
+    """Say how far the audit is, and what became of each candidate; nothing where there is none."""
+    if run.audit is None:
+        return []
+    found, planned = counts(run.audit), run.audit.manifest["trials"]
+    lines = [Text(f"audit: {found.done} of {planned} trials done, {found.failed} failed")]
+    for each in audited(run):
+        because = "" if each.verdict == VERIFIED else f": {each.because}"
+        lines.append(Text(f"  {each.verdict}: {each.label}{because}"))
+    return lines

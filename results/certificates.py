@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from results.load import Record, Run, setting_text, stack_label
@@ -186,10 +186,10 @@ def plain_certificates(
             "norm": "l2",
             "failure_probability": record.certification.failure_probability,
             "metrics": {
-                name: asdict(value) if (value := record.value(name)) else None for name in names
+                name: value.plain() if (value := record.value(name)) else None for name in names
             },
             "curve": [
-                {"radius": radius, **asdict(value)} for radius, value in curves[record.trial].points
+                {"radius": radius, **value.plain()} for radius, value in curves[record.trial].points
             ]
             if record.trial in curves
             else None,

@@ -6,14 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from results.attacked_images import ImagesInfo, attacked_images
+from results.audit import Audited, audited
+from results.audited_front import AuditedFront, audited_front
 from results.certificates import CertificatesInfo, certificates_info, certifying
+from results.comparisons import Pair, pairs
+from results.costs import Cost, costs
 from results.effects import Effect, defense_effects
 from results.findings import Best, best_points, findings, standard_radius, warning
 from results.inversion import ReconstructionsInfo, reconstructions
 from results.load import Record, Run
+from results.matrix import Matrix, matrix
+from results.optimism import Optimism, optimism
 from results.pareto import Front, fronts, membership
 from results.poisoning import ScoresInfo, poisoned, scores_info
 from results.privacy import MembershipInfo, membership_info, telling
+from results.recommendation import Recommendation, recommendation
 from results.reproduction import PublishedTable, compare_published
 from results.robustness import (
     BrokenBy,
@@ -37,6 +44,18 @@ class Content:
     shares: dict[str, dict[str, float]]
     """Front's key -> trial -> share of draws in which it is on that front."""
     best: tuple[Best, ...]
+    audited: tuple[Audited, ...]
+    """The candidates after their audit; none where there was no audit."""
+    audited_front: AuditedFront | None
+    """None where there was no audit."""
+    optimism: tuple[Optimism, ...]
+    """Per objective, how the search flattered the audited; none where there was no audit."""
+    pairs: tuple[Pair, ...]
+    """Every two verified candidates."""
+    recommendation: Recommendation
+    matrix: Matrix | None
+    """None where no difference to an undefended model is known."""
+    costs: tuple[Cost, ...]
     effects: tuple[Effect, ...]
     images: ImagesInfo | None
     """None where no record holds images."""
@@ -66,6 +85,8 @@ class Content:
 def gather(run: Run) -> Content:
     """Compute all that a report says."""
     found = fronts(run)
+    candidates = audited(run)
+    effects = matrix(run, candidates)
     shares = {front.key: membership(front) for front in found}
     return Content(
         run=run,
@@ -75,6 +96,13 @@ def gather(run: Run) -> Content:
         fronts=found,
         shares=shares,
         best=best_points(run),
+        audited=candidates,
+        audited_front=audited_front(run) if candidates else None,
+        optimism=optimism(run),
+        pairs=pairs(run, candidates),
+        recommendation=recommendation(run, effects),
+        matrix=effects,
+        costs=costs(run, found[0], candidates),
         effects=defense_effects(run),
         robustness=robustness_info(found[0], standard_radius(run)),
         images=_shown_images(run, found[0]),

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from results.load import Objective, Record, Run, setting_text
-from results.statistics import HIGHER, LOWER, difference, pool, side
+from results.outcomes import outcome_matrix
+from results.statistics import HIGHER, LOWER, difference, pool, side, two_way
 from results.values import Value
 
 STRUCK_OFF = "struck off"
@@ -47,8 +48,16 @@ def bounds(run: Run, metric: str) -> tuple[float, float] | None:
 
 
 def pooled(run: Run, records: Sequence[Record], metric: str) -> Value | None:
-    """Pool a metric over the seeds that measured it; None where none did."""
-    values = [value for record in records if (value := record.value(metric)) is not None]
+    """Give the mean of a metric over the seeds that measured it; None where none did.
+
+    Its interval is two-way: from the outcomes of each point where the records hold them, and else
+    from the seeds' own intervals.
+    """
+    measured = [record for record in records if record.value(metric) is not None]
+    outcomes_KN = outcome_matrix(measured, metric)
+    if outcomes_KN is not None and len(measured) > 1:
+        return two_way(outcomes_KN)
+    values = [value for record in measured if (value := record.value(metric)) is not None]
     return pool(values, bounds(run, metric)) if values else None
 
 
@@ -64,7 +73,17 @@ def change(
     after, before = (pooled(run, records, objective.metric) for records in (defended, plain))
     if after is None or before is None:
         return None
-    moved = difference(after, before)
+    return changed(objective, after, before)
+
+
+def changed(
+    objective: Objective, after: Value, before: Value, moved: Value | None = None
+) -> Change:
+    """Give what changes from `before`, undefended, to `after`, defended.
+
+    `moved` is their difference where more is known of it than of two independent values.
+    """
+    moved = difference(after, before) if moved is None else moved
     return Change(
         metric=objective.metric,
         defended=after,
@@ -75,6 +94,11 @@ def change(
 
 
 def defense_effects(run: Run) -> tuple[Effect, ...]:
+    """Give one effect per single-defense spec on the run's objectives, by the defense's label."""
+    return effects_over(run, run.objectives)
+
+
+def effects_over(run: Run, objectives: Sequence[Objective]) -> tuple[Effect, ...]:
     """Give one effect per single-defense spec, its seeds pooled, by the defense's label."""
     specs: dict[str, list[Record]] = {}
     for record in run.usable:
@@ -83,11 +107,11 @@ def defense_effects(run: Run) -> tuple[Effect, ...]:
     effects = []
     for records in specs.values():
         plain = undefended(run, records[0])
-        changes = [change(run, objective, records, plain) for objective in run.objectives]
+        changes = [change(run, objective, records, plain) for objective in objectives]
         known = tuple(single for single in changes if single is not None)
         struck = any(record.struck_off for record in records)
         if struck:
-            known = tuple(map(_disbelieved, known))
+            known = tuple(map(disbelieved, known))
         if known:
             effects.append(
                 Effect(record=records[0], seeds=len(records), changes=known, struck_off=struck)
@@ -95,7 +119,8 @@ def defense_effects(run: Run) -> tuple[Effect, ...]:
     return tuple(sorted(effects, key=_order))
 
 
-def _disbelieved(change: Change) -> Change:
+def disbelieved(change: Change) -> Change:
+    """Give a change of a trial whose figures are not to be believed: no gain is one."""
     return replace(change, verdict=STRUCK_OFF) if change.verdict == "better" else change
 
 

@@ -38,6 +38,8 @@ class EvasionNotes:
     undeclared_randomness: bool = False
     rejects: bool | None = None
     """Whether the deployed model may reject an image; None where it is not recorded."""
+    radius_l2: float | None = None
+    """L2 radius of robust_accuracy_l2, in pixel units; None where it is not recorded."""
     broken_by: Mapping[str, int] = field(default_factory=dict)
     """Attack -> points that it was the first to break, within the standard Linf ball; also
     UNATTACKED and WITHSTOOD."""
@@ -59,6 +61,7 @@ def evasion_notes(notes: Mapping[str, Any]) -> EvasionNotes:
         stochastic=bool(_truth(plain, "stochastic")),
         undeclared_randomness=bool(_truth(plain, "undeclared_randomness")),
         rejects=_truth(plain, "rejects"),
+        radius_l2=None if plain.get("radius_l2") is None else float(plain["radius_l2"]),
         broken_by=dict(Counter(_texts(plain, "broken_by"))),
     )
 

@@ -1,7 +1,8 @@
-"""The figures of a report: each is drawn from its info and saved as PNG and SVG."""
+"""The figures of a report: each is drawn from its info and saved as PNG, SVG and PDF."""
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from results.figure_infos import (
     effect_label,
     is_stack,
 )
-from results.files import replace_file
+from results.files import replace_bytes
 from results.load import UNDEFENDED
 from results.reproduction import PublishedFigure
 from results.robustness import RobustnessInfo, curve_label
@@ -78,20 +79,27 @@ class Drawing:
     draw: Callable[[], Figure]
 
 
-def save(drawing: Drawing, folder: Path) -> tuple[Path, Path]:
-    """Draw and write `<name>.png` and `<name>.svg`; give their paths."""
+def save(drawing: Drawing, folder: Path) -> tuple[Path, Path, Path]:
+    """Draw and write `<name>.png`, `<name>.svg` and `<name>.pdf`; give their paths."""
     with matplotlib.rc_context(), style.context(["default", _STYLE]):
         figure = drawing.draw()
         FigureCanvasAgg(figure)
-        png = replace_file(
-            folder / f"{drawing.name}.png",
-            lambda path: figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None}),
+        figure.draw_without_rendering()
+        # Laid out once: each format would do it again, which takes longest of all.
+        figure.set_layout_engine("none")
+        return (
+            _saved(figure, folder / f"{drawing.name}.png", {"Software": None}),
+            _saved(figure, folder / f"{drawing.name}.svg", {"Date": None}),
+            _saved(figure, folder / f"{drawing.name}.pdf", {"CreationDate": None}),
         )
-        svg = replace_file(
-            folder / f"{drawing.name}.svg",
-            lambda path: figure.savefig(path, format="svg", dpi=DPI, metadata={"Date": None}),
-        )
-    return png, svg
+
+
+def _saved(figure: Figure, path: Path, metadata: dict[str, None]) -> Path:
+    """Write a figure in the format of its suffix, without the time: the same run, the same file."""
+    # Drawn in memory: on a full disk a drawing that is half written ends in errors of its own.
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix[1:], dpi=DPI, metadata=metadata)
+    return replace_bytes(path, drawn.getvalue())
 
 
 def draw_pareto(info: ParetoInfo) -> Figure:

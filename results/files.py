@@ -22,10 +22,15 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> Path:
     return path
 
 
-def replace_text(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all."""
+def replace_bytes(path: Path, content: bytes) -> Path:
+    """Write a file whole or not at all."""
 
     def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
 
     return replace_file(path, write)
+
+
+def replace_text(path: Path, text: str) -> Path:
+    """Write a text file whole or not at all."""
+    return replace_bytes(path, text.encode())

@@ -108,6 +108,12 @@ def warning(run: Run) -> str:
         (record.spec.get("data") or {}).get("pools") == "published" for record in run.usable
     )
     held_out = "the official test images" if published else "validation data"
+    if run.audit is not None and run.audit.usable:
+        return (
+            f"The figures of the search come from cheap attacks on {held_out}, and the best of "
+            'many trials looks better than it is. Decide by the audited figures: under "The '
+            'audit" both stand side by side.'
+        )
     if not efforts or "screen" in efforts:
         return (
             f"These are screen figures: cheap attacks on {held_out}, unaudited. The best of many "
@@ -221,8 +227,15 @@ def _front_sentence(front: Front, shares: Mapping[str, float]) -> str:
         return "There is no front: no trial has every objective."
     sure = sum(shares[member.trial] >= 0.95 for member in front.members)
     volume = ""
-    if front.hypervolume is not None:
-        volume = f" The hypervolume is {number_text(front.hypervolume)}."
+    if front.hypervolume is not None and front.reference is not None:
+        point = ", ".join(
+            f"{objective.metric} {worst:g}"
+            for objective, worst in zip(front.objectives, front.reference, strict=True)
+        )
+        volume = (
+            f" The hypervolume is {number_text(front.hypervolume)}, up to the worst possible "
+            f"values ({point})."
+        )
     return (
         f"{counted(members, 'trial')} of {compared:,} compared {'is' if members == 1 else 'are'} "
         f"on the front over {front.title}; {sure} of them in at least 95 % of draws from the "

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import orjson
+
 from results.certification_notes import CertificationNotes, certification_notes
 from results.errors import ResultsError as ResultsError
 from results.evasion_notes import EvasionNotes, evasion_notes
@@ -25,9 +27,12 @@ if TYPE_CHECKING:
 STATUSES = ("completed", "failed", "stopped")
 UNDEFENDED = "none"
 FORMAT = 1
+AUDIT = "audit"
+"""The folder of a run's audit, within the run's own."""
 MASKING = "masking_suspected"
 MASKED = "masking suspected"
 NOT_ADAPTIVE = "not attacked adaptively"
+_POINTS = "points"
 _SPEC_PARTS = ("data", "model", "training", "stack", "effort", "seed")
 _REQUIRED = ("run", "trials", "space", "objectives", "metrics")
 
@@ -59,6 +64,10 @@ class Record:
     privacy: PrivacyNotes = field(default_factory=PrivacyNotes)
     poisoning: PoisoningNotes | None = None
     """None where nothing was poisoned."""
+    outcomes: Mapping[str, str] = field(default_factory=dict)
+    """Metric -> "1" or "0" for each of its points: right (clean_accuracy), robust
+    (robust_accuracy); empty where they were not kept. Strings of one length in the records of one
+    scenario are of the same points in the same order."""
 
     @property
     def stale(self) -> bool:
@@ -187,6 +196,12 @@ class Run:
                 found.setdefault(record.scenario(), []).append(record)
         return {scenario: tuple(records) for scenario, records in found.items()}
 
+    @cached_property
+    def audit(self) -> Run | None:
+        """The audit of its chosen candidates, a run of its own; None where there was none."""
+        folder = self.path / AUDIT
+        return load(folder) if (folder / "manifest.json").is_file() else None
+
     def trials(self) -> pd.DataFrame:
         """Give the table of trials; its columns are those of `tables.trials_frame`."""
         from results.tables import trials_frame
@@ -309,6 +324,7 @@ def _record(plain: Any, stem: str, versions: Mapping[str, int]) -> Record:
         certification=certification_notes(plain.get("notes") or {}),
         privacy=privacy_notes(plain.get("notes") or {}),
         poisoning=poisoning_notes(plain.get("notes") or {}),
+        outcomes=_outcomes(plain.get("notes") or {}),
     )
 
 
@@ -318,8 +334,22 @@ def _value(row: Mapping[str, Any]) -> Value | None:
     return Value(float(row["value"]), float(row["low"]), float(row["high"]), int(row["n"]))
 
 
+def _outcomes(notes: Mapping[str, Any]) -> dict[str, str]:
+    plain = {
+        name: marks for name, marks in (notes.get("outcomes") or {}).items() if name != _POINTS
+    }
+    for metric, marks in plain.items():
+        if not isinstance(marks, str) or not marks or set(marks) - {"0", "1"}:
+            raise ValueError(f"its outcomes of {metric} are not 0 or 1 for each of its points")
+    return plain
+
+
 def _strict_json(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    content = file.read_bytes()
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:  # the slower reader has the better words for what is wrong
+        return json.loads(content.decode(), parse_constant=_refuse_constant)
 
 
 def _refuse_constant(name: str) -> NoReturn:

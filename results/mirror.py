@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 CACHE_VARIABLE = "DEFENSE_SWEEP_CACHE"
 REPORT = ("trials.parquet", "report")
 """What is put back: a file, and all of a folder."""
+LIBRARY = "report/plotly.min.js"
+"""Most of a report's bytes, and the same each time: put once."""
+_MANIFEST = "manifest.json"
+_PLACES = ("", "records", "audit", "audit/records")
+"""Folders of a run that are read."""
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _THREADS = 32
 """An object store answers each of thousands of small reads in tens of milliseconds."""
@@ -35,7 +40,7 @@ def is_uri(run: str | Path) -> bool:
 
 
 def mirrored(uri: str) -> Path:
-    """Copy a run's manifest and records to this machine and give the folder.
+    """Copy the manifests and records of a run and of its audit here, and give the folder.
 
     Only what was not copied before, or has changed since, is read; what is gone from the run goes
     from the copy. ResultsError where no run lies there or the store cannot be read.
@@ -44,7 +49,7 @@ def mirrored(uri: str) -> Path:
     folder = _cache() / "runs" / hashlib.sha256(shown(uri).encode()).hexdigest()[:16]
     with _told(uri):
         there = _listed(filesystem, root)
-        if "manifest.json" not in there:
+        if _MANIFEST not in there:
             raise ResultsError(
                 f"no run at {shown(uri)}: it holds no manifest.json; give the URI that `launch` "
                 "named"
@@ -69,13 +74,16 @@ def put_report(folder: Path, uri: str) -> None:
     names = {path.relative_to(folder).as_posix(): path for path in files}
     page = "report/index.html"
     with _told(uri):
+        selector = fs.FileSelector(f"{root}/report", recursive=True, allow_not_found=True)
+        found = {i.path: i.size for i in filesystem.get_file_info(selector) if i.is_file}
+        later = {page}
+        if LIBRARY in names and found.get(f"{root}/{LIBRARY}") == names[LIBRARY].stat().st_size:
+            later.add(LIBRARY)
         _each(
-            [name for name in names if name != page],
+            [name for name in names if name not in later],
             lambda name: _put(filesystem, names[name], f"{root}/{name}"),
         )
         _put(filesystem, names[page], f"{root}/{page}")
-        selector = fs.FileSelector(f"{root}/report", recursive=True, allow_not_found=True)
-        found = [info.path for info in filesystem.get_file_info(selector) if info.is_file]
         _each([p for p in found if p[len(root) + 1 :] not in names], filesystem.delete_file)
 
 
@@ -109,25 +117,26 @@ def _opened(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 def _listed(filesystem: fs.FileSystem, root: str) -> dict[str, fs.FileInfo]:
-    """Give manifest and records by their names from the run's root."""
+    """Give manifests and records by their names from the run's root."""
     from pyarrow import fs
 
     found = {}
-    for place in (root, f"{root}/records"):
-        selector = fs.FileSelector(place, allow_not_found=True)
+    for place in _PLACES:
+        selector = fs.FileSelector(f"{root}/{place}".rstrip("/"), allow_not_found=True)
         for info in filesystem.get_file_info(selector):
-            if info.is_file and not info.base_name.startswith("."):
+            named = info.base_name.endswith(".json") and not info.base_name.startswith(".")
+            if (
+                info.is_file
+                and named
+                and (place.endswith("records") or info.base_name == _MANIFEST)
+            ):
                 found[info.path[len(root) + 1 :]] = info
-    return {
-        name: info
-        for name, info in found.items()
-        if name == "manifest.json" or (name.startswith("records/") and name.endswith(".json"))
-    }
+    return found
 
 
 def _drop_gone(folder: Path, there: Iterable[str]) -> None:
     names = set(there)
-    for path in [*folder.glob("*.json"), *(folder / "records").glob("*.json")]:
+    for path in [path for place in _PLACES for path in (folder / place).glob("*.json")]:
         if path.relative_to(folder).as_posix() not in names:
             path.unlink()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,6 +55,11 @@ class Front:
         return tuple(r for r, on in zip(self.records, self.on_front, strict=True) if on)
 
     @property
+    def reference(self) -> tuple[float, ...] | None:
+        """The point that hypervolumes reach to: each objective's worst value; None without one."""
+        return _worst_point(self.objectives)
+
+    @property
     def hypervolume(self) -> float | None:
         """The hypervolume of all trials; 0 of none."""
         if self.hypervolumes is None:
@@ -68,24 +73,30 @@ def to_losses(values: Floats, maximized: Sequence[bool]) -> Floats:
 
 
 def front(losses: Floats) -> Mask:
-    """Mark which of (N, D) losses no other row beats; ties stay. NaN raises."""
-    _refuse_nan(losses)
+    """Mark which of (N, D) losses no other row beats; ties stay. NaN and infinity raise."""
+    _refuse_endless(losses)
     if len(losses) == 0:
         return np.zeros(0, dtype=bool)
     return np.asarray(moocore.is_nondominated(losses, keep_weakly=True), dtype=bool)
 
 
 def hypervolume(losses: Floats, reference: Floats) -> float:
-    """Give the volume between (N, D) losses and the reference point (D,). NaN raises."""
-    _refuse_nan(losses)
+    """Give the volume between (N, D) losses and the reference point (D,).
+
+    NaN and infinity raise.
+    """
+    _refuse_endless(losses)
     if len(losses) == 0:
         return 0.0
     return float(moocore.hypervolume(losses, reference))
 
 
 def hypervolume_history(losses: Floats, reference: Floats) -> Floats:
-    """Give the hypervolume (N,) after each of (N, D) losses, in their order. NaN raises."""
-    _refuse_nan(losses)
+    """Give the hypervolume (N,) after each of (N, D) losses, in their order.
+
+    NaN and infinity raise.
+    """
+    _refuse_endless(losses)
     history = np.zeros(len(losses))
     best, volume = losses[:0], 0.0
     for place, loss in enumerate(losses):
@@ -106,14 +117,23 @@ def front_membership(losses: Floats, below: Floats, above: Floats) -> Floats:
     if len(losses) == 0:
         return np.zeros(0)
     generator = np.random.default_rng(_SEED)
-    counts = np.zeros(len(losses))
-    down, up = (losses - below) / _Z, (above - losses) / _Z
-    draws = draws_of(len(losses))
-    for _ in range(draws):
-        noise = generator.standard_normal(losses.shape)
-        counts += front(losses + noise * np.where(noise < 0, down, up))
-    shares: Floats = counts / draws
+    drawn = (split_normal(losses, below, above, generator) for _ in range(draws_of(len(losses))))
+    return front_shares(drawn)
+
+
+def front_shares(drawn: Iterable[Floats]) -> Floats:
+    """Give the share (N,) of draws of losses (N, D), one at least, with each point on the front."""
+    fronts_RN = np.array([front(losses) for losses in drawn])
+    shares: Floats = fronts_RN.mean(axis=0)
     return shares
+
+
+def split_normal(
+    values: Floats, below: Floats, above: Floats, generator: np.random.Generator
+) -> Floats:
+    """Draw around each value from a normal whose 95 % interval reaches from `below` to `above`."""
+    noise = generator.standard_normal(values.shape)
+    return values + noise * np.where(noise < 0, values - below, above - values) / _Z
 
 
 def draws_of(trials: int) -> int:
@@ -160,9 +180,9 @@ def _front(run: Run, key: str, objectives: tuple[Objective, ...], group: tuple[s
         left_out["record cannot be read"] = len(run.corrupt)
     maximized = [objective.maximized for objective in objectives]
     losses_ND = to_losses(_array(records, objectives, "value"), maximized)
-    worst = [objective.worst for objective in objectives if objective.worst is not None]
+    worst = _worst_point(objectives)
     volumes: tuple[float, ...] | None = None
-    if len(worst) == len(objectives):
+    if worst is not None:
         reference = to_losses(np.array(worst, dtype=np.float64), maximized)
         volumes = tuple(float(volume) for volume in hypervolume_history(losses_ND, reference))
     return Front(
@@ -175,6 +195,11 @@ def _front(run: Run, key: str, objectives: tuple[Objective, ...], group: tuple[s
         left_out=dict(left_out),
         hypervolumes=volumes,
     )
+
+
+def _worst_point(objectives: Sequence[Objective]) -> tuple[float, ...] | None:
+    worst = tuple(each.worst for each in objectives if each.worst is not None)
+    return worst if len(worst) == len(objectives) else None
 
 
 def _why_left_out(
@@ -210,7 +235,11 @@ def _title(objectives: Sequence[Objective]) -> str:
     return " against ".join(reversed(names)) if len(names) == 2 else ", ".join(names)
 
 
-def _refuse_nan(losses: Floats) -> None:
-    rows = int(np.isnan(losses).any(axis=-1).sum()) if losses.size else 0
+def _refuse_endless(losses: Floats) -> None:
+    # moocore takes any row for beaten, or for unbeaten, that holds an infinity or no number.
+    rows = int((~np.isfinite(losses)).any(axis=-1).sum()) if losses.size else 0
     if rows:
-        raise ValueError(f"{rows} of {len(losses)} trials have a NaN objective; leave them out")
+        raise ValueError(
+            f"{rows} of {len(losses)} trials have an objective that is NaN or infinite; leave them "
+            "out"
+        )

@@ -141,7 +141,7 @@ def plain_poisoning(records: Sequence[Record]) -> list[dict[str, Any]]:
             "poisoned_rows": record.poisoning.poisoned_rows if record.poisoning else None,
             "training_rows": record.poisoning.training_rows if record.poisoning else None,
             "metrics": {
-                name: asdict(value) if (value := record.value(name)) else None for name in COLUMNS
+                name: value.plain() if (value := record.value(name)) else None for name in COLUMNS
             },
             "row_scores": [asdict(each) for each in record.poisoning.histograms]
             if record.poisoning

@@ -4,7 +4,7 @@ what inversion gives away."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -156,7 +156,7 @@ def plain_privacy(records: Sequence[Record]) -> list[dict[str, Any]]:
             "shadows": record.privacy.shadows,
             "dp_delta": record.privacy.dp_delta,
             "metrics": {
-                name: asdict(value) if (value := record.value(name)) else None for name in names
+                name: value.plain() if (value := record.value(name)) else None for name in names
             },
         }
         for record in records

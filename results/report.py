@@ -1,21 +1,18 @@
-"""The report of a run: one page that opens from disk, with its figures, tables and JSON."""
+"""The report of a run: a folder that opens from disk, with its page, figures, tables and JSON."""
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
+import plotly
 from matplotlib.figure import Figure
 
 from results.attacked_images import draw_images
-from results.certificates import certificate_columns, confidence_text
+from results.certificate_check import check_certificates
 from results.content import Content, gather
 from results.figure_infos import curves_info, effects_info, hypervolume_info, pareto_info
 from results.figures import (
@@ -29,22 +26,20 @@ from results.figures import (
     draw_robustness,
     save,
 )
-from results.files import replace_text
-from results.findings import counts_sentence, measured_on
+from results.files import replace_file, replace_text
 from results.inversion import draw_reconstructions
-from results.load import Record, load
+from results.load import load
 from results.mirror import is_uri, put_report
-from results.pareto import draws_of
-from results.poisoning import COLUMNS, attack_text, draw_scores, rows_text
-from results.privacy import delta_text, draw_membership, privacy_columns, strongest_text
+from results.page import Picture, page_text
+from results.poisoning import draw_scores
+from results.privacy import draw_membership
 from results.report_json import plain
 from results.reproduction import PublishedTable
-from results.robustness import DETECTION
-from results.tables import metric_names, write_tables
-from results.values import number_text, signed_text
+from results.tables import write_tables
 
-MOST_ROWS = 300
-"""Rows of a table of trials on the page; the page says where the others are."""
+PLOTLY = "plotly.min.js"
+"""Lies beside the page, which asks no network for it."""
+KINDS = ("png", "svg", "pdf")
 
 
 class _Described(Protocol):
@@ -56,36 +51,39 @@ class _Described(Protocol):
 _Info = TypeVar("_Info", bound=_Described)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A figure on the page."""
-
-    name: str
-    title: str
-    alt: str
-    data: str
-    """The SVG in base64."""
-
-
-def write_report(run_path: str | Path) -> Path:
+def write_report(run_path: str | Path, *, running: bool = False) -> Path:
     """Write a run's tables, figures, report.json and report/index.html; give the page's path.
 
     Of a run at a URI they are written into the copy on this machine, whose page is given, and put
-    beside the run. A run without a completed trial gets a page that says so. ResultsError where
-    the folder is no run.
+    beside the run. A run without a completed trial gets a page that says so. Of a `running` one no
+    figure is drawn, which takes longest, and the page says so and keeps itself up to date.
+    ResultsError where the folder is no run, or where an attack refutes a certificate of it.
     """
     run = load(run_path)
+    check_certificates(run)
     folder = run.path / "report"
     content = gather(run)
     write_tables(run, content.fronts)
     figures = folder / "figures"
-    pictures = [_picture(drawing, figures) for drawing in drawings(content)]
+    pictures = [] if running else [_picture(each, figures) for each in drawings(content)]
     _remove_old(figures, {picture.name for picture in pictures})
     replace_text(folder / "report.json", _json(plain(content)))
-    page = replace_text(folder / "index.html", _page(content, pictures))
+    _put_plotly(folder / PLOTLY)
+    page = replace_text(folder / "index.html", page_text(content, pictures, running=running))
     if is_uri(run_path):
         put_report(run.path, str(run_path))
     return page
+
+
+def _put_plotly(path: Path) -> None:
+    """Copy the plotting library beside the page, from the plotly package."""
+    source = Path(plotly.__file__).parent / "package_data" / PLOTLY
+    if not path.is_file() or path.stat().st_size != source.stat().st_size:
+        replace_file(path, lambda copy: _copy(source, copy))
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.write_bytes(source.read_bytes())
 
 
 def drawings(content: Content) -> list[Drawing]:
@@ -175,14 +173,13 @@ def _published_drawings(table: PublishedTable | None) -> list[Drawing]:
 
 
 def _picture(drawing: Drawing, folder: Path) -> Picture:
-    _, svg = save(drawing, folder)
-    data = base64.b64encode(svg.read_bytes()).decode("ascii")
-    return Picture(name=drawing.name, title=drawing.title, alt=drawing.alt, data=data)
+    save(drawing, folder)
+    return Picture(name=drawing.name, title=drawing.title, alt=drawing.alt)
 
 
-def _remove_old(folder: Path, names: set[str]) -> None:
+def _remove_old(figures: Path, names: set[str]) -> None:
     """Remove figures of an earlier report that this one no longer has."""
-    for file in [*folder.glob("*.png"), *folder.glob("*.svg")]:
+    for file in (file for kind in KINDS for file in figures.glob(f"*.{kind}")):
         if file.stem not in names and not file.name.startswith("."):
             file.unlink()
 
@@ -191,66 +188,3 @@ def _json(content: Mapping[str, Any]) -> str:
     """Write a line an entry: indenting all of it takes ten times as long."""
     rows = [f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in content.items()]
     return "{\n" + ",\n".join(rows) + "\n}\n"
-
-
-def _page(content: Content, pictures: Sequence[Picture]) -> str:
-    environment = Environment(
-        loader=PackageLoader("results"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": number_text, "signed": signed_text, "breakable": _breakable,
-        "confidence": confidence_text, "attack": attack_text, "poisoned_rows": rows_text,
-        "strongest": strongest_text, "delta": delta_text, "draws": draws_of,
-    }  # fmt: skip
-    run = content.run
-    names = metric_names(run)
-    return environment.get_template("report.html.j2").render(
-        content=content,
-        run=run,
-        manifest=run.manifest,
-        space=run.manifest["space"].get("name", "unnamed"),
-        description=run.manifest.get("description", ""),
-        created=_moment(str(run.manifest.get("created", ""))),
-        objectives=run.objectives,
-        most_rows=MOST_ROWS,
-        sampler=run.manifest.get("sampler"),
-        listed=_listed(content),
-        detection=DETECTION,
-        certificate_columns=certificate_columns(content.certifying),
-        privacy_columns=privacy_columns(content.telling),
-        poisoning_columns=COLUMNS,
-        counts_sentence=counts_sentence(content.counts),
-        measured_on=measured_on(run),
-        last=_moment(max((record.finished for record in run.records), default="")),
-        pictures={picture.name: picture for picture in pictures},
-        glossary=[(name, run.manifest["metrics"][name]) for name in names
-                  if name in run.manifest["metrics"]],
-        failures=[record for record in run.records if record.status != "completed"],
-        missing=[(record, name) for record in run.usable for name in record.reasons
-                 if name in {objective.metric for objective in run.objectives}],
-    )  # fmt: skip
-
-
-def _listed(content: Content) -> list[Record]:
-    """Give all trials for the page's table: as they finished, and where they are too many for it,
-    the undefended and the members of the fronts first."""
-    records = list(content.run.records)
-    if len(records) <= MOST_ROWS:
-        return records
-    members = {member.trial for front in content.fronts for member in front.members}
-    return sorted(records, key=lambda record: bool(record.stack) and record.trial not in members)
-
-
-def _breakable(label: str) -> Markup:
-    """Escape a label and let its lines break after an underscore or a bracket."""
-    escaped = str(escape(label))
-    return Markup(escaped.replace("_", "_<wbr>").replace("(", "(<wbr>"))
-
-
-def _moment(iso: str) -> str:
-    """Write an ISO time without its seconds and zone."""
-    return iso[:16].replace("T", " ")

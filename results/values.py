@@ -14,8 +14,13 @@ class Value:
     n: int
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(number) for number in (self.value, self.low, self.high)):
+        # Written out: a run of thousands of trials holds a million values.
+        if not (math.isfinite(self.value) and math.isfinite(self.low) and math.isfinite(self.high)):
             raise ValueError(f"a value and its interval must be finite, but got {self}")
+
+    def plain(self) -> dict[str, float]:
+        """Give it as {value, low, high, n}."""
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
 
     def text(self) -> str:
         """Write it as `0.843 [0.801, 0.877]`."""

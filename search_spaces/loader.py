@@ -51,6 +51,24 @@ def load_space(name_or_path: str, overrides: Overrides | None = None) -> Space:
         raise InputError(f"{path}: {error}") from None
 
 
+def stored_space(manifest: Mapping[str, Any]) -> Space:
+    """Build the space that a run's manifest holds; InputError where that is none of ours."""
+    try:
+        plain = {
+            **manifest["space"],
+            "description": manifest["description"],
+            "resources": manifest.get("resources", {}),
+            "audit": manifest.get("audit_asked", {}),
+        }
+        return build_space(SpaceFile.model_validate(plain))
+    except KeyError as error:
+        raise InputError(f"the run's manifest lacks {error}; launch the run again") from None
+    except ValidationError as error:
+        raise InputError(
+            f"the space in the run's manifest is of another version ({_first_line(error)})"
+        ) from None
+
+
 def _find(name_or_path: str) -> Path:
     known = available()
     if name_or_path in known:

@@ -61,6 +61,17 @@ class ResourcesSection(_Strict):
     """A trial whose process takes more memory than that, above what it had before, is ended."""
 
 
+class AuditSection(_Strict):
+    """What is audited after the search, and how."""
+
+    candidates: Count = 4
+    """Most trials that are audited, beside the undefended model."""
+    seeds: Count = 3
+    """Fresh seeds that each is trained with."""
+    points: Count | None = None
+    """Most test points that are attacked and certified; None: the effort's own."""
+
+
 class BudgetSection(_Strict):
     """A declared share of a reproduction's epochs and images."""
 
@@ -138,6 +149,7 @@ class SpaceFile(_Strict):
     constraints: list[str] = []
     search: SearchSection = SearchSection()
     resources: ResourcesSection = ResourcesSection()
+    audit: AuditSection = AuditSection()
     pools: Literal["search", "published"] = "search"
     effort: Literal["screen", "audit"] = "screen"
     seeds: list[Annotated[int, Field(ge=0, strict=True)]] = Field(default=[0], min_length=1)

@@ -153,9 +153,11 @@ class Space:
 
     def canonical(self) -> dict[str, Any]:
         """Give what makes the space what it is, as plain JSON values; the number of trials, the
-        resources and the text about it are not part of that."""
+        resources, the audit and the text about it are not part of that."""
         plain: dict[str, Any] = self.file.model_dump(mode="json")
-        del plain["search"]["trials"], plain["resources"], plain["budgets"], plain["description"]
+        del plain["search"]["trials"]
+        for name in ("resources", "audit", "budgets", "description"):
+            del plain[name]
         return plain
 
     def published_rows(self) -> list[dict[str, Any]]:

@@ -1,14 +1,17 @@
 """Fixtures of the whole suite: one thread, and two small networks trained on the digits."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.making import EPS, context_of, spec_of
+from tests.sharing import WholeFiles, ray_last
 from trainables.context import TrialContext
 from trainables.defenses import build_defense
 
@@ -23,6 +26,17 @@ class TrainedNet:
     y: Tensor
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests on Ray last."""
+    items[:] = ray_last(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> WholeFiles:
+    """Share the suite between workers, where it runs with `-n`."""
+    return WholeFiles(config, log)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """Run torch with one thread: sums then come out the same everywhere."""
@@ -34,8 +48,15 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def artefact_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of artefacts that tests may share, so that equal trainings run once."""
-    return tmp_path_factory.mktemp("artefacts")
+    """Give the folder of artefacts that tests may share, so that equal trainings run once.
+
+    Workers share it too: the store lets one of them build what several need.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = "PYTEST_XDIST_WORKER" in os.environ
+    folder = (base.parent if shared else base) / "artefacts"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -50,3 +50,13 @@ def test_only_the_adapter_brings_ray_in() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_results_imports_nothing_of_ours_but_in_its_bundle() -> None:
+    results = ROOT.parent / "results"
+    files = sorted(results.rglob("*.py"))
+    assert len(files) > 20
+    for file in files:
+        above = {"orchestrator", "search_spaces", "tests", "ray", "optuna"}
+        ours = set() if file.is_relative_to(results / "bundle") else {"trainables", "torch"}
+        assert not _imported(file) & (above | ours), file

@@ -19,7 +19,6 @@ from trainables.limits import (
     duration_text,
     enforced,
     parse_duration,
-    resident_bytes,
 )
 from trainables.record import TrialRecord
 
@@ -91,10 +90,14 @@ def test_within_its_limits_a_trial_is_left_alone_and_no_watch_stays() -> None:
         assert threading.active_count() == before
 
 
-def test_the_memory_of_this_process_is_read() -> None:
-    before = resident_bytes()
-    held = b"x" * 2**26
-    assert 0.9 * len(held) < resident_bytes() - before < 3 * len(held)
+def test_the_memory_of_a_process_is_read() -> None:
+    # In a process of its own: this one may hold memory that earlier tests have given back.
+    program = (
+        "from trainables.limits import resident_bytes; before = resident_bytes(); "
+        "held = b'x' * 2**26; print((resident_bytes() - before) / len(held))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert 0.9 < float(done.stdout) < 1.5, done.stderr
 
 
 @pytest.mark.parametrize("number", [0.0, -1.0, float("nan"), float("inf")])
@@ -128,8 +131,8 @@ def test_a_sweep_outlives_trials_that_hang_leak_raise_and_diverge(
         resources={"trial_time_limit": 20},
     )
     done = run(
-        "launch", "--space", str(path), "--runs", str(tmp_path), "--name", "run",
-        "--trial-time-limit", "8s", "--trial-memory-gib", "1",
+        "launch", "--no-audit", "--space", str(path), "--runs", str(tmp_path), "--name", "run",
+        "--trial-time-limit", "12s", "--trial-memory-gib", "1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     records = {}
@@ -139,7 +142,7 @@ def test_a_sweep_outlives_trials_that_hang_leak_raise_and_diverge(
     errors = {name.rpartition(":")[2]: record.error for name, record in records.items()}
     assert errors == {
         "none": None,
-        "Hangs": "took longer than 8 s: time limit",
+        "Hangs": "took longer than 12 s: time limit",
         "Leaks": "used more than 1 GiB: memory limit",
         "Breaks": "RuntimeError: first line second line",
         "NotANumber": "TrainingDivergedError: the training loss is nan in epoch 1 of 1; lower the "

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from trainables.checkpoints import Checkpoints, resumable
 from trainables.datasets import Dataset, LabelledImages, Pools, split_pools, stratified_subset
 from trainables.datasets.dataset import Augmentation
 from trainables.datasets.images import content_hash
+from trainables.datasets.splits import Protocol
 from trainables.defenses import Stack
 from trainables.defenses.defense import shapes_training
+from trainables.deployment import Fits
 from trainables.errors import InputError
 from trainables.evaluation import batches, in_batches
 from trainables.identity import identity_hash, seed_from
@@ -67,6 +69,8 @@ class TrialContext:
     """Key of each training behind the deployed model -> its seconds per epoch."""
     runs: dict[Any, Any] = field(default_factory=dict)
     """What attacks have made and the predictor answered in this trial: no threat asks again."""
+    fits: Fits | None = None
+    """Where a deployment takes what it fits from; None: it is fitted, and noted nowhere."""
 
     @property
     def held_out(self) -> LabelledImages:
@@ -207,12 +211,9 @@ class TrialContext:
             deployed=deployed,
         )
         weights = {k.removeprefix("model."): v for k, v in artefact.tensors.items() if k != "kept"}
-        with seeded(0, self.device):  # the initial weights are overwritten
-            model = self._new_model(shaping)
-        model.load_state_dict(weights)
         kept = artefact.tensors["kept"].to(self.device)
         return Trained(
-            model=model.to(self.device).eval(),
+            model=self.with_weights(shaping, weights),
             members=data.select(kept),
             kept=kept,
             curves=artefact.values["curves"],
@@ -220,6 +221,16 @@ class TrialContext:
             key=self.used[role],
             weights_sha256=weights_digest(weights),
         )
+
+    def with_weights(self, stack: Stack, weights: Mapping[str, Tensor]) -> nn.Module:
+        """Build the network that a stack trains, with the weights of such a training.
+
+        Raises RuntimeError where the weights are those of another network.
+        """
+        with seeded(0, self.device):  # the initial weights are overwritten
+            model = self._new_model(tuple(d for d in stack if shapes_training(d)))
+        model.load_state_dict(dict(weights))
+        return model.to(self.device).eval()
 
     def twin(
         self, *, train: LabelledImages | None = None, seed: int | None = None
@@ -231,7 +242,7 @@ class TrialContext:
         """
         pools = self.pools if train is None else replace(self.pools, train=train)
         spec = self.spec if seed is None else replace(self.spec, seed=seed)
-        return replace(self, pools=pools, spec=spec, used={}, phases={}, runs={})
+        return replace(self, pools=pools, spec=spec, used={}, phases={}, runs={}, fits=None)
 
     def deploy(self, stack: Stack, model: nn.Module) -> Predictor:
         """Deploy a trained model under a stack."""
@@ -239,6 +250,14 @@ class TrialContext:
         for defense in stack:
             predictor = defense.deploy(predictor, self)
         return predictor
+
+    def fitted(self, name: str, builder: Callable[[], Artefact]) -> Artefact:
+        """Give what a deployment fits to data, as tensors and plain values, by a builder.
+
+        `Defense.deploy` must look at pools and trained networks in such builders alone: an exported
+        model is deployed again where there is no data, and is given what was fitted at its export.
+        """
+        return builder() if self.fits is None else self.fits.take(name, builder)
 
     def _fit(
         self,
@@ -324,7 +343,7 @@ def build_context(
     """
     pools = _pools(
         dataset,
-        "search" if spec.data.pools == "search" else "published",
+        cast(Protocol, spec.data.pools),
         train_images=spec.data.train_images,
         measured_images=spec.data.measured_images,
     )

@@ -72,7 +72,7 @@ class Predictor:
     rejects = False
     """Whether it may refuse an image as adversarial (and then gives a reject_score)."""
     max_screen_points: int | None = None
-    """Most points that a screen attacks of it, where a gradient is dear."""
+    """Most points that a screen, or an audit without a GPU, attacks of it: a gradient is dear."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model.eval().requires_grad_(False)

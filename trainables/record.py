@@ -10,6 +10,8 @@ from trainables.folders import Folder, LocalFolder
 from trainables.metrics import Measured, MetricValue, Missing
 
 Status = Literal["completed", "failed", "stopped"]
+LOST = "its worker or its storage failed, again and again"
+"""Error of a trial that no try could end, by no fault of its own: when resumed, it runs again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

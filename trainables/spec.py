@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from trainables.datasets import dataset_entry
@@ -26,8 +27,9 @@ class DataSpec:
     image_size: int | None = None
     """Side in pixels that a folder's images are resized to."""
     pools: str = parameter(
-        "search", kind="word", words=("search", "published"),
-        meaning="search: five pools; published: the official training and test set, whole",
+        "search", kind="word", words=("search", "published", "deployment"),
+        meaning="search: five pools; published: the official training and test set, whole; "
+        "deployment: trained on all but calibration and test",
     )  # fmt: skip
     train_images: int | None = None
     """Training images that are used; None: all."""
@@ -41,6 +43,10 @@ class DataSpec:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"data: {name} must be at least 1, but got {value}")
+        if self.pools == "deployment" and self.train_images is not None:
+            raise InputError(
+                "data: pools: deployment trains on the whole training data; leave train_images out"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +100,7 @@ class TrainingSpec:
         check_parameters(self, "training")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TrialSpec:
     """The identity of a trial."""
 
@@ -127,7 +133,7 @@ class TrialSpec:
             "seed": self.seed,
         }
 
-    @property
+    @cached_property  # a driver asks for it several times a trial
     def trial(self) -> str:
         """The trial's identity: the hash of the canonical spec."""
         return identity_hash(self.canonical())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from trainables import training
 from trainables.artefacts import Artefact, ArtefactStore
@@ -75,6 +76,7 @@ def run_trial(
     gpus: float | None = None,
     limits: TrialLimits = NO_LIMITS,
     on_breach: Callable[[TrialRecord], object] = lambda record: None,
+    on_stage: Callable[[str], object] = lambda stage: None,
 ) -> TrialRecord:
     """Run the stages of a trial and record what came out.
 
@@ -83,10 +85,11 @@ def run_trial(
     threads, as it must for the results of two runs to be the same. InputError passes through, since
     no other trial of the sort can succeed, and StorageError, which is not the trial's; any other
     failure is written into the record. Where the trial breaks one of its limits, `on_breach` is
-    given the record of what it had found, and the process ends.
+    given the record of what it had found, and the process ends. `on_stage` is told the name of each
+    stage that begins.
     """
     torch.set_num_threads(threads)
-    found, error = _Found(started=_now()), None
+    found, error = _Found(started=_now(), clock=_Clock(on_stage)), None
     device, use = device or trial_device(gpus), GpuUse(gpus)
 
     def record(error: str | None) -> TrialRecord:
@@ -125,6 +128,11 @@ class _Found:
     curves: dict[str, list[float]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     used: dict[str, str] = field(default_factory=dict)
+
+    def take(self, stage: str, findings: Findings) -> None:
+        """Keep what a stage found."""
+        self.metrics |= findings.metrics
+        self.notes[stage] = findings.notes
 
 
 def _record(
@@ -168,13 +176,15 @@ def _run_stages(ctx: TrialContext, found: _Found) -> None:
             "clean",
             clean_stage.measure_clean(predictor, trained.members, ctx, curves=trained.curves),
         )
-    found.metrics |= clean.metrics
-    found.notes["clean"] = clean.notes
+    found.take("clean", clean)
+    outcomes = dict(clean.outcomes)
     for threat in spec.threats:
         with found.clock.stage(threat.name):
             findings = _measured(threat, ctx, predictor)
-        found.metrics |= findings.metrics
-        found.notes[threat.name] = findings.notes
+        found.take(threat.name, findings)
+        outcomes |= findings.outcomes
+    if spec.effort == "audit":
+        found.notes["outcomes"] = _marks(outcomes)
 
 
 def _measured(threat: Threat, ctx: TrialContext, predictor: Predictor) -> Findings:
@@ -194,12 +204,29 @@ def _measured(threat: Threat, ctx: TrialContext, predictor: Predictor) -> Findin
         own = replace(ctx, used={})
         found = _finite(threat.name, threat.measure(predictor, own))
         plain = {name: metric_to_plain(value) for name, value in found.metrics.items()}
-        return Artefact(values={"metrics": plain, "notes": found.notes, "used": own.used})
+        return Artefact(
+            {name: marks.cpu() for name, marks in found.outcomes.items()},
+            {"metrics": plain, "notes": found.notes, "used": own.used},
+        )
 
-    values = ctx.cached(f"evaluation_{threat.name}", identity, measure).values
+    artefact = ctx.cached(f"evaluation_{threat.name}", identity, measure)
+    values = artefact.values
     ctx.used.update(values["used"])
     restored = {name: metric_from_plain(row) for name, row in values["metrics"].items()}
-    return Findings(metrics=restored, notes=values["notes"])
+    return Findings(metrics=restored, notes=values["notes"], outcomes=artefact.tensors)
+
+
+def _marks(outcomes: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Write outcomes as strings, a character for each fixed point in order: 1 for a good one.
+
+    Points of one number are the same ones, whoever is measured, so that two models can be compared
+    point by point. A slow model is attacked on fewer points.
+    """
+    strings = {
+        name: "".join("1" if mark else "0" for mark in marks.tolist())
+        for name, marks in outcomes.items()
+    }
+    return {"points": max(map(len, strings.values())), **strings}
 
 
 def _finite(stage: str, findings: Findings) -> Findings:
@@ -217,11 +244,13 @@ def _finite(stage: str, findings: Findings) -> Findings:
 class _Clock:
     """Seconds by stage."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_stage: Callable[[str], object] = lambda stage: None) -> None:
         self.seconds: dict[str, float] = {}
+        self._on_stage = on_stage
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        self._on_stage(name)
         started = time.perf_counter()
         try:
             yield

@@ -140,6 +140,18 @@ def test_a_stratified_subset_is_sorted_and_within_one_image_of_its_shares(count:
     assert (torch.bincount(labels[rows], minlength=4) - shares).abs().max() < 1
 
 
+@pytest.mark.parametrize(("sizes", "num_train"), [([400, 37, 10], None), ([500, 90, 60], 500)])
+def test_deployment_trains_on_all_but_calibration_and_test(
+    sizes: list[int], num_train: int | None
+) -> None:
+    dataset = fake_dataset(_labels(sizes), num_train)
+    search, deployed = _rows(split_pools(dataset)), _rows(split_pools(dataset, "deployment"))
+    assert set(deployed) == {"train", "calibration", "test"}
+    assert all(deployed[name] == search[name] for name in ("calibration", "test"))
+    joined = [*search["train"], *search["validation"], *search["auxiliary"]]
+    assert deployed["train"] == sorted(joined)
+
+
 def test_a_stratified_subset_depends_on_its_seed() -> None:
     labels = _labels([500, 300])
     assert torch.equal(stratified_subset(labels, 50, 1), stratified_subset(labels, 50, 1))

@@ -43,7 +43,8 @@ def test_a_sweep_of_waiting_gpu_trials_grows_a_cluster_from_zero_and_leaves_it_a
             _wait_for(seen, 0)
             launched = subprocess.run(
                 [
-                    sys.executable, "-m", "orchestrator", "launch", "--space", str(space),
+                    sys.executable, "-m", "orchestrator", "launch", "--no-audit",
+                    "--space", str(space),
                     "--runs", str(tmp_path / "runs"), "--address", cluster.address,
                     "--gpus-per-trial", "1", "--max-concurrent", "4",
                 ],

@@ -28,6 +28,10 @@ LAUNCH = ("launch", "--space", "smoke")
         ((*LAUNCH, "--trials", "0"), "--trials must be at least 1"),
         ((*LAUNCH, "--trials", "-5"), "--trials must be at least 1"),
         ((*LAUNCH, "--trials", "many"), "--trials"),
+        ((*LAUNCH, "--audit-candidates", "0"), "--audit-candidates must be at least 1"),
+        ((*LAUNCH, "--audit-seeds", "-1"), "--audit-seeds must be at least 1"),
+        (("audit", "nowhere", "--seeds", "0"), "--seeds must be at least 1"),
+        (("audit", "nowhere"), "no run at nowhere"),
         ((*LAUNCH, "--gpus-per-trial", "most"), "--gpus-per-trial 'most'"),
         ((*LAUNCH, "--gpus-per-trial", "1.5"), "--gpus-per-trial must be"),
         ((*LAUNCH, "--max-gpu-hours", "0", "--gpus-per-trial", "0"), "--max-gpu-hours must be"),
@@ -125,6 +129,9 @@ def test_a_dry_run_prints_trials_ranges_and_hours_and_writes_nothing(
     assert call(monkeypatch, "launch", "--space", "full", "--dry-run") == 0
     printed = capsys.readouterr().out
     assert "46 trials" in printed and "hours" in printed and "0.1 - 1.5 radius" in printed
+    assert "Then the audit: up to 4 of the best and the undefended model, 3 fresh" in printed
+    assert call(monkeypatch, "launch", "--space", "smoke", "--no-audit", "--dry-run") == 0
+    assert "No audit (--no-audit)" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 

@@ -112,7 +112,7 @@ def test_a_worker_and_two_nodes_die_and_no_trial_is_lost_or_run_into_the_count_t
         wait_for(lambda: len(list(folder.glob("records/*.json"))) >= count, f"{count} records", 240)
 
     driver = start(
-        "launch", "--space", str(path), "--runs", str(tmp_path / "runs"),
+        "launch", "--no-audit", "--space", str(path), "--runs", str(tmp_path / "runs"),
         "--address", cluster.address, environment=cluster.environment,
     )  # fmt: skip
     try:
@@ -133,7 +133,7 @@ def test_a_driver_killed_at_ten_moments_leaves_the_records_of_an_undisturbed_swe
     tmp_path: Path,
 ) -> None:
     path = write_space(tmp_path, search={"algorithm": "tpe", "trials": TRIALS})
-    arguments = ("launch", "--space", str(path), "--runs", str(tmp_path / "runs"))
+    arguments = ("launch", "--no-audit", "--space", str(path), "--runs", str(tmp_path / "runs"))
     folder = tmp_path / "runs" / "tiny"
     draw = random.Random(SEED)
     # Spread evenly, so that ten are enough to meet every phase, and each moved at random.

@@ -13,7 +13,7 @@ from ray import tune
 from rich.console import Console
 
 from orchestrator.gpu_hours import GpuHours
-from orchestrator.launch import read_records
+from orchestrator.manifest import read_records
 from orchestrator.paths import RunPaths, run_paths
 from orchestrator.progress import Progress
 from orchestrator.proposals import Proposals

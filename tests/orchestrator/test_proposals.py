@@ -289,7 +289,7 @@ def test_constraints_are_told(tmp_path: Path) -> None:
 
 def test_a_spent_time_budget_ends_the_search(space: Space, tmp_path: Path) -> None:
     proposals = make(space, tmp_path, deadline=0.0)
-    assert proposals.next() == Ended("the time budget is spent")
+    assert proposals.next() == Ended("the time budget is spent", spent=True)
 
 
 def test_closing_fails_what_still_runs(space: Space, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_sweep_in_a_store_is_extended_after_its_journal_was_lost_and_read_from
         Fault("cut request", "PUT", "artefacts/", 1),
         Fault("cut answer", "GET", "records/", 1),
     ]
-    first = run("launch", "--space", space, "--runs", runs)
+    first = run("launch", "--no-audit", "--space", space, "--runs", runs)
     assert first.returncode == 0, first.stderr
     assert all(fault.times == 0 for fault in store.faults)
     where = store.uri("sweeps/tiny")
@@ -82,7 +82,7 @@ def test_a_sweep_in_a_store_is_extended_after_its_journal_was_lost_and_read_from
 
     shutil.rmtree(tmp_path / "state")
     shutil.rmtree(tmp_path / "cache")
-    more = run("launch", "--space", space, "--runs", runs, "--trials", "3")
+    more = run("launch", "--no-audit", "--space", space, "--runs", runs, "--trials", "3")
     assert more.returncode == 0, more.stderr
     after = store.objects("sweeps/tiny")
     records = {name: content for name, content in after.items() if name.startswith("records/")}
@@ -99,7 +99,14 @@ def test_a_sweep_in_a_store_is_extended_after_its_journal_was_lost_and_read_from
     assert report.returncode == 0 and report.stdout.splitlines() == more.stdout.splitlines()[-1:]
     loaded = results.load(where)
     assert len(loaded.records) == 3 and len(loaded.trials()) == 3
-    _assert_secret_is_nowhere(store, [first, more, status, report], tmp_path)
+
+    secret = where.replace("s3://", f"s3://{SECRET}@")
+    audited = run("audit", secret, "--candidates", "1", "--seeds", "1")
+    assert audited.returncode == 0, audited.stderr
+    assert audited.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
+    audit = results.load(where).audit
+    assert audit is not None and len(audit.records) == audit.manifest["trials"] == 2
+    _assert_secret_is_nowhere(store, [first, more, status, report, audited], tmp_path)
 
 
 def _assert_secret_is_nowhere(
@@ -144,7 +151,7 @@ def test_a_place_that_no_run_can_be_written_to_is_one_line_and_exit_2(
         runs = store.uri("forbidden")
         store.faults.append(Fault("403", "PUT", times=1000))
     space = str(write_space(tmp_path))
-    assert call(monkeypatch, "launch", "--space", space, "--runs", runs) == 2
+    assert call(monkeypatch, "launch", "--no-audit", "--space", space, "--runs", runs) == 2
     told = capsys.readouterr()
     assert words in told.err and "--runs" in told.err and "hunter2" not in told.err
     assert told.err.count("\n") == 1 and told.out == ""

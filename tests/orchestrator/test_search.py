@@ -10,7 +10,7 @@ from orchestrator.packing import Packing
 from orchestrator.paths import RunPaths
 from orchestrator.progress import Progress
 from orchestrator.proposals import Proposals
-from orchestrator.retries import NEW_STARTS
+from orchestrator.retries import NEW_STARTS, Retries
 from orchestrator.sweep import SweepOptions, _Search
 from search_spaces import load_space
 from tests.search_spaces.writing import write_space
@@ -24,7 +24,7 @@ def search(tmp_path: Path) -> _Search:
     paths = RunPaths(tmp_path)
     proposals = Proposals(space, paths.journal, {}, trials=1)
     progress = Progress(proposals, Console(quiet=True))
-    return _Search(proposals, paths, SweepOptions(), progress, Packing(0.0, auto=False))
+    return _Search(proposals, paths, SweepOptions(), progress, Packing(0.0, auto=False), Retries())
 
 
 def test_a_trial_whose_worker_is_lost_starts_anew_and_the_sweep_waits_for_it(
@@ -46,3 +46,13 @@ def test_a_trial_that_stays_lost_is_recorded_as_failed_and_ends_the_sweep(search
     assert record is not None and record.status == "failed"
     assert record.error == "its worker or its storage failed, again and again"
     assert search.suggest("last") == Searcher.FINISHED
+
+
+def test_a_trial_that_its_storage_lost_ends_the_sweep_and_leaves_no_record(search: _Search) -> None:
+    for start in range(NEW_STARTS + 1):
+        assert search.suggest(str(start)) != Searcher.FINISHED
+        search.retries.storage[str(start)] = "the disk is full"
+        search.on_trial_complete(str(start), error=True)
+    assert search.failure == "the disk is full"
+    assert search.suggest("last") == Searcher.FINISHED
+    assert not search.proposals.finished and not search.paths.records.entries(".json")

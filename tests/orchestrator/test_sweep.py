@@ -41,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("finished")
     scenarios = [{"dataset": "digits", "training": {"epochs": 2, "learning_rate": [0.05, 100.0]}}]
     path = write_space(folder, scenarios=scenarios, threats={"membership": None})
-    done = run("launch", "--space", str(path), "--runs", str(folder / "runs"))
+    done = run("launch", "--no-audit", "--space", str(path), "--runs", str(folder / "runs"))
     assert done.returncode == 0, done.stderr
     return path, folder / "runs"
 
@@ -71,7 +71,7 @@ def test_the_same_command_on_a_finished_run_says_so_at_once(finished: tuple[Path
     path, runs = finished
     before = {p: p.stat().st_mtime_ns for p in (runs / "tiny" / "records").iterdir()}
     started = time.monotonic()
-    again = run("launch", "--space", str(path), "--runs", str(runs))
+    again = run("launch", "--no-audit", "--space", str(path), "--runs", str(runs))
     assert again.returncode == 0
     assert time.monotonic() - started < 15
     assert "finished" in again.stdout
@@ -83,7 +83,14 @@ def test_a_changed_space_under_the_same_name_is_refused_with_the_difference(
     finished: tuple[Path, Path], tmp_path: Path
 ) -> None:
     _, runs = finished
-    other = run("launch", "--space", str(write_space(tmp_path, max_stack=1)), "--runs", str(runs))
+    other = run(
+        "launch",
+        "--no-audit",
+        "--space",
+        str(write_space(tmp_path, max_stack=1)),
+        "--runs",
+        str(runs),
+    )
     assert other.returncode == 2
     assert "max_stack: 2 there, 1 here" in other.stderr
     assert other.stderr.count("\n") == 1
@@ -92,7 +99,7 @@ def test_a_changed_space_under_the_same_name_is_refused_with_the_difference(
 def test_more_trials_extend_a_run(finished: tuple[Path, Path]) -> None:
     path, runs = finished
     before = set(records_of(runs / "tiny"))
-    more = run("launch", "--space", str(path), "--runs", str(runs), "--trials", "8")
+    more = run("launch", "--no-audit", "--space", str(path), "--runs", str(runs), "--trials", "8")
     assert more.returncode == 0, more.stderr
     after = set(records_of(runs / "tiny"))
     assert before < after and len(after) == 8
@@ -115,7 +122,7 @@ def test_a_signal_ends_a_sweep_cleanly_and_the_last_line_says_how_to_resume(
     scenarios = [{"dataset": "digits", "training": {"epochs": 5}}]
     path = write_space(tmp_path, scenarios=scenarios, search={"algorithm": "tpe", "trials": 200})
     folder = tmp_path / "runs" / "tiny"
-    process = start("launch", "--space", str(path), "--runs", str(tmp_path / "runs"))
+    process = start("launch", "--no-audit", "--space", str(path), "--runs", str(tmp_path / "runs"))
     wait_for(lambda: len(list(folder.glob("records/*.json"))) >= 2, "two records")
     code, output = end(process, number)
     assert code == 1
@@ -136,7 +143,7 @@ def test_trial_and_launch_give_the_same_metrics_curves_and_weights(tmp_path: Pat
         threats={"evasion": None, "membership": None},
         search={"algorithm": "random", "trials": 1},
     )
-    done = run("launch", "--space", str(path), "--runs", str(tmp_path / "runs"))
+    done = run("launch", "--no-audit", "--space", str(path), "--runs", str(tmp_path / "runs"))
     assert done.returncode == 0, done.stderr
     (swept,) = records_of(tmp_path / "runs" / "tiny").values()
     single = run(
@@ -170,7 +177,14 @@ def test_trial_imports_no_ray() -> None:
 def test_an_address_where_nothing_answers_is_refused_at_once(tmp_path: Path) -> None:
     started = time.monotonic()
     done = run(
-        "launch", "--space", "smoke", "--runs", str(tmp_path / "runs"), "--address", "127.0.0.1:9"
+        "launch",
+        "--no-audit",
+        "--space",
+        "smoke",
+        "--runs",
+        str(tmp_path / "runs"),
+        "--address",
+        "127.0.0.1:9",
     )
     assert done.returncode == 2
     assert "nothing answers there" in done.stderr and done.stderr.count("\n") == 1

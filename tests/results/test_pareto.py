@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from results.content import gather
+from results.findings import findings
 from results.load import load
 from results.pareto import (
     draws_of,
@@ -16,6 +18,7 @@ from results.pareto import (
     membership,
     to_losses,
 )
+from results.report_json import plain
 from tests.results.records import OBJECTIVES, evasion_notes, fgsm, manifest, record, write_run
 
 
@@ -52,6 +55,12 @@ def test_nan_raises_and_says_how_many() -> None:
         front(losses)
     with pytest.raises(ValueError, match="2 of 3 trials"):
         hypervolume(losses, np.ones(2))
+
+
+@pytest.mark.parametrize("endless", [np.nan, np.inf, -np.inf])
+def test_losses_without_end_are_refused(endless: float) -> None:
+    with pytest.raises(ValueError, match="1 of 2 trials"):
+        front(np.array([[0.0, 1.0, 2.0], [1.0, endless, 0.0]]))
 
 
 def test_hypervolume_is_the_area_under_the_staircase() -> None:
@@ -103,6 +112,7 @@ def test_fronts_of_a_run_count_whom_they_leave_out(tmp_path: Path) -> None:
     }  # fmt: skip
     assert [member.trial for member in robust.members] == ["a", "b", "d"]
     assert overall.hypervolume == pytest.approx(0.4 * (0.9 * 0.4 + 0.8 * 0.2))
+    assert overall.reference == (0.0, 0.0, 1.0)
     assert set(membership(overall)) == {"a", "b", "c"}
 
 
@@ -137,6 +147,7 @@ def test_an_objective_without_a_worst_value_gives_no_hypervolume(tmp_path: Path)
     rows = [record("a", metrics={"clean_accuracy": 0.9, "robust_accuracy": 0.5, "nll": 0.4})]
     overall = fronts(load(write_run(tmp_path, manifest(objectives=objectives), rows)))[0]
     assert overall.hypervolume is None
+    assert overall.reference is None
     assert len(overall.members) == 1
 
 
@@ -144,3 +155,12 @@ def test_many_trials_are_drawn_less_often_but_never_too_seldom() -> None:
     assert [draws_of(trials) for trials in (0, 1, 2500, 5000, 10_000, 10**6)] == [
         400, 400, 400, 200, 100, 100,
     ]  # fmt: skip
+
+
+def test_the_reference_of_a_hypervolume_is_told_in_words_and_in_the_report(tmp_path: Path) -> None:
+    run = load(write_run(tmp_path, manifest(), [record("a")]))
+    sentence = next(words for words in findings(run, fronts(run)) if "hypervolume" in words)
+    assert "clean_accuracy 0, robust_accuracy 0, membership_auc 1" in sentence
+    overall = plain(gather(run))["fronts"][0]
+    assert overall["hypervolume_reference"] == [0.0, 0.0, 1.0]
+    assert overall["hypervolume"] == pytest.approx(0.9 * 0.5 * 0.4)

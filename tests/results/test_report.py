@@ -22,21 +22,31 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_files_exist(report: Path) -> None:
     names = {file.name for file in report.iterdir()}
-    assert names == {"index.html", "report.json", "trials.csv", "front.csv", "figures"}
+    assert names == {
+        "index.html", "plotly.min.js", "report.json", "trials.csv", "front.csv", "figures",
+    }  # fmt: skip
     figures = {file.name for file in (report / "figures").iterdir()}
     assert figures == {
         f"{name}.{kind}"
         for name in ("pareto_robust_accuracy", "pareto_membership_auc", "hypervolume",
                      "learning_curves", "defense_effects")
-        for kind in ("png", "svg")
+        for kind in ("png", "svg", "pdf")
     }  # fmt: skip
     assert (report.parent / "trials.parquet").is_file()
 
 
-def test_the_page_says_what_was_found_before_anything_else(report: Path) -> None:
+def test_the_page_recommends_first_and_then_says_what_was_swept_and_found(report: Path) -> None:
     page = (report / "index.html").read_text().replace("<wbr>", "")
-    headline = page.index("The highest robust_accuracy is 0.792 [0.739, 0.836] on 270 points")
-    assert headline < page.index("<table")
+    order = [
+        page.index("Nothing is recommended: no candidate was audited."),
+        page.index("python -m orchestrator audit runs/demo"),
+        page.index("36 of 40 trials asked for"),
+        page.index("python -m orchestrator launch --space full"),
+        page.index('<h2 id="choose">'),
+        page.index("The highest robust_accuracy is 0.792 [0.739, 0.836] on 270 points"),
+        page.index("<tbody>"),
+    ]
+    assert order == sorted(order)
     for words in (
         "the two can be told apart: the defense is better",
         "36 of 40 trials asked for completed and count. Left out: 2 failed, 1 stopped before the "
@@ -60,15 +70,35 @@ def test_error_texts_are_escaped(report: Path) -> None:
     assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; loss became NaN" in page
 
 
-def test_the_page_refers_to_nothing_outside_and_every_image_has_words(report: Path) -> None:
+def test_the_page_refers_to_nothing_outside_its_folder_and_every_image_has_words(
+    report: Path,
+) -> None:
     page = _Page()
     page.feed((report / "index.html").read_text())
-    assert page.references
-    assert all(reference.startswith("data:") for reference in page.references)
-    assert len(page.alts) == len(page.references) == 5
+    inside = [reference for reference in page.references if not reference.startswith("#")]
+    assert "plotly.min.js" in inside and len(inside) > 15
+    assert all((report / reference).is_file() for reference in inside)
+    assert len(page.alts) == 5
     assert all(page.alts)
     assert page.headings[0] == "h1" and page.headings.count("h1") == 1
     assert not re.search(r"url\(|@import", (report / "index.html").read_text())
+
+
+def test_every_link_of_the_contents_leads_somewhere(report: Path) -> None:
+    page = _Page()
+    page.feed((report / "index.html").read_text())
+    anchors = {reference[1:] for reference in page.references if reference.startswith("#")}
+    assert {"recommendation", "choose", "effects", "fronts", "trials"} <= anchors
+    assert anchors <= page.ids
+
+
+def test_of_a_running_sweep_no_figure_is_drawn_and_the_page_says_so(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, manifest(), demo_records()[:12])
+    page = write_report(folder, running=True)
+    assert "Running: 12 of 40</strong>" in page.read_text()
+    assert "Figures for print are drawn when the run ends." in page.read_text()
+    assert "<img" not in page.read_text()
+    assert not list((tmp_path / "report" / "figures").glob("*"))
 
 
 def test_json_says_the_same(report: Path) -> None:
@@ -155,10 +185,12 @@ class _Page(HTMLParser):
         self.references: list[str] = []
         self.alts: list[str] = []
         self.headings: list[str] = []
+        self.ids: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
         self.references += [found[name] or "" for name in ("src", "href") if name in found]
+        self.ids.add(found.get("id") or "")
         if tag == "img":
             self.alts.append(found.get("alt") or "")
         if re.fullmatch(r"h\d", tag):
@@ -168,7 +200,7 @@ class _Page(HTMLParser):
 def test_a_long_table_is_cut_says_so_and_shows_the_undefended_and_the_fronts_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("results.report.MOST_ROWS", 12)
+    monkeypatch.setattr("results.page.MOST_ROWS", 12)
     rows = demo_records()
     page = write_report(write_run(tmp_path, manifest(), rows)).read_text()
     table = page[page.index('id="trials"') : page.index('id="failures"')]

@@ -14,7 +14,7 @@ from trainables.datasets.dataset import Dataset
 from trainables.datasets.images import LabelledImages
 from trainables.errors import InputError
 
-Protocol = Literal["search", "published"]
+Protocol = Literal["search", "published", "deployment"]
 
 POOL_SEED = 0
 """Fixed: every trial of every sweep sees the same pools."""
@@ -57,7 +57,9 @@ def split_pools(
     """Split a data set into its pools.
 
     'search': half of the rows train, the rest selects and measures; 'published' reproduces papers:
-    the whole official training set trains (without one: all but the test pool), nothing selects.
+    the whole official training set trains (without one: all but the test pool), nothing selects;
+    'deployment' trains what is shipped: on train, validation and auxiliary together, with
+    calibration and test as they are in 'search'.
     `train_images` and `measured_images` keep a stratified subset of train, and of validation and
     test; a number larger than the pool keeps all of it. Raises InputError for a number below one.
     """
@@ -68,6 +70,9 @@ def split_pools(
         trained = torch.ones(len(labels), dtype=torch.bool)
         trained[test_rows] = False
         rows = {"train": trained.nonzero().flatten(), "test": test_rows}
+    elif protocol == "deployment":
+        joined = torch.cat([rows.pop(name) for name in ("train", "validation", "auxiliary")])
+        rows["train"] = joined.sort().values
     limits = {"train": train_images, "validation": measured_images, "test": measured_images}
     kept = {name: _keep(labels, index, limits.get(name)) for name, index in rows.items()}
     pools = {name: dataset.images.select(index) for name, index in kept.items()}

@@ -43,6 +43,16 @@ class ActivationClustering(Defense):
     guarantee = "empirical"
     meaning = "Remove the smaller of two clusters of a class' activations where it is small."
     source = "Chen et al., 2018"
+    limits = (
+        "It removes clean rows where a class falls into two clusters by itself, and none where "
+        "poison does not form one.",
+    )
+    broken_by = (
+        "Tan & Shokri, 2020 (Bypassing backdoor detection algorithms): a poison made to leave "
+        "the latent representations alike is not seen.",
+        "Qi et al., 2023 (Revisiting the assumption of latent separability): triggers that "
+        "adapt to it are not told apart by their clusters.",
+    )
     needs = ("features",)
 
     components: int = parameter(

@@ -38,6 +38,11 @@ class ConfidenceMasking(Defense):
     guarantee = "empirical"
     meaning = "Answer with the largest probabilities alone, rounded; the label stays."
     source = "Shokri et al., 2017"
+    limits = ("It hides numbers, not labels, and is no defense against changed images.",)
+    broken_by = (
+        "Choquette-Choo et al., 2021 (Label-only membership inference): masking the confidence "
+        "is got round by asking for labels alone.",
+    )
 
     top_k: int = parameter(
         3, kind="int", low=1, high=1_000_000,

@@ -129,6 +129,14 @@ class Defense:
     guarantee: ClassVar[Guarantee] = "none"
     meaning: ClassVar[str] = "The plain classifier: nothing defends it."
     source: ClassVar[str] = ""
+    limits: ClassVar[tuple[str, ...]] = (
+        "Nothing defends it: changes too small to see decide what it answers.",
+    )
+    """What it does not do, a sentence each: for the card of an exported model."""
+    broken_by: ClassVar[tuple[str, ...]] = (
+        "Szegedy et al., 2014: imperceptible changes make networks answer anything.",
+    )
+    """How it, or its like, has been broken or fallen short, a sentence each with its source."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Parts of the Model contract that it cannot do without."""
     owns: ClassVar[tuple[str, ...]] = ()

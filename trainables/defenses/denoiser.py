@@ -18,7 +18,6 @@ from trainables.defenses.defense import Defense
 from trainables.defenses.image_network import (
     Loss,
     NetworkSettings,
-    epochs_for,
     filters_for,
     shared_network,
 )
@@ -48,6 +47,13 @@ class Denoiser(Defense):
     guarantee = "empirical"
     meaning = "A network trained to take noise off images cleans each one before it is classified."
     source = "Meng & Chen, 2017; Liao et al., 2018"
+    limits = ("It was trained on random noise, which is not what an attacker adds.",)
+    broken_by = (
+        "Carlini & Wagner, 2017 (MagNet and Efficient defenses are not robust): a denoising "
+        "autoencoder in front falls to attacks through it.",
+        "Athalye & Carlini, 2018: the high-level guided denoiser of Liao et al., 2018, falls to "
+        "a white-box attack through it.",
+    )
 
     sigma: float | None = parameter(
         None, kind="float", low=0.0, high=1.0, unit=PIXELS,
@@ -68,10 +74,11 @@ class Denoiser(Defense):
                 filters=filters_for(ctx),
                 most_halvings=3,
                 time=False,
-                epochs=self.epochs or epochs_for(_UPDATES, ctx),
+                epochs=self.epochs,
             ),
             denoising_loss(sigma),
             trained_for={"sigma": sigma},
+            updates=_UPDATES,
         )
         return DenoisingPredictor(predictor, network)
 

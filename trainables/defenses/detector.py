@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from trainables.artefacts import Artefact
 from trainables.errors import InputError, PredictorError
 from trainables.evaluation import in_batches
 from trainables.predictor import REFUSED, Prediction, Predictor, Surface, WrappedPredictor
@@ -51,11 +52,15 @@ def fit_threshold(scores: Tensor, rate: float) -> float:
 
 def threshold_on_calibration(score: Score, rate: float, ctx: TrialContext) -> float:
     """Fit the threshold of a score to the calibration pool, with the purpose's own generator."""
-    assert ctx.pools.calibration is not None
-    generator = ctx.generator("detector")
-    with torch.no_grad():
-        scores = in_batches(lambda x: score(x, generator), ctx.pools.calibration)
-    return fit_threshold(scores, rate)
+
+    def fit() -> Artefact:
+        assert ctx.pools.calibration is not None
+        generator = ctx.generator("detector")
+        with torch.no_grad():
+            scores = in_batches(lambda x: score(x, generator), ctx.pools.calibration)
+        return Artefact(values={"threshold": fit_threshold(scores, rate)})
+
+    return float(ctx.fitted("threshold", fit).values["threshold"])
 
 
 class DetectingPredictor(WrappedPredictor):

@@ -16,7 +16,6 @@ from trainables.defenses.defense import Defense
 from trainables.defenses.diffusion_process import noise_prediction_loss, purify
 from trainables.defenses.image_network import (
     NetworkSettings,
-    epochs_for,
     filters_for,
     shared_network,
 )
@@ -46,6 +45,14 @@ class DiffusionPurification(Defense):
     guarantee = "empirical"
     meaning = "Noise each image and denoise it with a diffusion model, then classify the result."
     source = "Nie et al., 2022; the diffusion model: Ho et al., 2020"
+    limits = (
+        "Its robustness depends on how the gradient is taken through its steps, and every "
+        "answer costs many passes.",
+    )
+    broken_by = (
+        "Lee & Kim, 2023 (Robust evaluation of diffusion-based adversarial purification): "
+        "stronger gradients bring its reported robustness down considerably.",
+    )
 
     t: float = parameter(
         0.1, kind="float", low=0.001, high=0.999,
@@ -69,10 +76,11 @@ class DiffusionPurification(Defense):
                 filters=filters_for(ctx),
                 most_halvings=3,
                 time=True,
-                epochs=self.epochs or epochs_for(_UPDATES, ctx),
+                epochs=self.epochs,
             ),
             noise_prediction_loss,
             trained_for={},
+            updates=_UPDATES,
         )
         return PurifyingPredictor(predictor, network, t=self.t, steps=self.steps, draws=self.draws)
 

@@ -43,6 +43,18 @@ class DPSGD(Defense):
     guarantee = "empirical"
     meaning = "Clip each row's gradient and add noise, so that the weights say little of any row."
     source = "Abadi et al., 2016; accounting: Mironov et al., 2019"
+    limits = (
+        "Its bound is about what one training row can change, at the epsilon and delta that are "
+        "reported; it says nothing of changed images.",
+        "The bound holds for the training alone: what is tuned by looking at the same rows is "
+        "outside of it.",
+    )
+    broken_by = (
+        "Tramer et al., 2022 (Debugging differential privacy): an implementation's claimed "
+        "epsilon was shown to be false by an audit.",
+        "Nasr et al., 2021: a strong attacker comes close to what the bound allows, so a large "
+        "epsilon protects little.",
+    )
     owns = ("step_policy",)
     refuses: ClassVar[Mapping[str, str]] = {
         "fgsm_adversarial_training": _ADVERSARIAL,

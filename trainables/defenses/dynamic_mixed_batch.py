@@ -29,6 +29,16 @@ class DynamicMixedBatch(Defense):
     guarantee = "empirical"
     meaning = "Replace a share of every training batch by freshly made adversarial examples."
     source = "Kurakin et al., 2017, algorithm 1"
+    limits = (
+        "It is trained against few steps in one Linf ball; other norms and larger balls are not "
+        "covered.",
+    )
+    broken_by = (
+        "Kurakin et al., 2017: networks trained on single steps learn the label from the attack "
+        "(label leaking).",
+        "Madry et al., 2018: training on a single step leaves the network open to attacks of "
+        "several steps.",
+    )
     owns = ("inner_maximisation",)
 
     attack: str = parameter(

@@ -24,6 +24,10 @@ class EarlyStopping(Defense):
     guarantee = "empirical"
     meaning = "Stop the training when the calibration loss no longer falls; keep the best epoch."
     source = "Prechelt, 1998; against membership inference: Song & Mittal, 2021"
+    limits = (
+        "It chooses an epoch; the network of that epoch is as breakable as its training left it.",
+    )
+    broken_by = ("No attack on it by itself is known to us.",)
     patience: int = parameter(
         3, kind="int", meaning="epochs without improvement that are borne", low=1, high=1000,
         unit="epochs",

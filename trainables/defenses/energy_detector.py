@@ -34,6 +34,16 @@ class EnergyDetector(Defense):
     guarantee = "empirical"
     meaning = "Reject images on which all of the classifier's scores are low (high energy)."
     source = "Liu et al., 2020"
+    limits = (
+        "It was made for images of other data sets: an adversarial image that is surely "
+        "misclassified has a low energy.",
+    )
+    broken_by = (
+        "Sehwag et al., 2019 (Robustness of open-world machine learning): small changes of "
+        "unusual images get them past detectors of unusual images.",
+        "Carlini & Wagner, 2017 (Bypassing ten detection methods): detectors fall to attacks "
+        "that aim at being accepted.",
+    )
 
     T: float = parameter(
         1.0, kind="float", meaning="temperature of the energy", low=0.001, high=1000.0

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from trainables.artefacts import Artefact
 from trainables.defenses.averaging import log_mean_softmax
 from trainables.defenses.defense import Defense
 from trainables.identity import seed_from
@@ -37,6 +39,15 @@ class Ensemble(Defense):
     guarantee = "empirical"
     meaning = "Average the probabilities of models trained from other seeds under the same stack."
     source = "Lakshminarayanan et al., 2017; as a defense: Strauss et al., 2017"
+    limits = (
+        "Its members share what they were trained on and how: an image that fools one often "
+        "fools all of them.",
+    )
+    broken_by = (
+        "He et al., 2017 (Ensembles of weak defenses are not strong): attacks that know all "
+        "members break them together.",
+        "Tramer et al., 2020: ensembles made to be diverse fall to attacks adapted to them.",
+    )
 
     size: int = parameter(5, kind="int", meaning="models, the trial's own included", low=1, high=50)
 
@@ -46,19 +57,27 @@ class Ensemble(Defense):
         Raises RuntimeError where the predictor's model is not the one that the context's stack,
         training pool and seed give: its other members would be of another training.
         """
-        stack, data, seed = ctx.spec.stack, ctx.pools.train, ctx.spec.seed
-        own = ctx.train(stack, data, seed).model
-        if not _same_weights(own, predictor.model):
-            raise RuntimeError(
-                "the ensemble's first model is not the one that this context trains; deploy a "
-                "threat's own model under a context with that model's training pool and seed"
-            )
-        rest = tuple(defense for defense in stack if not isinstance(defense, Ensemble))
+        rest = tuple(defense for defense in ctx.spec.stack if not isinstance(defense, Ensemble))
         others = [
-            ctx.train(stack, data, member_seed(seed, number), role=f"member{number}").model
+            ctx.with_weights(
+                ctx.spec.stack,
+                ctx.fitted(f"member{number}", partial(_member, number, predictor, ctx)).tensors,
+            )
             for number in range(1, self.size)
         ]
         return EnsemblePredictor([predictor, *(ctx.deploy(rest, model) for model in others)])
+
+
+def _member(number: int, first: Predictor, ctx: TrialContext) -> Artefact:
+    """Train a member other than the first, of whose model it must be the like."""
+    stack, data, seed = ctx.spec.stack, ctx.pools.train, ctx.spec.seed
+    if not _same_weights(ctx.train(stack, data, seed).model, first.model):
+        raise RuntimeError(
+            "the ensemble's first model is not the one that this context trains; deploy a "
+            "threat's own model under a context with that model's training pool and seed"
+        )
+    trained = ctx.train(stack, data, member_seed(seed, number), role=f"member{number}")
+    return Artefact(trained.model.state_dict())
 
 
 def member_seed(seed: int, number: int) -> int:

@@ -41,6 +41,14 @@ class FeatureSqueezing(Defense):
     guarantee = "empirical"
     meaning = "Reject images whose predicted probabilities change when the image is squeezed."
     source = "Xu et al., 2018"
+    limits = (
+        "It rejects a share of clean images by design, and is blind to attacks whose images "
+        "look the same when squeezed.",
+    )
+    broken_by = (
+        "He et al., 2017: an attack that minimises the distance to the squeezed image's answer "
+        "gets past unseen.",
+    )
 
     bits: int | None = parameter(
         None, kind="int", low=1, high=8,

@@ -47,6 +47,18 @@ class FgsmAdversarialTraining(Defense):
     guarantee = "empirical"
     meaning = "Mix single-step adversarial examples into every training batch."
     source = "Goodfellow et al., 2015; random start: Wong et al., 2020"
+    limits = (
+        "It is trained against one step of one attack in one Linf ball; other norms and larger "
+        "balls are not covered.",
+    )
+    broken_by = (
+        "Kurakin et al., 2017: networks trained on single steps learn the label from the attack "
+        "(label leaking).",
+        "Tramer et al., 2018: single-step training can end in masked gradients, which a random "
+        "first step or another network's examples get round.",
+        "Wong et al., 2020: robustness against several steps can collapse to nothing within an "
+        "epoch (catastrophic overfitting).",
+    )
     owns = ("inner_maximisation",)
 
     eps: float | tuple[float, ...] = parameter(

@@ -26,6 +26,14 @@ class GradientRegularization(Defense):
     guarantee = "empirical"
     meaning = "Penalise the squared norm of the loss gradient with respect to the image."
     source = "Drucker & LeCun, 1992; Ross & Doshi-Velez, 2018"
+    limits = (
+        "It flattens the loss at the training images, which says nothing of the rim of the "
+        "ball; a large weight masks gradients.",
+    )
+    broken_by = (
+        "Papernot et al., 2017 (Practical black-box attacks): what only flattens a model around "
+        "its training points is evaded by the examples of a substitute.",
+    )
 
     lam: float = parameter(
         0.02, kind="float", meaning="weight of the penalty", low=0.0, high=100_000.0

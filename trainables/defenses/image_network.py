@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,7 +44,8 @@ class NetworkSettings:
     most_halvings: int
     time: bool
     """Whether a time goes in beside the image."""
-    epochs: int
+    epochs: int | None
+    """None: as many as make about the updates that the network is trained for."""
     batch_size: int = BATCH
     learning_rate: float = 4e-3
 
@@ -71,14 +72,35 @@ def shared_network(
     loss: Loss,
     *,
     trained_for: Mapping[str, Any],
+    updates: int = 1,
 ) -> UNet:
     """Give the network, trained on the training set unless another trial has done so.
 
-    `trained_for` holds the plain values that the loss depends on. The rows are `ctx.pools.train`
+    `trained_for` holds the plain values that the loss depends on; `updates` are the optimiser steps
+    that make the epochs where the settings give none. The rows are `ctx.pools.train`
     as they are, before any filter of the stack, so that trials with different filters share one
     network; their labels play no part. Raises TrainingDivergedError where the loss is not finite.
     """
+    artefact = ctx.fitted(
+        kind, lambda: _trained(ctx, kind, settings, loss, trained_for=trained_for, updates=updates)
+    )
+    with seeded(0, ctx.device):  # the initial weights are overwritten
+        network = _new_network(ctx, settings)
+    network.load_state_dict(dict(artefact.tensors))
+    return network.eval().requires_grad_(False)
 
+
+def _trained(
+    ctx: TrialContext,
+    kind: str,
+    settings: NetworkSettings,
+    loss: Loss,
+    *,
+    trained_for: Mapping[str, Any],
+    updates: int,
+) -> Artefact:
+    """Give the network's weights from the store, trained where nobody has."""
+    settings = replace(settings, epochs=settings.epochs or epochs_for(updates, ctx))
     identity = {
         "version": VERSION,
         "data": content_hash(ctx.pools.train),
@@ -86,7 +108,7 @@ def shared_network(
         "for": dict(trained_for),
         "seed": ctx.spec.seed,
     }
-    artefact = ctx.cached(
+    return ctx.cached(
         kind,
         identity,
         lambda: resumable(
@@ -96,10 +118,6 @@ def shared_network(
         ),
         deployed=True,
     )
-    with seeded(0, ctx.device):  # the initial weights are overwritten
-        network = _new_network(ctx, settings)
-    network.load_state_dict(dict(artefact.tensors))
-    return network.eval().requires_grad_(False)
 
 
 def _new_network(ctx: TrialContext, settings: NetworkSettings) -> UNet:
@@ -124,6 +142,7 @@ def _fit(
     checkpoints: Checkpoints,
 ) -> Artefact:
     data, gathered = ctx.pools.train, _Gathered()
+    assert settings.epochs is not None, "they are settled before the identity is"
     with seeded(seed_from(identity_hash(identity), kind), ctx.device) as generator:
         network = _new_network(ctx, settings)
         optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)

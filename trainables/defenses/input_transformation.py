@@ -37,6 +37,12 @@ class InputTransformation(Defense):
     guarantee = "empirical"
     meaning = "Transform each image (bit depth, median filter or JPEG) before it is classified."
     source = "Xu et al., 2018; Guo et al., 2018"
+    limits = ("What it removes of an attack, an attacker who knows it leaves out.",)
+    broken_by = (
+        "Athalye et al., 2018: the transformations of Guo et al., 2018, fall to a backward pass "
+        "through the identity (BPDA).",
+        "He et al., 2017: bit depth and median filters fall to attacks that know them.",
+    )
 
     kind: str = parameter(
         "jpeg", kind="word", meaning="transformation", words=("bit_depth", "median", "jpeg")

@@ -36,6 +36,16 @@ class LabelSmoothing(Defense):
     guarantee = "empirical"
     meaning = "Train on labels mixed with the uniform distribution."
     source = "Szegedy et al., 2016; negative values: Struppek et al., 2024"
+    limits = (
+        "It makes the model less sure of itself; whoever reads the scores before the softmax "
+        "loses little.",
+    )
+    broken_by = (
+        "Fu et al., 2020 (Label smoothing and adversarial robustness): the robustness that it "
+        "seems to give is volatile, and attacks made on another network pass.",
+        "Struppek et al., 2024: smoothing with a positive alpha makes model inversion easier, "
+        "not harder.",
+    )
 
     alpha: float = parameter(
         0.1, kind="float", meaning="share of the uniform distribution", low=-0.5, high=0.99

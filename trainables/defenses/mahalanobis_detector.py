@@ -15,6 +15,7 @@ from scipy.linalg import solve_triangular
 from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
+from trainables.artefacts import Artefact
 from trainables.defenses.defense import Defense
 from trainables.defenses.detector import DetectingPredictor, threshold_on_calibration
 from trainables.evaluation import in_batches
@@ -40,6 +41,14 @@ class MahalanobisDetector(Defense):
     guarantee = "empirical"
     meaning = "Reject images whose features are far from every class of the training set."
     source = "Lee et al., 2018"
+    limits = (
+        "It rejects a share of clean images by design; here it has neither the input noise nor "
+        "the layers of Lee et al.",
+    )
+    broken_by = (
+        "Carlini & Wagner, 2017 (Bypassing ten detection methods): detectors, those on hidden "
+        "layers among them, fall to attacks that aim at being accepted.",
+    )
     needs = ("features",)
 
     false_positive_rate: float = parameter(
@@ -55,9 +64,15 @@ class MahalanobisDetector(Defense):
         """Fit the distance on the training set and its threshold on the calibration pool."""
         # In eval mode, where a randomised network, given no generator, is not random.
         features = cast(Callable[[Tensor], Tensor], predictor.model.features)
-        with torch.no_grad():
-            known = in_batches(lambda x: features(x).float(), ctx.pools.train)
-        distance = fit_distance(known, ctx.pools.train.labels)
+
+        def fit() -> Artefact:
+            with torch.no_grad():
+                known = in_batches(lambda x: features(x).float(), ctx.pools.train)
+            found = fit_distance(known, ctx.pools.train.labels)
+            return Artefact({"whitening": found.whitening, "means": found.means})
+
+        fitted = ctx.fitted("distance", fit).tensors
+        distance = Distance(*(fitted[part].to(ctx.device) for part in ("whitening", "means")))
 
         def score(x: Tensor, generator: torch.Generator) -> Tensor:
             del generator

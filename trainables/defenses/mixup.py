@@ -30,6 +30,11 @@ class Mixup(Defense):
     guarantee = "empirical"
     meaning = "Train on weighted means of two images, with labels mixed alike."
     source = "Zhang et al., 2018"
+    limits = ("It was made to generalise better, not to withstand attacks of several steps.",)
+    broken_by = (
+        "Zhang et al., 2018, themselves: an iterated white-box attack broke their ImageNet "
+        "networks with mixup as surely as those without.",
+    )
 
     alpha: float = parameter(
         0.2, kind="float", low=1e-3, high=1000.0,

@@ -30,6 +30,17 @@ class PgdAdversarialTraining(Defense):
     guarantee = "empirical"
     meaning = "Train on many-step adversarial examples instead of the images themselves."
     source = "Madry et al., 2018; crafted in eval mode: Rice et al., 2020"
+    limits = (
+        "It holds, as far as it does, in the one Linf ball that it was trained in; other norms "
+        "and larger balls are not covered.",
+    )
+    broken_by = (
+        "Croce & Hein, 2020 (AutoAttack): the published CIFAR-10 network of Madry et al. falls "
+        "from 47.0 % to 44.0 % robust accuracy, that of MNIST from 89.6 % to 88.5 %.",
+        "Rice et al., 2020: on held-out images the robustness falls again as the training goes "
+        "on (robust overfitting).",
+        "Tramer & Boneh, 2019: robustness to one kind of change does not carry over to others.",
+    )
     owns = ("inner_maximisation",)
 
     eps: float | tuple[float, ...] = parameter(

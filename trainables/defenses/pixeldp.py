@@ -80,6 +80,15 @@ class PixelDP(Defense):
     guarantee = "certified"
     meaning = "Gaussian noise in the image or after a layer, and a vote; certifies an L2 size."
     source = "Lecuyer et al., 2019"
+    limits = (
+        "Its certificates are L2 alone, and smaller than those that randomized smoothing gives "
+        "for the same noise (Cohen et al., 2019).",
+        "Beyond its certified size, an answer is proven nothing.",
+    )
+    broken_by = (
+        "Jin et al., 2022 (Getting a-round guarantees): certificates whose noise and sums are "
+        "floating-point numbers can be false, and nothing here guards against it.",
+    )
     needs = ("points",)
     owns = ("step_policy",)
     deployment_only = ("draws", "n", "eta")

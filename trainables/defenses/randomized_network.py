@@ -72,6 +72,16 @@ class RandomizedNetwork(Defense):
     guarantee = "empirical"
     meaning = "Dropout stays random at inference; the mean softmax of several draws predicts."
     source = "Gal & Ghahramani, 2016; as a defense: Dhillon et al., 2018"
+    limits = (
+        "Attackers who average their gradients over draws meet little of the randomness; two "
+        "answers to one image may differ.",
+    )
+    broken_by = (
+        "Athalye et al., 2018: stochastic activation pruning (Dhillon et al., 2018) falls to "
+        "gradients averaged over draws (EOT).",
+        "Carlini & Wagner, 2017 (Bypassing ten detection methods): dropout at inference, the "
+        "best of the ten, is broken by an attack that knows it.",
+    )
     needs = ("points",)
 
     p: float = parameter(

@@ -49,6 +49,17 @@ class RandomizedSmoothing(Defense):
     guarantee = "certified"
     meaning = "Vote under Gaussian noise, trained with it; certifies an L2 radius."
     source = "Cohen et al., 2019"
+    limits = (
+        "Its certificates are L2 alone and hold with the declared probability; beyond the "
+        "radius an answer is proven nothing.",
+        "It may abstain, which counts as wrong; every answer costs many passes.",
+    )
+    broken_by = (
+        "Voracek & Hein, 2023: rounding of floating-point numbers makes certificates of some "
+        "networks false, and nothing here guards against it.",
+        "Kumar et al., 2020 (Curse of dimensionality on randomized smoothing): in the Linf norm "
+        "its certificates vanish as images grow.",
+    )
     deployment_only = ("n0", "n", "alpha", "draws")
     refuses: ClassVar[Mapping[str, str]] = {
         "randomized_network": "a randomised step under smoothing: its certificate is about the "

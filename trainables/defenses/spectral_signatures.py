@@ -37,6 +37,16 @@ class SpectralSignatures(Defense):
     guarantee = "empirical"
     meaning = "Remove the rows that stand out along their class' main direction, then retrain."
     source = "Tran et al., 2018"
+    limits = (
+        "It removes rows of every class, poisoned or not, and needs a guess of how many are.",
+        "Whether it finds the poison depends on the pair of classes and on the network.",
+    )
+    broken_by = (
+        "Tan & Shokri, 2020 (Bypassing backdoor detection algorithms): a poison made to leave "
+        "the latent representations alike is not seen.",
+        "Qi et al., 2023 (Revisiting the assumption of latent separability): patch and blended "
+        "triggers that adapt to it pass the filter.",
+    )
     needs = ("features",)
 
     removal_fraction: float = parameter(

@@ -47,6 +47,14 @@ class StaticAdversarialFinetuning(Defense):
     guarantee = "empirical"
     meaning = "Fine-tune the undefended model on one fixed set of its adversarial examples."
     source = "Szegedy et al., 2014"
+    limits = (
+        "Its examples are made once, on an undefended network: it hardens against transferred "
+        "examples.",
+    )
+    broken_by = (
+        "Tramer et al., 2018: networks trained on the examples of fixed networks stay open to "
+        "white-box attacks of several steps.",
+    )
     owns = ("prepare", "inner_maximisation")
 
     attack: str = parameter(

@@ -11,6 +11,7 @@ from scipy import optimize
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainables.artefacts import Artefact
 from trainables.defenses.defense import Defense
 from trainables.parameters import parameter
 from trainables.predictor import Prediction, Predictor, Surface, WrappedPredictor
@@ -34,6 +35,16 @@ class Temperature(Defense):
     guarantee = "empirical"
     meaning = "Divide the scores by T before the softmax, fixed or fitted on calibration."
     source = "Guo et al., 2017; against membership inference: Shokri et al., 2017"
+    limits = (
+        "It changes no predicted class, so that it stops no adversarial image and no attack "
+        "that reads labels alone.",
+    )
+    broken_by = (
+        "Carlini & Wagner, 2017 (Towards evaluating): robustness from a softmax temperature is "
+        "gone for an attack on the scores before it.",
+        "Choquette-Choo et al., 2021: membership is inferred from labels alone, which a "
+        "temperature leaves as they are.",
+    )
 
     T: float | str = parameter(
         1.5, kind="float", meaning="temperature, or fit: minimises the calibration pool's NLL",
@@ -49,7 +60,10 @@ class Temperature(Defense):
         """Wrap the predictor, with T fitted on the calibration pool where it is to be."""
         if self.T != FIT:
             return TemperedPredictor(predictor, float(self.T))
-        return TemperedPredictor(predictor, fit_temperature(predictor, ctx))
+        fitted = ctx.fitted(
+            self.name, lambda: Artefact(values={"T": fit_temperature(predictor, ctx)})
+        )
+        return TemperedPredictor(predictor, float(fitted.values["T"]))
 
 
 def fit_temperature(predictor: Predictor, ctx: TrialContext) -> float:

@@ -41,6 +41,14 @@ class Trades(Defense):
     guarantee = "empirical"
     meaning = "Penalise the largest change of the prediction inside a ball round each image."
     source = "Zhang et al., 2019"
+    limits = (
+        "It holds, as far as it does, in the one Linf ball that it was trained in, and clean "
+        "accuracy pays for it.",
+    )
+    broken_by = (
+        "Croce & Hein, 2020 (AutoAttack): the published CIFAR-10 network falls from 56.6 % to "
+        "53.1 % robust accuracy.",
+    )
     owns = ("inner_maximisation",)
 
     eps: float | tuple[float, ...] = parameter(

@@ -74,7 +74,7 @@ def measure_clean(
         # The last value, also where an earlier epoch's weights are kept: all steps were seen.
         metrics["dp_epsilon"] = intervals.exact(curves[EPSILON_CURVE][-1])
         notes["dp_delta"] = curves[DELTA_CURVE][-1]
-    return Findings(metrics=metrics, notes=notes)
+    return Findings(metrics=metrics, notes=notes, outcomes={"clean_accuracy": right})
 
 
 def _affordable(predictor: Predictor, members: LabelledImages, most: int) -> LabelledImages:

@@ -41,7 +41,7 @@ class Detection(Threat):
     name = "detection"
     meaning = "Attacked images are to be told from others; an attacker tries to get past unseen."
     source = "Carlini & Wagner, 2017; Lee et al., 2018; Bryniarski et al., 2022"
-    VERSION = 2
+    VERSION = 3
 
     def metric_names(self) -> tuple[str, ...]:
         """List the detection metrics."""

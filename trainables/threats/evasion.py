@@ -19,8 +19,13 @@ from trainables.metrics import MetricValue, at_eps
 from trainables.parameters import PIXELS, parameter
 from trainables.predictor import Predictor, ask
 from trainables.threats.attack_rows import distance_deciles, row_names, rows_of
-from trainables.threats.attacking import Run, Target, run_attack, target_of
-from trainables.threats.efforts import CORE, core_attacks, settings_of
+from trainables.threats.attacking import Run, Settings, Target, run_attack, target_of
+from trainables.threats.efforts import (
+    CORE,
+    core_attacks,
+    headline_of,
+    settings_of,
+)
 from trainables.threats.l2_curve import curve_names, l2_curve
 from trainables.threats.masking import Indicator, verdict
 from trainables.threats.masking_check import audit_indicators, screen_indicators
@@ -31,6 +36,8 @@ from trainables.threats.threat import Findings, Threat
 
 if TYPE_CHECKING:
     from trainables.context import TrialContext
+
+WHOLE, HEADLINE = "whole", "headline"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +52,7 @@ class Evasion(Threat):
     name = "evasion"
     meaning = "Images are changed a little so that they are misclassified."
     source = "Szegedy et al., 2014; Carlini et al., 2019"
-    VERSION = 3
+    VERSION = 4
 
     attacks: str | tuple[str, ...] | None = parameter(
         None, kind="word", many=True,
@@ -64,6 +71,12 @@ class Evasion(Threat):
         None, kind="int", low=2, high=1_000_000, unit="images",
         meaning="points that are attacked, up to the effort's own limit",
     )  # fmt: skip
+    extent: str = parameter(
+        WHOLE, kind="word", words=(WHOLE, HEADLINE),
+        meaning="whole: all that the effort measures; headline: what the robust accuracy at the "
+        "standard Linf radius takes, AutoAttack of an audit with it, and the screen's signs of "
+        "masking",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,9 +93,20 @@ class Evasion(Threat):
             return ()
         return (self.attacks,) if isinstance(self.attacks, str) else self.attacks
 
+    @property
+    def whole(self) -> bool:
+        """Whether everything is measured, not the headline alone."""
+        return self.extent == WHOLE
+
+    def canonical(self) -> dict[str, Any]:
+        """Give name and parameters; the extent only where it says something, so that trials from
+        before there was one keep their identity."""
+        plain = super().canonical()
+        return plain if not self.whole else {k: v for k, v in plain.items() if k != "extent"}
+
     def metric_names(self) -> tuple[str, ...]:
         """List what a screen of a plain predictor gives."""
-        names = _joined(CORE["screen"], self.named)
+        names = self._attacks(CORE["screen"])
         further = [
             at_eps(row, eps)
             for eps in _several(self.eps)
@@ -90,18 +114,21 @@ class Evasion(Threat):
             for row in row_names(name)
         ]
         rows = [row for name in names for row in row_names(name)]
+        if not self.whole:
+            return ("robust_accuracy", "masking_suspected", *rows)
         return (
             "robust_accuracy", "robust_accuracy_l2", "masking_suspected",
             *CURVE_NAMES, *rows, *further, *curve_names(_several(self.eps_l2)),
         )  # fmt: skip
 
     def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
-        """Attack the effort's points at the standard radii and at the further ones."""
+        """Attack the effort's points at the standard radii and, as a whole, at the further ones."""
+        effort = ctx.spec.effort
         points = points_for(predictor, ctx, self.points)
         target = target_of(predictor, points, ctx)
         right = _right(predictor, points, ctx)
-        settings = settings_of(ctx.spec.effort, target)
-        names = _joined(core_attacks(ctx.spec.effort, target), self.named)
+        settings = settings_of(effort, target)
+        names = self._attacks(core_attacks(effort, target))
         runs = {
             name: run_attack(
                 name, target, points, ctx, settings, eps=_radius(variant(name).norm, ctx)
@@ -111,38 +138,63 @@ class Evasion(Threat):
         metrics: dict[str, MetricValue] = {}
         for name, run in runs.items():
             metrics |= rows_of(name, run, right, points, ctx)
-        worst = {norm: _worst(runs, right, norm) for norm in ("linf", "l2")}
-        metrics["robust_accuracy"] = intervals.proportion(int(worst["linf"].sum()), len(points))
-        metrics["robust_accuracy_l2"] = intervals.proportion(int(worst["l2"].sum()), len(points))
-        metrics |= robustness_curve(target, points, ctx, settings, right, worst["linf"])
-        for eps in _several(self.eps):
-            for name in self._at_further(names):
-                run = run_attack(name, target, points, ctx, settings, eps=eps)
-                rows = rows_of(name, run, right, points, ctx)
-                metrics |= {at_eps(row, eps): value for row, value in rows.items()}
-        by_size = l2_curve(target, points, ctx, settings, right, _several(self.eps_l2))
-        metrics |= by_size.metrics
-        indicators = self._indicators(target, points, ctx, runs, worst["linf"])
+        robust = _worst(runs, right, "linf")
+        metrics["robust_accuracy"] = intervals.proportion(int(robust.sum()), len(points))
+        further = Findings(metrics={})
+        if self.whole:
+            further = self._further(target, points, ctx, settings, right, runs)
+        metrics |= further.metrics
+        indicators = self._indicators(target, points, ctx, runs, robust)
         check = verdict(indicators)
         metrics["masking_suspected"] = intervals.exact(float(check["suspected"]), len(points))
         notes = {
             "points": len(points),
+            "extent": self.extent,
             "radius": ctx.dataset.radius,
             "radius_l2": ctx.dataset.radius_l2,
             "settings": {name: dict(settings.get(name, {})) for name in names},
             "broken_by": _broken_by(runs, right, "linf"),
+            "masking": check,
+            "pictures": pictures(runs["pgd"], predictor, points, ctx),
+            **_adaptivity(target, indicators),
+            **further.notes,
+        }
+        return Findings(metrics=metrics, notes=notes, outcomes={"robust_accuracy": robust})
+
+    def _attacks(self, core: tuple[str, ...]) -> tuple[str, ...]:
+        return _joined(core if self.whole else headline_of(core), self.named)
+
+    def _further(
+        self,
+        target: Target,
+        points: LabelledImages,
+        ctx: TrialContext,
+        settings: Settings,
+        right: Tensor,
+        runs: dict[str, Run],
+    ) -> Findings:
+        """Measure what is beside the headline: the L2 norm, the curves, the further radii."""
+        in_l2 = _worst(runs, right, "l2")
+        metrics: dict[str, MetricValue] = {
+            "robust_accuracy_l2": intervals.proportion(int(in_l2.sum()), len(points)),
+            **robustness_curve(target, points, ctx, settings, right, _worst(runs, right, "linf")),
+        }
+        for eps in _several(self.eps):
+            for name in self._at_further(tuple(runs)):
+                run = run_attack(name, target, points, ctx, settings, eps=eps)
+                rows = rows_of(name, run, right, points, ctx)
+                metrics |= {at_eps(row, eps): value for row, value in rows.items()}
+        by_size = l2_curve(target, points, ctx, settings, right, _several(self.eps_l2))
+        notes = {
             "broken_by_l2": _broken_by(runs, right, "l2"),
             "distance_deciles": {
                 name: distance_deciles(run, right, points)
                 for name, run in runs.items()
                 if variant(name).minimum_norm
             },
-            "masking": check,
-            "pictures": pictures(runs["pgd"], predictor, points, ctx),
-            **_adaptivity(target, indicators),
             **by_size.notes,
         }
-        return Findings(metrics=metrics, notes=notes)
+        return Findings(metrics=metrics | by_size.metrics, notes=notes)
 
     def _indicators(
         self,
@@ -153,7 +205,7 @@ class Evasion(Threat):
         robust: Tensor,
     ) -> list[Indicator]:
         found = screen_indicators(target, points, ctx, runs, robust)
-        if ctx.spec.effort == "audit":
+        if ctx.spec.effort == "audit" and self.whole:
             found += audit_indicators(target, points, ctx, runs)
         return found
 

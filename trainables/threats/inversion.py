@@ -75,6 +75,7 @@ class Inversion(Threat):
     name = "inversion"
     meaning = "An attacker climbs images of the classes out of the model."
     source = "Fredrikson et al., 2015; Zhang et al., 2020"
+    VERSION = 2
 
     access: str = parameter(
         WHITE_BOX, kind="word", words=(WHITE_BOX, BLACK_BOX),
@@ -89,7 +90,7 @@ class Inversion(Threat):
     starts: int | None = parameter(
         None, kind="int", low=1, high=100_000,
         meaning="random starts a class; by default the effort's own: 12 in a screen, 48 in an "
-        "audit, with queries alone 6 and 12; fewer in a screen of a model that is slow",
+        "audit, with queries alone 6 and 12; fewer of a model that is slow",
     )  # fmt: skip
     kept: int = parameter(
         6, kind="int", low=1, high=100_000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ _FEWEST_QUERIES = 100
 _PASSES = 120_000
 """Forward passes that a screen spends on queries in all; a vote takes many of them."""
 _RANDOM_IMAGES = 32
-"""Images that a screen climbs of a random model: each gradient is of many draws."""
+"""Images that are climbed of a random model: each gradient is of many draws."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +45,13 @@ def differentiating(
 ) -> Work:
     """Fill in what an attack by gradients leaves to the effort.
 
-    A screen of a model that is slow to differentiate has fewer starts.
+    A model that is slow to differentiate has fewer starts, in an audit only one that is random.
     """
     effort = ctx.spec.effort
     found = starts or _STARTS[effort]
-    if starts is None and effort == "screen":
-        found = min(found, max(1, _affordable(predictor) // ctx.dataset.num_classes))
+    if starts is None:
+        room = _affordable(predictor, effort)
+        found = int(min(found, max(1, room // ctx.dataset.num_classes)))
     return Work(starts=found, steps=steps or _STEPS[effort])
 
 
@@ -78,10 +80,10 @@ def asking(
     return Work(starts=found, steps=taken, pairs=budget // (2 * taken))
 
 
-def _affordable(predictor: Predictor) -> int:
-    """Give the number of images that a screen climbs at most."""
-    limits = [BATCH]
-    if len(predictor.surfaces()) > 1:
+def _affordable(predictor: Predictor, effort: str) -> float:
+    """Give the number of images that are climbed at most."""
+    limits: list[float] = [BATCH if effort == "screen" else math.inf]
+    if effort == "screen" and len(predictor.surfaces()) > 1:
         limits.append(SLOW_POINTS)
     if predictor.stochastic:
         limits.append(_RANDOM_IMAGES)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _GRADIENT = ("pgd", "pgd_dlr", "targeted_margin_pgd")
 _CONVERGED = {"pgd": {"steps": 100}}
-_LONGER = {"pgd": {"steps": 1000}}
+_LONGER = {"pgd": {"steps": 500}}
 _LONGER_ON_RANDOM = {"pgd": {"steps": 200}}
 _RESCALED = (0.1, 10.0)
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 SLOW_POINTS = 128
 """Points that a screen attacks of a model that is to be attacked on several surfaces."""
-RANDOM_POINTS = 64
-"""Points that a screen attacks of a random model: each gradient is averaged over many draws."""
+RANDOM_POINTS = {"screen": 64, "audit": 128}
+"""Effort -> points that are attacked of a random model: each gradient is averaged over many draws,
+and each answer is a vote. An audit on a GPU attacks all of them."""
 
 
 def points_for(predictor: Predictor, ctx: TrialContext, asked: int | None = None) -> LabelledImages:
@@ -23,13 +24,21 @@ def points_for(predictor: Predictor, ctx: TrialContext, asked: int | None = None
     """
     points = ctx.points()
     most = len(points) if asked is None else asked
-    if asked is None and ctx.spec.effort == "screen":
-        if len(predictor.surfaces()) > 1:
-            most = min(most, SLOW_POINTS)
-        if predictor.stochastic:
-            most = min(most, RANDOM_POINTS)
-        if predictor.max_screen_points is not None:
-            most = min(most, predictor.max_screen_points)
+    if asked is None:
+        most = min([most, *_limits(predictor, ctx)])
     if most >= len(points):
         return points
     return points.select(stratified_subset(points.labels, most, seed=0))
+
+
+def _limits(predictor: Predictor, ctx: TrialContext) -> list[int]:
+    effort, limits = ctx.spec.effort, []
+    if effort == "audit" and ctx.device.type != "cpu":
+        return []
+    if effort == "screen" and len(predictor.surfaces()) > 1:
+        limits.append(SLOW_POINTS)
+    if predictor.stochastic:
+        limits.append(RANDOM_POINTS[effort])
+    if predictor.max_screen_points is not None:
+        limits.append(predictor.max_screen_points)
+    return limits

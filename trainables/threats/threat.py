@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
 
 from trainables.metrics import MetricValue
 from trainables.parameters import check_parameters, plain_parameters
@@ -20,6 +23,8 @@ class Findings:
     metrics: dict[str, MetricValue]
     notes: dict[str, Any] = field(default_factory=dict)
     """What it says beside its numbers: points, steps, draws, which attack broke what."""
+    outcomes: Mapping[str, Tensor] = field(default_factory=dict)
+    """Metric -> (N,) bool, on which of its fixed points the model did well; an audit keeps them."""
 
 
 @dataclass(frozen=True, kw_only=True)

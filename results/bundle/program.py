@@ -1,0 +1,60 @@
+"""The deployed probabilities as a program of torch.export, which runs without this project.
+
+Axes: B batch, C channels, H, W, K classes.
+"""
+
+import io
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, export, save
+
+from results.bundle.reference import TOLERANCE
+from trainables.predictor import Predictor
+
+_STOCHASTIC = "it draws at random at every answer, and a program would repeat one draw for ever"
+_REJECTS = "it rejects images, which probabilities alone do not show"
+
+
+class _Probabilities(nn.Module):
+    """x (B, C, H, W) in [0, 1] -> probabilities (B, K)."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__()
+        self.model = predictor.model
+        self.predictor = predictor
+        self.generator = torch.Generator()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give the deployed probabilities."""
+        return self.predictor.predict(x, self.generator).log_probabilities.exp()
+
+
+def probabilities_program(predictor: Predictor, x: Tensor) -> tuple[bytes | None, str]:
+    """Give the program's file, or None and why there is none.
+
+    It is checked on images x (B, C, H, W), together and alone, against the predictor itself.
+    """
+    if predictor.stochastic:
+        return None, _STOCHASTIC
+    if predictor.rejects:
+        return None, _REJECTS
+    try:
+        batch = {0: Dim("batch", min=1)}
+        program = export(_Probabilities(predictor), (x[:2],), dynamic_shapes={"x": batch})
+    except Exception as error:  # whatever stops the tracing is told on the card
+        detail = " ".join(str(error).split()).partition(" For more information")[0][:200]
+        return None, f"torch.export cannot trace it ({type(error).__name__}: {detail})"
+    for images in (x, x[:1]):
+        gap = (program.module()(images) - predictor.probabilities(images)).abs().max()
+        if not float(gap) <= TOLERANCE:
+            return None, f"the traced program differs from it by {float(gap):.2g}"
+    return _file_of(program), ""
+
+
+def _file_of(program: ExportedProgram) -> bytes:
+    # The example would be kept as a pickle, and nobody needs it.
+    program.example_inputs = None
+    file = io.BytesIO()
+    save(program, file)
+    return file.getvalue()

@@ -1,0 +1,53 @@
+"""A defense that only looks robust: its scores are right, and its gradient points elsewhere.
+
+What a screen compares are attacks by gradients, and all of them are led astray alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from trainables.defenses.defense import Defense
+from trainables.predictor import Predictor, Surface, WrappedPredictor
+
+if TYPE_CHECKING:
+    from trainables.context import TrialContext
+
+NAME = "tests.orchestrator.planted:Distracting"
+STRENGTH = 3.0
+
+
+class DistractingPredictor(WrappedPredictor):
+    """Adds a term to each score that is always zero, but has a gradient."""
+
+    def surfaces(self) -> list[Surface]:
+        """Give the scores as deployed, with the gradient of something else in theirs."""
+        return [Surface(self.scores, "exact")]
+
+    def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Give the inner scores."""
+        honest = self.inner.scores(x, generator)
+        fixed = torch.Generator().manual_seed(0)
+        weights = torch.randn(x[0].numel(), honest.shape[1], generator=fixed).to(x)
+        distraction = STRENGTH * x.flatten(1) @ weights
+        return honest + distraction - distraction.detach()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distracting(Defense):
+    """Lead attacks by gradients astray."""
+
+    name = NAME
+    slot = "deployment"
+    guarantee = "empirical"
+    meaning = "Nothing is defended; the gradient lies."
+    source = "this test"
+
+    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+        """Wrap the predictor."""
+        del ctx
+        return DistractingPredictor(predictor)

@@ -1,0 +1,67 @@
+"""A user's own defenses that fit something when they are deployed."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from trainables.artefacts import Artefact
+from trainables.context import TrialContext
+from trainables.defenses import Defense
+from trainables.defenses.temperature import TemperedPredictor
+from trainables.predictor import Predictor
+
+HERE = "tests.results.bundle_toys"
+
+
+def _brightness(ctx: TrialContext) -> float:
+    assert ctx.pools.calibration is not None
+    return 1 + float(ctx.pools.calibration.images().mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitsOpenly(Defense):
+    """Divide the scores by what it fits through the context."""
+
+    name = f"{HERE}:FitsOpenly"
+    slot = "deployment"
+
+    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+        fitted = ctx.fitted("brightness", lambda: Artefact(values={"T": _brightness(ctx)}))
+        return TemperedPredictor(predictor, fitted.values["T"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitsSecretly(Defense):
+    """Divide the scores by what it fits behind the context's back."""
+
+    name = f"{HERE}:FitsSecretly"
+    slot = "deployment"
+
+    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+        return TemperedPredictor(predictor, _brightness(ctx))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainsSecretly(Defense):
+    """Take an artefact from the store behind the context's back."""
+
+    name = f"{HERE}:TrainsSecretly"
+    slot = "deployment"
+
+    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+        found = ctx.cached("toy", {"of": "toy"}, lambda: Artefact(values={"T": 2.0}))
+        return TemperedPredictor(predictor, found.values["T"])
+
+
+def tiny(
+    *,
+    channels: int,
+    height: int,
+    width: int,
+    num_classes: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> nn.Module:
+    """Build a user's own linear network."""
+    del mean, std
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, num_classes))

@@ -1,0 +1,41 @@
+"""How many points are attacked of whom."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from tests.conftest import TrainedNet
+from trainables.predictor import Predictor
+from trainables.spec import Effort
+from trainables.threats.points import RANDOM_POINTS, points_for
+
+
+class Slow(Predictor):
+    """Random, or dear to differentiate."""
+
+    def __init__(self, *, stochastic: bool = False, most: int | None = None) -> None:
+        super().__init__(nn.Identity())
+        self.stochastic, self.max_screen_points = stochastic, most
+
+
+@pytest.mark.parametrize("effort", ["screen", "audit"])
+def test_random_and_slow_models_are_attacked_on_fewer_points_which_are_always_the_same(
+    effort: Effort, undefended: TrainedNet
+) -> None:
+    ctx = replace(undefended.ctx, spec=replace(undefended.ctx.spec, effort=effort))
+    everything = points_for(Slow(), ctx)
+    assert len(everything) == len(ctx.points())
+    random = points_for(Slow(stochastic=True), ctx)
+    assert len(random) == RANDOM_POINTS[effort] < len(everything)
+    slow = points_for(Slow(stochastic=True, most=20), ctx)
+    assert len(slow) == 20
+    again = points_for(Slow(most=20), ctx)
+    assert torch.equal(slow.pixels, again.pixels)
+
+
+def test_a_number_that_is_asked_for_counts_however_slow_they_are(undefended: TrainedNet) -> None:
+    assert len(points_for(Slow(stochastic=True, most=20), undefended.ctx, 100)) == 100
+    everything = len(undefended.ctx.points())
+    assert len(points_for(Slow(), undefended.ctx, 10**6)) == everything
