@@ -264,6 +264,7 @@ def test_the_charts_alone_are_missing_where_the_library_is(
         assert "plotly.min.js" in found.page.locator("#fronts-charts").inner_text()
 
 
+@pytest.mark.slow
 def test_a_step_of_a_slider_stays_quick_with_a_thousand_trials(
     browser: Browser, tmp_path: Path
 ) -> None:
