@@ -43,6 +43,7 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
+    "xdist": "pytest-xdist",
     "yaml": "pyyaml",
 }
 """Module -> distribution, where their names differ."""
@@ -104,7 +105,7 @@ def test_ci_is_executable_and_runs_what_pre_commit_runs() -> None:
     assert [repo["repo"] for repo in hooks] == ["local"]
     assert tuple(hook["entry"] for hook in hooks[0]["hooks"]) == CHECKS
     assert set(CHECKS) <= set(steps)
-    assert steps[-1] == "python -m pytest"
+    assert steps[-1] == "python -m pytest -n 2"
 
 
 def test_every_dependency_names_the_files_that_need_it() -> None:
