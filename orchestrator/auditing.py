@@ -178,7 +178,7 @@ def audit_options(
     return AuditOptions(
         candidates=declared.candidates if candidates is None else candidates,
         seeds=declared.seeds if seeds is None else seeds,
-        points=declared.points,
+        points=None if on_gpu else declared.points,
         shadows=None if on_gpu else SHADOWS_ON_CPU,
     )
 

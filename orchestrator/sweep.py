@@ -211,13 +211,13 @@ class _Search(Searcher):
         if record is None and not error:
             self._note_unfinished(proposal)
             return
+        if record is None and (said := self.retries.storage.get(trial_id)) is not None:
+            raise StorageError(said)  # as it would be for all that follow
         if record is None and self.new_starts[proposal.spec.trial] < NEW_STARTS:
             self.new_starts[proposal.spec.trial] += 1
             self.packing.start_anew(proposal)
             return
         if record is None:
-            if (said := self.retries.storage.get(trial_id)) is not None:
-                raise StorageError(said)  # so would it be for all that follow
             record = failed_record(proposal.spec, proposal.flat, LOST)
             write_record(record, self.paths.records)
         self.packing.take_back(record.trial, record)

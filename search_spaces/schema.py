@@ -69,7 +69,7 @@ class AuditSection(_Strict):
     seeds: Count = 3
     """Fresh seeds that each is trained with."""
     points: Count | None = None
-    """Most test points that are attacked and certified; None: the effort's own."""
+    """Most test points that are attacked and certified on a CPU; None: the effort's own."""
 
 
 class BudgetSection(_Strict):

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 KILLS = 10
 SEED = 7
-MOMENTS = (0.5, 14.0)
+MOMENTS = (0.5, 10.0)
 """Seconds after its start between which a driver is killed: as Ray starts, and as trials run."""
 TRIALS = 40
 

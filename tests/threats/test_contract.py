@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import torch
 
 from tests.conftest import TrainedNet
 from tests.making import EPS, all_finite
@@ -97,7 +98,12 @@ def test_a_threat_measures_the_metrics_that_it_lists(row: Row, undefended: Train
         if declared.unit == "fraction":
             assert value.low >= 0 and value.high <= 1
     if threat.repeatable:
-        assert threat.measure(predictor, undefended.ctx) == first
+        again = threat.measure(predictor, undefended.ctx)
+        assert (again.metrics, again.notes) == (first.metrics, first.notes)
+        assert again.outcomes.keys() == first.outcomes.keys()
+        assert all(
+            torch.equal(first.outcomes[name], again.outcomes[name]) for name in again.outcomes
+        )
 
 
 @every_threat

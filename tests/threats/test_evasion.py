@@ -158,10 +158,10 @@ def test_of_several_surfaces_the_worst_counts_image_by_image(
 def test_an_audit_is_stronger_and_runs_on_test_points(
     hardened: TrainedNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainables.context.AUDIT_POINTS_CPU", 60)
+    monkeypatch.setattr("trainables.context.AUDIT_POINTS_CPU", 40)
     spec = replace(hardened.ctx.spec, effort="audit")
     found = Evasion().measure(Predictor(hardened.model), replace(hardened.ctx, spec=spec))
-    assert found.notes["points"] == 60
+    assert found.notes["points"] == 40
     assert found.notes["settings"]["pgd"] == {"steps": 100}
     assert found.notes["settings"]["targeted_margin_pgd"]["targets"] == 3
     left = {

@@ -28,14 +28,20 @@ def test_random_and_slow_models_are_attacked_on_fewer_points_which_are_always_th
     everything = points_for(Slow(), ctx)
     assert len(everything) == len(ctx.points())
     random = points_for(Slow(stochastic=True), ctx)
-    assert len(random) == RANDOM_POINTS[effort] < len(everything)
+    assert len(random) == RANDOM_POINTS < len(everything)
     slow = points_for(Slow(stochastic=True, most=20), ctx)
     assert len(slow) == 20
     again = points_for(Slow(most=20), ctx)
     assert torch.equal(slow.pixels, again.pixels)
 
 
-def test_a_number_that_is_asked_for_counts_however_slow_they_are(undefended: TrainedNet) -> None:
-    assert len(points_for(Slow(stochastic=True, most=20), undefended.ctx, 100)) == 100
+def test_a_number_that_is_asked_for_counts_in_a_screen_and_bounds_an_audit(
+    undefended: TrainedNet,
+) -> None:
+    slow = Slow(stochastic=True, most=20)
+    assert len(points_for(slow, undefended.ctx, 100)) == 100
+    audit = replace(undefended.ctx, spec=replace(undefended.ctx.spec, effort="audit"))
+    assert [len(points_for(slow, audit, asked)) for asked in (100, 10)] == [20, 10]
+    assert len(points_for(Slow(), audit, 100)) == 100
     everything = len(undefended.ctx.points())
     assert len(points_for(Slow(), undefended.ctx, 10**6)) == everything

@@ -12,19 +12,20 @@ if TYPE_CHECKING:
 
 SLOW_POINTS = 128
 """Points that a screen attacks of a model that is to be attacked on several surfaces."""
-RANDOM_POINTS = {"screen": 64, "audit": 128}
-"""Effort -> points that are attacked of a random model: each gradient is averaged over many draws,
+RANDOM_POINTS = 64
+"""Points that are attacked of a random model: each gradient is averaged over many draws,
 and each answer is a vote. An audit on a GPU attacks all of them."""
 
 
 def points_for(predictor: Predictor, ctx: TrialContext, asked: int | None = None) -> LabelledImages:
     """Give the fixed, stratified points that attacks on this predictor run on at this effort.
 
-    A number that was asked for counts up to the effort's own limit, however slow they are.
+    A number that was asked for counts up to the effort's own limit; in a screen however slow they
+    are, in an audit up to what is attacked of a slow model.
     """
     points = ctx.points()
     most = len(points) if asked is None else asked
-    if asked is None:
+    if asked is None or ctx.spec.effort == "audit":
         most = min([most, *_limits(predictor, ctx)])
     if most >= len(points):
         return points
@@ -38,7 +39,7 @@ def _limits(predictor: Predictor, ctx: TrialContext) -> list[int]:
     if effort == "screen" and len(predictor.surfaces()) > 1:
         limits.append(SLOW_POINTS)
     if predictor.stochastic:
-        limits.append(RANDOM_POINTS[effort])
+        limits.append(RANDOM_POINTS)
     if predictor.max_screen_points is not None:
         limits.append(predictor.max_screen_points)
     return limits
