@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,8 +49,9 @@ def differentiating(
     effort = ctx.spec.effort
     found = starts or _STARTS[effort]
     if starts is None:
-        room = _affordable(predictor, effort)
-        found = int(min(found, max(1, room // ctx.dataset.num_classes)))
+        wanted = found * ctx.dataset.num_classes
+        images = min([wanted, *_limits(predictor, effort)])
+        found = max(1, images // ctx.dataset.num_classes)
     return Work(starts=found, steps=steps or _STEPS[effort])
 
 
@@ -80,13 +80,13 @@ def asking(
     return Work(starts=found, steps=taken, pairs=budget // (2 * taken))
 
 
-def _affordable(predictor: Predictor, effort: str) -> float:
-    """Give the number of images that are climbed at most."""
-    limits: list[float] = [BATCH if effort == "screen" else math.inf]
+def _limits(predictor: Predictor, effort: str) -> list[int]:
+    """Give the numbers of images that are climbed at most."""
+    limits = [BATCH] if effort == "screen" else []
     if effort == "screen" and len(predictor.surfaces()) > 1:
         limits.append(SLOW_POINTS)
     if predictor.stochastic:
         limits.append(_RANDOM_IMAGES)
     if predictor.max_screen_points is not None:
         limits.append(predictor.max_screen_points)
-    return min(limits)
+    return limits

@@ -88,9 +88,7 @@ def audit_indicators(
 ) -> list[Indicator]:
     """Give the indicators that need attacks of their own, on a CPU on CHECKED points at most."""
     broken, radius = _fooled_by(target), ctx.dataset.radius
-    chosen = torch.arange(len(points))
-    if ctx.device.type == "cpu":
-        chosen = stratified_subset(points.labels, min(CHECKED, len(points)), seed=0)
+    chosen = _checked(points, ctx)
     points = points.select(chosen)
 
     def fooled(run: Run) -> Tensor:
@@ -148,6 +146,12 @@ def audit_indicators(
 
 
 _DLR: Settings = {"pgd_dlr": {"steps": 100}}
+
+
+def _checked(points: LabelledImages, ctx: TrialContext) -> Tensor:
+    """Give the rows of the points on which the further attacks run."""
+    most = CHECKED if ctx.device.type == "cpu" else len(points)
+    return stratified_subset(points.labels, most, seed=0)
 
 
 def _fooled_by(target: Target) -> Callable[[Run], Tensor]:
