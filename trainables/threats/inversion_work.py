@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trainables.predictor import Predictor
 from trainables.threats.inversion_attack import BATCH
-from trainables.threats.points import SLOW_POINTS
+from trainables.threats.points import limits_of_slow
 
 if TYPE_CHECKING:
     from trainables.context import TrialContext
@@ -82,11 +82,5 @@ def asking(
 
 def _limits(predictor: Predictor, effort: str) -> list[int]:
     """Give the numbers of images that are climbed at most."""
-    limits = [BATCH] if effort == "screen" else []
-    if effort == "screen" and len(predictor.surfaces()) > 1:
-        limits.append(SLOW_POINTS)
-    if predictor.stochastic:
-        limits.append(_RANDOM_IMAGES)
-    if predictor.max_screen_points is not None:
-        limits.append(predictor.max_screen_points)
-    return limits
+    batch = [BATCH] if effort == "screen" else []
+    return batch + limits_of_slow(predictor, effort, when_random=_RANDOM_IMAGES)

@@ -33,13 +33,18 @@ def points_for(predictor: Predictor, ctx: TrialContext, asked: int | None = None
 
 
 def _limits(predictor: Predictor, ctx: TrialContext) -> list[int]:
-    effort, limits = ctx.spec.effort, []
-    if effort == "audit" and ctx.device.type != "cpu":
+    if ctx.spec.effort == "audit" and ctx.device.type != "cpu":
         return []
+    return limits_of_slow(predictor, ctx.spec.effort, when_random=RANDOM_POINTS)
+
+
+def limits_of_slow(predictor: Predictor, effort: str, *, when_random: int) -> list[int]:
+    """Give the most images that are attacked for each way in which a predictor is slow."""
+    limits = []
     if effort == "screen" and len(predictor.surfaces()) > 1:
         limits.append(SLOW_POINTS)
     if predictor.stochastic:
-        limits.append(RANDOM_POINTS)
+        limits.append(when_random)
     if predictor.max_screen_points is not None:
         limits.append(predictor.max_screen_points)
     return limits
