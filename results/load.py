@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +14,7 @@ import orjson
 from results.certification_notes import CertificationNotes, certification_notes
 from results.errors import ResultsError as ResultsError
 from results.evasion_notes import EvasionNotes, evasion_notes
+from results.garbage import without_collections
 from results.mirror import is_uri, mirrored
 from results.poisoning_notes import PoisoningNotes, poisoning_notes
 from results.privacy_notes import PrivacyNotes, privacy_notes
@@ -222,7 +221,7 @@ def load(run: str | Path) -> Run:
     versions = manifest.get("stage_versions", {})
     records: list[Record] = []
     corrupt: list[tuple[str, str]] = []
-    with _without_collections():
+    with without_collections():
         for file in sorted((path / "records").glob("*.json")):
             if file.name.startswith("."):
                 continue
@@ -232,18 +231,6 @@ def load(run: str | Path) -> Run:
                 corrupt.append((file.name, _reason(error)))
     records.sort(key=lambda record: (record.finished == "", record.finished, record.trial))
     return Run(path=path, manifest=manifest, records=tuple(records), corrupt=tuple(corrupt))
-
-
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """Look for no garbage meanwhile: nothing that is read is any, and the search grows with it."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def stack_label(stack: Iterable[Mapping[str, Any]]) -> str:

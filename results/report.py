@@ -27,6 +27,7 @@ from results.figures import (
     save,
 )
 from results.files import replace_file, replace_text
+from results.garbage import without_collections
 from results.inversion import draw_reconstructions
 from results.load import load
 from results.mirror import is_uri, put_report
@@ -51,6 +52,7 @@ class _Described(Protocol):
 _Info = TypeVar("_Info", bound=_Described)
 
 
+@without_collections()
 def write_report(run_path: str | Path, *, running: bool = False) -> Path:
     """Write a run's tables, figures, report.json and report/index.html; give the page's path.
 

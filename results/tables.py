@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import csv
@@ -14,6 +16,8 @@ from pyarrow import csv
 from results.files import replace_file
 from results.load import Record, Run, setting_text
 from results.pareto import Front, fronts
+
+_NO_VALUE = (math.nan, math.nan, math.nan)
 
 
 def trials_frame(run: Run) -> pd.DataFrame:
@@ -123,11 +127,14 @@ def _training_columns(records: Sequence[Record]) -> dict[str, pd.Series]:
 
 
 def _metric_columns(records: Sequence[Record], name: str) -> dict[str, pd.Series]:
-    values = [record.value(name) for record in records]
+    rows = [
+        (value.value, value.low, value.high) if value else _NO_VALUE
+        for value in [record.metrics.get(name) for record in records]
+    ]
+    ends = np.array(rows, dtype=float).reshape(-1, 3).T
     return {
-        name: _numbers([value.value if value else None for value in values]),
-        f"{name}_low": _numbers([value.low if value else None for value in values]),
-        f"{name}_high": _numbers([value.high if value else None for value in values]),
+        column: pd.Series(numbers, dtype="float64")
+        for column, numbers in zip((name, f"{name}_low", f"{name}_high"), ends, strict=True)
     }
 
 

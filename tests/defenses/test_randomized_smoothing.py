@@ -319,14 +319,6 @@ def test_a_network_of_a_users_own_can_be_smoothed() -> None:
     assert predictor.predict(x, _seed()).log_probabilities.shape == (5, 3)
 
 
-def test_the_layout_of_the_noise_does_not_change_the_scores(undefended: TrainedNet) -> None:
-    predictor = _smoothed(undefended.model)
-    fast = predictor.draw(undefended.x[:6], 5, _seed())
-    predictor._any_layout = False
-    torch.testing.assert_close(fast, predictor.draw(undefended.x[:6], 5, _seed()))
-    assert fast.shape == (5, 6, 10)
-
-
 def test_a_network_trained_under_noise_certifies_more_than_one_that_was_not(
     undefended: TrainedNet, artefact_folder: Path
 ) -> None:

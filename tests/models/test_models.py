@@ -1,5 +1,6 @@
 """The contract, run on every model of the registry."""
 
+import copy
 from dataclasses import dataclass
 
 import pytest
@@ -58,6 +59,17 @@ def _batch(channels: int, side: int, count: int = 2) -> Tensor:
 
 def test_every_model_has_a_row() -> None:
     assert set(ROWS) == set(MODELS)
+
+
+@each_model
+@torch.no_grad()
+def test_the_layout_of_the_weights_does_not_change_the_scores(name: str) -> None:
+    model, x = _build(name, 3, 32).eval(), _batch(3, 32, count=5)
+    kernels = [parameter for parameter in model.parameters() if parameter.dim() == 4]
+    # The fast layout, which a kernel of one channel or one pixel has in either.
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+    usual = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    torch.testing.assert_close(model(x), usual(x))
 
 
 @each_model

@@ -13,7 +13,7 @@ from tests.threats.predictors import Noisy, Rejecting, brightness
 from trainables.attacks.registry import ATTACKS
 from trainables.attacks.variants import VARIANTS, Variant
 from trainables.errors import PredictorError
-from trainables.predictor import Predictor
+from trainables.predictor import Predictor, Surface
 from trainables.threats import THREATS
 from trainables.threats.attacking import EOT_DRAWS, Run, run_attack, target_of
 
@@ -93,6 +93,34 @@ def test_a_random_predictor_is_attacked_through_averaged_draws(
         [predictor.scores(x, generator).softmax(1) for _ in range(EOT_DRAWS)]
     ).mean(0)
     torch.testing.assert_close(averaged, by_hand)
+
+
+class NoisyAndMean(Noisy):
+    """Shows the network without its noise as well."""
+
+    def surfaces(self) -> list[Surface]:
+        """Give the draws and the mean network."""
+        return [*super().surfaces(), Surface(lambda x, g: self.model(x), "exact")]
+
+
+def test_autoattack_averages_over_twenty_draws_in_all_where_anything_is_drawn(
+    undefended: TrainedNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def attack(
+        model: Any, x: Tensor, y: Tensor, *, eps: float, stochastic: bool, eot_draws: int,
+        generator: torch.Generator,
+    ) -> Tensor:  # fmt: skip
+        again = torch.equal(model(x), model(x))
+        asked.append((again, stochastic, eot_draws))
+        return x
+
+    monkeypatch.setitem(ATTACKS, "toy", attack)
+    monkeypatch.setitem(VARIANTS, "toy", Variant("toy"))
+    _run(undefended, "toy", NoisyAndMean(undefended.model, declared=True))
+    # The cheap surface first: the mean network answers the same twice, the other averages ten.
+    assert asked == [(True, True, 1), (False, True, 20 // EOT_DRAWS)]
 
 
 def test_a_deterministic_predictor_is_attacked_as_it_is(undefended: TrainedNet) -> None:

@@ -222,8 +222,7 @@ def _on_batch(
         keywords["surrogate"] = surrogate_scores(chosen, ctx)
     if chosen.takes("stochastic"):
         keywords["stochastic"] = target.stochastic
-        # A surface that averages draws itself need not be averaged over as many again.
-        keywords["eot_draws"] = max(1, AUTOATTACK_DRAWS // surface.draws)
+        keywords["eot_draws"] = _autoattack_draws(surface)
     if target.stochastic and chosen.takes("early_stop"):
         # One draw that is fooled proves nothing: all steps are taken.
         keywords["early_stop"] = False
@@ -241,6 +240,15 @@ def _on_batch(
     nll = -answer.log_probabilities.gather(1, y[:, None]).squeeze(1).clamp_min(SMALLEST_LOG)
     fooled = answer.log_probabilities.argmax(1) != y
     return Run(attacked, withstood, fooled, surface_fooled & ~fooled, nll, queries)
+
+
+def _autoattack_draws(surface: Surface) -> int:
+    """Give the draws that AutoAttack averages a random model's surface over.
+
+    One that averages draws itself need not be averaged over as many again, and one of a single draw
+    draws nothing at all: `target_of` has seen to that.
+    """
+    return 1 if surface.draws == 1 else max(1, AUTOATTACK_DRAWS // surface.draws)
 
 
 def surrogate_scores(chosen: Variant, ctx: TrialContext) -> Callable[[Tensor], Tensor]:
