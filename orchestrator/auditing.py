@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -20,7 +19,7 @@ from orchestrator.gpu_hours import GpuHours
 from orchestrator.manifest import only_driver, read_manifest, read_records
 from orchestrator.paths import RunPaths, report_address
 from orchestrator.proposals import Ended, Proposal, budget_end
-from orchestrator.resources import Gpus, Machine, TrialResources, this_machine, trial_resources
+from orchestrator.resources import Gpus, Machine, TrialResources, asked_resources, this_machine
 from orchestrator.sessions import RaySession
 from results.audit import VERIFIED, audited
 from search_spaces import Space, stored_space
@@ -138,12 +137,12 @@ def audit(request: AuditRequest, command: str, console: Console) -> int:
     results.load(paths.root)  # says in words where there is no run
     space = stored_space(read_manifest(paths) or {})
     machine = Machine(cpus=0, gpus=0, grows=True) if request.address else this_machine()
-    resources = _resources(request, space, machine)
+    resources = asked_resources(request, space.file.resources, machine)
     declared = space.file.resources
     with ExitStack() as stack:
         session = RaySession(stack, request.address)
         if request.address is not None:
-            resources = _resources(request, space, session.joined())
+            resources = asked_resources(request, space.file.resources, session.joined())
         stack.enter_context(only_driver(paths))
         means = AuditMeans(
             resources=resources,
@@ -253,13 +252,3 @@ def _say(trials: AuditTrials, run: RunPaths, console: Console) -> None:
         because = "" if each.verdict == VERIFIED else f": {each.because}"
         style = "" if each.verdict == VERIFIED else "yellow"
         console.print(Text(f"  {each.verdict}: {each.label}{because}", style=style), soft_wrap=True)
-
-
-def _resources(request: AuditRequest, space: Space, machine: Machine) -> TrialResources:
-    declared: Any = space.file.resources
-    return trial_resources(
-        machine,
-        cpus=declared.cpus_per_trial if request.cpus_per_trial is None else request.cpus_per_trial,
-        gpus=declared.gpus_per_trial if request.gpus_per_trial is None else request.gpus_per_trial,
-        max_concurrent=request.max_concurrent,
-    )

@@ -28,7 +28,7 @@ from orchestrator.options import (
     RunArgument,
     RunsOption,
 )
-from trainables.errors import InputError, StorageError
+from trainables.errors import InputError, StorageError, TrainingDivergedError, TrialFailedError
 
 app = typer.Typer(
     help="Sweep defenses against attacks on image classifiers and read the trade-off.",
@@ -365,12 +365,13 @@ def main() -> int:
     try:
         code = typer.main.get_command(app).main(standalone_mode=False)
     except (InputError, ResultsError) as error:
-        return _usage(str(error))
+        return _told(str(error), 2)
     except OSError as error:
         if not isinstance(error, StorageError) and error.errno not in _NO_ROOM:
             raise
-        sys.stderr.write(f"error: {' '.join(str(error).split())}; run the same command again\n")
-        return 1
+        return _told(f"{error}; run the same command again", 1)
+    except (TrainingDivergedError, TrialFailedError) as error:
+        return _told(str(error), 1)
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
         return 1
@@ -379,14 +380,13 @@ def main() -> int:
         message = getattr(error, "format_message", None)
         if message is None:
             raise
-        return _usage(message())
+        return _told(message(), 2)
     return int(code or 0)
 
 
-def _usage(message: str) -> int:
-    line = " ".join(message.split())
-    sys.stderr.write(f"error: {line}\n")
-    return 2
+def _told(message: str, code: int) -> int:
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    return code
 
 
 def _check_counts(*counts: tuple[str, int | None]) -> None:

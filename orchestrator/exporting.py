@@ -21,7 +21,7 @@ from trainables.artefacts import ArtefactStore
 from trainables.context import TrialContext
 from trainables.datasets import dataset_entry
 from trainables.deployment import deploy_noting
-from trainables.errors import InputError
+from trainables.errors import InputError, TrialFailedError
 from trainables.identity import seed_from
 from trainables.record import TrialRecord
 from trainables.spec import TrialSpec, spec_from_canonical
@@ -55,7 +55,8 @@ def export(
     The model trains on all clean rows but calibration and test, from a seed that nothing else of
     the run had, and is measured at audit effort on the test pool. Trainings go to the run's store,
     so that an export that was cut off goes on where it was. Raises InputError for what cannot be
-    exported, BundleError where `out` is not empty, RuntimeError where training or measuring fails.
+    exported, BundleError where `out` is not empty, TrialFailedError or TrainingDivergedError where
+    measuring or training fails.
     """
     check_absent(out)
     spec = _spec(run, chosen)
@@ -70,7 +71,7 @@ def export(
         on_stage=lambda stage: _say(console, stage),
     )
     if record.status != "completed":
-        raise RuntimeError(f"the export of {chosen.label} failed: {record.error}")
+        raise TrialFailedError(f"the export of {chosen.label} failed: {record.error}")
     measured = _measurements(spec, record, ctx, rows)
     console.print("  writing the bundle and reading it back")
     write(

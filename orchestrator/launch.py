@@ -29,7 +29,7 @@ from orchestrator.manifest import (
 )
 from orchestrator.paths import RunPaths, check_writable, report_address, run_paths
 from orchestrator.proposals import Proposals, budget_end
-from orchestrator.resources import Gpus, Machine, TrialResources, this_machine, trial_resources
+from orchestrator.resources import Gpus, Machine, TrialResources, asked_resources, this_machine
 from orchestrator.samplers import MOST_FOR_TPE, describe_sampler
 from orchestrator.sessions import RaySession
 from search_spaces import Overrides, Space, load_space
@@ -85,7 +85,7 @@ def launch(request: LaunchRequest, console: Console) -> int:
     )
     deadline = time.time() + parse_duration(request.time_budget) if request.time_budget else None
     machine = Machine(cpus=0, gpus=0, grows=True) if request.address else this_machine()
-    resources = _resources(request, space, machine)
+    resources = asked_resources(request, space.file.resources, machine)
     if request.address is None:  # a cluster's GPUs are counted when it is joined
         check_gpu_hours(request.max_gpu_hours, resources.gpus)
     limits = _limits(request, space)
@@ -105,7 +105,7 @@ def launch(request: LaunchRequest, console: Console) -> int:
         # A cluster is joined before anything is written: it may not be there.
         session = RaySession(stack, request.address)
         if request.address is not None:
-            resources = _resources(request, space, session.joined())
+            resources = asked_resources(request, space.file.resources, session.joined())
             check_gpu_hours(request.max_gpu_hours, resources.gpus)
         stack.enter_context(only_driver(paths))
         records = read_records(paths)
@@ -202,16 +202,6 @@ def _check_models(contexts: Sequence[TrialContext]) -> None:
         raise InputError(refused[0])
     for words in refused:
         logger.warning("%s. Trials with it will fail; the others run", words)
-
-
-def _resources(request: LaunchRequest, space: Space, machine: Machine) -> TrialResources:
-    declared = space.file.resources
-    return trial_resources(
-        machine,
-        cpus=declared.cpus_per_trial if request.cpus_per_trial is None else request.cpus_per_trial,
-        gpus=declared.gpus_per_trial if request.gpus_per_trial is None else request.gpus_per_trial,
-        max_concurrent=request.max_concurrent,
-    )
 
 
 def _limits(request: LaunchRequest, space: Space) -> TrialLimits:

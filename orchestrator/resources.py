@@ -3,7 +3,7 @@
 import math
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
@@ -51,9 +51,43 @@ class TrialResources:
         return max(1, int(self.cpus))
 
 
+class Declared(Protocol):
+    """What a space gives each trial."""
+
+    @property
+    def cpus_per_trial(self) -> float: ...
+    @property
+    def gpus_per_trial(self) -> Gpus | None: ...
+
+
+class Asked(Protocol):
+    """What the command line gives each trial; None: what the space does."""
+
+    @property
+    def cpus_per_trial(self) -> float | None: ...
+    @property
+    def gpus_per_trial(self) -> Gpus | None: ...
+    @property
+    def max_concurrent(self) -> int | None: ...
+
+
 def this_machine() -> Machine:
     """Count this machine's CPUs (those that the process may use) and GPUs."""
     return Machine(cpus=len(os.sched_getaffinity(0)), gpus=torch.cuda.device_count())
+
+
+def asked_resources(asked: Asked, declared: Declared, machine: Machine) -> TrialResources:
+    """Settle what each trial gets: what was asked for, or else what its space declares.
+
+    Raises InputError for what Ray cannot give.
+    """
+    cpus, gpus = asked.cpus_per_trial, asked.gpus_per_trial
+    return trial_resources(
+        machine,
+        cpus=declared.cpus_per_trial if cpus is None else cpus,
+        gpus=declared.gpus_per_trial if gpus is None else gpus,
+        max_concurrent=asked.max_concurrent,
+    )
 
 
 def trial_resources(

@@ -1,4 +1,4 @@
-"""The errors that a user can cause, and the one that a training can."""
+"""The errors that a user can cause, and those that a training or a trial can."""
 
 
 class InputError(ValueError):
@@ -7,6 +7,10 @@ class InputError(ValueError):
 
 class TrainingDivergedError(RuntimeError):
     """A training's loss stopped being finite; the message names the epoch."""
+
+
+class TrialFailedError(RuntimeError):
+    """A trial that something else needs has failed; the message is one line."""
 
 
 class PredictorError(RuntimeError):

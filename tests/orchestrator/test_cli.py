@@ -11,6 +11,7 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.listing import LISTS
 from tests.search_spaces.writing import write_space
+from trainables.errors import TrainingDivergedError, TrialFailedError
 from trainables.record import TrialRecord
 
 
@@ -174,6 +175,22 @@ def test_a_failed_trial_exits_1(
     record = TrialRecord.from_json(capsys.readouterr().out)
     assert record.status == "failed"
     assert record.error is not None and "epoch" in record.error
+
+
+@pytest.mark.parametrize("failure", [TrialFailedError, TrainingDivergedError])
+def test_what_fails_on_the_way_is_one_line_and_exit_1(
+    failure: type[Exception],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def failing(*_: object) -> int:
+        raise failure("the export failed:\nno luck")
+
+    monkeypatch.setattr("orchestrator.selecting.run_select", failing)
+    (tmp_path / "manifest.json").write_text("{}")
+    assert call(monkeypatch, "select", str(tmp_path)) == 1
+    assert capsys.readouterr().err == "error: the export failed: no luck\n"
 
 
 def test_a_run_that_another_launch_drives_is_refused(

@@ -27,7 +27,7 @@ from tests.results.bundles import change_index, change_tensors
 from tests.results.records import manifest, write_run
 from trainables.artefacts import ArtefactStore
 from trainables.defenses import Defense, build_defense
-from trainables.errors import InputError
+from trainables.errors import InputError, TrialFailedError
 from trainables.spec import TrainingSpec
 from trainables.threats import build_threat
 from trainables.trial import run_trial
@@ -215,6 +215,21 @@ def test_a_defense_that_fits_behind_the_context_is_refused_before_it_is_measured
     with pytest.raises(InputError, match=r"FitsSecretly.*ctx\.fitted"):
         export(RunPaths(tmp_path / "run"), run, chosen, tmp_path / "out", Console(file=text))
     assert not (tmp_path / "out").exists() and "attacking" not in text.getvalue()
+
+
+def test_an_export_whose_model_cannot_be_measured_says_so_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, chosen = _run(tmp_path / "run")
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("out of\nluck")
+
+    monkeypatch.setattr("trainables.threats.cost.Cost.measure", broken)
+    out = tmp_path / "bundle"
+    with pytest.raises(TrialFailedError, match=r"the export of none failed: .*out of luck"):
+        export(RunPaths(tmp_path / "run"), run, chosen, out, Console(file=io.StringIO()))
+    assert not out.exists()
 
 
 def test_a_reproduction_is_not_exported(exported: Exported, tmp_path: Path) -> None:
