@@ -70,6 +70,7 @@ def page_text(content: Content, pictures: Sequence[Picture], *, running: bool = 
         contents=_contents(content, pictures),
         cost_columns=COSTS,
         audited_shares=_audited_shares(content),
+        verdicts={each.trial: each for each in content.audited},
         run=run,
         manifest=run.manifest,
         space=run.manifest["space"].get("name", "unnamed"),
