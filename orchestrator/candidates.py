@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from results.load import Record, Run
 from results.pareto import Front, front, fronts, to_losses
+from trainables.datasets import dataset_entry
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -44,8 +45,10 @@ class Pick:
 def choose(run: Run, most: int) -> list[Candidate]:
     """Choose at most `most` trials of each of the run's fronts, and each scenario's undefended one.
 
-    Fronts are over all objectives, one a data set and effort. What is struck off is on none. The
-    undefended model, against which side effects are told, is beside the number.
+    Fronts are over all objectives, one a data set and effort. What is struck off is on none, and
+    what answers no better than by chance is not worth an audit: such a network leaks nothing and
+    obeys no trigger, which puts it on many a front. The undefended model, against which side
+    effects are told, is beside the number.
     """
     chosen = []
     for found in fronts(run):
@@ -134,16 +137,22 @@ def _of_front(found: Front, most: int) -> list[Candidate]:
 
 
 def _defended_once(records: Sequence[Record], on_front: Mask) -> Mask:
-    """Mark the defended rows (N,); of those that differ by their seed alone one.
+    """Mark the defended rows (N,) above chance; of those that differ by their seed alone one.
 
     An audit has seeds of its own, so that it would measure the same twice.
     """
     kept: dict[str, int] = {}
     order = sorted(range(len(records)), key=lambda row: not on_front[row])
     for row in order:
-        if records[row].stack:
+        if records[row].stack and _above_chance(records[row]):
             kept.setdefault(records[row].without_seed(), row)
     return np.isin(np.arange(len(records)), list(kept.values()))
+
+
+def _above_chance(record: Record) -> bool:
+    accuracy = record.value("clean_accuracy")
+    classes = dataset_entry(record.spec["data"]["name"]).num_classes
+    return accuracy is None or classes is None or accuracy.low > 1 / classes
 
 
 def _undefended(run: Run, candidates: Iterable[Candidate]) -> list[Candidate]:

@@ -121,6 +121,21 @@ def test_what_is_struck_off_or_failed_is_not_audited(tmp_path: Path) -> None:
     assert [name for name, _ in chosen(tmp_path, records)] == [None, "a"]
 
 
+@pytest.mark.parametrize(
+    ("data", "kept"), [("digits", ["u", "a"]), ("folder:/images", ["u", "a", "c"])]
+)
+def test_what_answers_by_chance_is_not_audited_though_it_leaks_nothing(
+    data: str, kept: list[str], tmp_path: Path
+) -> None:
+    on = {"spec": {"data": {"name": data}}}
+    records = [
+        trial("u", [], 0.98, 0.9, **on),
+        trial("a", [fgsm(0.15)], 0.9, 0.6, **on),
+        trial("c", [temperature(1.5)], 0.11, 0.0, **on),
+    ]
+    assert [name for name, _ in chosen(tmp_path, records)] == kept
+
+
 def test_trials_that_differ_by_their_seed_alone_are_audited_once(tmp_path: Path) -> None:
     records = [trial(f"s{seed}", [fgsm(0.15)], 0.9, 0.6, seed=seed) for seed in range(3)]
     assert [name for name, _ in chosen(tmp_path, records)] == [None, "s0"]

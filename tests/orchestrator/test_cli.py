@@ -129,7 +129,7 @@ def test_a_dry_run_prints_trials_ranges_and_hours_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     assert call(monkeypatch, "launch", "--space", "full", "--dry-run") == 0
     printed = capsys.readouterr().out
-    assert "46 trials" in printed and "hours" in printed and "0.1 - 1.5 radius" in printed
+    assert "42 trials" in printed and "hours" in printed and "0.1 - 1.5 radius" in printed
     assert "Then the audit: up to 4 of the best and the undefended model, 3 fresh" in printed
     assert call(monkeypatch, "launch", "--space", "smoke", "--no-audit", "--dry-run") == 0
     assert "No audit (--no-audit)" in capsys.readouterr().out

@@ -31,6 +31,8 @@ class DatasetEntry:
     """Standard Linf radius, in pixel values of [0, 1]."""
     radius_l2: float
     """Standard L2 radius, in pixel values of [0, 1]."""
+    num_classes: int | None
+    """None: it is known only when the images are."""
     default_model: str
     training: Mapping[str, Any]
     """Training parameters that differ from the trainer's own defaults."""
@@ -46,6 +48,7 @@ DATASETS: Mapping[str, DatasetEntry] = {
         source="scikit-learn load_digits; E. Alpaydin, C. Kaynak, UCI, 1998",
         radius=digits.RADIUS,
         radius_l2=digits.RADIUS_L2,
+        num_classes=10,
         default_model="small_cnn",
         training={},
         load=digits.load_digits,
@@ -56,6 +59,7 @@ DATASETS: Mapping[str, DatasetEntry] = {
         source="torchvision; Y. LeCun, C. Cortes, C. Burges",
         radius=mnist.RADIUS,
         radius_l2=mnist.RADIUS_L2,
+        num_classes=10,
         default_model="pixeldp_cnn",
         training={"epochs": 6, "batch_size": 128, "learning_rate": 0.1},
         load=mnist.load_mnist,
@@ -67,6 +71,7 @@ DATASETS: Mapping[str, DatasetEntry] = {
         source="torchvision; A. Krizhevsky, 2009",
         radius=cifar10.RADIUS,
         radius_l2=cifar10.RADIUS_L2,
+        num_classes=10,
         default_model="resnet18",
         training={"epochs": 30, "batch_size": 128, "learning_rate": 0.1},
         load=cifar10.load_cifar10,
@@ -78,6 +83,7 @@ DATASETS: Mapping[str, DatasetEntry] = {
         source="the user",
         radius=folder.RADIUS,
         radius_l2=folder.RADIUS_L2,
+        num_classes=None,
         default_model="cnn_bn",
         training={},
         load=folder.load_folder,
