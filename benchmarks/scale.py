@@ -65,6 +65,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="Of sleeping trials, a count.")
     asked = parser.parse_args()
     if asked.nodes:
+        # One for all counts: Ray reads it once in a process.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         for count in map(int, asked.nodes.split(",")):
             measure_nodes(count, asked.seconds)
         return
@@ -107,7 +109,6 @@ def measure_driver(space: Space, root: Path, trials: int, workers: int) -> None:
 
 def measure_nodes(count: int, seconds: float) -> None:
     """Run trials of one second on so many fake nodes; print trials an hour."""
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     from ray.cluster_utils import Cluster
 
     workers = count * _NODE_CPUS

@@ -12,6 +12,8 @@ import matplotlib
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -83,23 +85,26 @@ def save(drawing: Drawing, folder: Path) -> tuple[Path, Path, Path]:
     """Draw and write `<name>.png`, `<name>.svg` and `<name>.pdf`; give their paths."""
     with matplotlib.rc_context(), style.context(["default", _STYLE]):
         figure = drawing.draw()
-        FigureCanvasAgg(figure)
-        figure.draw_without_rendering()
-        # Laid out once: each format would do it again, which takes longest of all.
+        figure.set_dpi(DPI)
+        # Without the time, and other words of the machine: the same run, the same file.
+        png = _drawn(FigureCanvasAgg(figure).print_png, Software=None)
+        # Laid out once: each format would do it again, which takes longest of all. `savefig` would
+        # draw each twice.
         figure.set_layout_engine("none")
-        return (
-            _saved(figure, folder / f"{drawing.name}.png", {"Software": None}),
-            _saved(figure, folder / f"{drawing.name}.svg", {"Date": None}),
-            _saved(figure, folder / f"{drawing.name}.pdf", {"CreationDate": None}),
-        )
+        svg = _drawn(FigureCanvasSVG(figure).print_svg, Date=None)
+        pdf = _drawn(FigureCanvasPdf(figure).print_pdf, CreationDate=None)
+    return (
+        replace_bytes(folder / f"{drawing.name}.png", png),
+        replace_bytes(folder / f"{drawing.name}.svg", svg),
+        replace_bytes(folder / f"{drawing.name}.pdf", pdf),
+    )
 
 
-def _saved(figure: Figure, path: Path, metadata: dict[str, None]) -> Path:
-    """Write a figure in the format of its suffix, without the time: the same run, the same file."""
-    # Drawn in memory: on a full disk a drawing that is half written ends in errors of its own.
+def _drawn(write: Callable[..., None], **metadata: None) -> bytes:
+    # In memory: on a full disk a drawing that is half written ends in errors of its own.
     drawn = io.BytesIO()
-    figure.savefig(drawn, format=path.suffix[1:], dpi=DPI, metadata=metadata)
-    return replace_bytes(path, drawn.getvalue())
+    write(drawn, metadata=metadata)
+    return drawn.getvalue()
 
 
 def draw_pareto(info: ParetoInfo) -> Figure:
@@ -322,15 +327,19 @@ def _draw_struck_off(axes: Axes, points: Sequence[ParetoPoint]) -> None:
 
 def _draw_changes(axes: Axes, rows: Sequence[Effect], metric: str) -> None:
     axes.axvline(0, color="black", linewidth=0.9)
-    for place, effect in enumerate(rows):
-        for each in effect.changes:
-            if each.metric == metric:
-                colour, marker = VERDICT_LOOKS[each.verdict]
-                moved = each.difference
-                axes.errorbar(
-                    [moved.value], [place], xerr=_reach([moved]), color=colour, marker=marker,
-                    markersize=5.5, capsize=2.5,
-                )  # fmt: skip
+    for verdict, (colour, marker) in VERDICT_LOOKS.items():
+        moved = [
+            (place, each.difference)
+            for place, effect in enumerate(rows)
+            for each in effect.changes
+            if each.metric == metric and each.verdict == verdict
+        ]
+        if moved:
+            axes.errorbar(
+                [value.value for _, value in moved], [place for place, _ in moved],
+                xerr=_reach([value for _, value in moved]), color=colour, marker=marker,
+                linestyle="none", markersize=5.5, capsize=2.5,
+            )  # fmt: skip
 
 
 def _reach(values: Sequence[Value]) -> tuple[list[float], list[float]]:

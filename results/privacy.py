@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -122,12 +123,10 @@ def privacy_columns(records: Sequence[Record]) -> tuple[str, ...]:
 
     A metric that no trial has a value of is left out.
     """
-    measured = dict.fromkeys(
-        name for record in records for name, value in record.metrics.items() if value is not None
-    )
-    attacks = [name for name in measured if name.startswith(f"{AUC}_")]
+    named = dict.fromkeys(chain.from_iterable(record.metrics for record in records))
+    attacks = [name for name in named if name.startswith(f"{AUC}_")]
     ordered = ("clean_accuracy", AUC, *attacks, *RATES, EPSILON, *INVERSION)
-    return tuple(name for name in ordered if name in measured)
+    return tuple(name for name in ordered if any(record.value(name) for record in records))
 
 
 def strongest_text(record: Record) -> str:

@@ -14,8 +14,10 @@ class Value:
     n: int
 
     def __post_init__(self) -> None:
-        # Written out: a run of thousands of trials holds a million values.
-        if not (math.isfinite(self.value) and math.isfinite(self.low) and math.isfinite(self.high)):
+        # Asked of the sum first: a run of thousands of trials holds a million values.
+        if not math.isfinite(self.value + self.low + self.high) and not all(
+            math.isfinite(number) for number in (self.value, self.low, self.high)
+        ):
             raise ValueError(f"a value and its interval must be finite, but got {self}")
 
     def plain(self) -> dict[str, float]:

@@ -29,7 +29,7 @@ def test_images_of_a_record_are_shown_before_and_after_the_attack(tmp_path: Path
     assert [image.answer for image in elsewhere] == [3, -1]
     assert clean[0].pixels.shape == (4, 4, 1) and int(clean[0].pixels.max()) == 10
     assert np.all(attacked[0].pixels == 200)
-    texts = [axes.get_xlabel() for axes in draw_images(info).axes]
+    texts = [text.get_text() for axes in draw_images(info).axes for text in axes.texts]
     assert texts == ["3", "3", "3", "8 (is 3)", "3", "rejected"]
 
 

@@ -79,7 +79,8 @@ def test_rows_are_the_references_and_then_every_setting_in_the_order_of_its_numb
     assert [image.answer for image in second] == [0, 1]
     assert [image.answer for image in third] == [0, 7]
     assert "lam=10" in info.alt() and "not shown" not in info.alt()
-    texts = [axes.get_xlabel() for axes in draw_reconstructions(info).axes]
+    drawn = draw_reconstructions(info)
+    texts = [text.get_text() for axes in drawn.axes for text in axes.texts]
     assert texts == ["0", "1"] * 4 + ["0", "7 (is 1)"]
 
 
