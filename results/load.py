@@ -125,12 +125,11 @@ class Record:
     def scenario(self) -> str:
         """Give what must agree before two trials differ by their defenses alone."""
         parts = {name: self.spec.get(name) for name in ("data", "model", "training", "effort")}
-        return json.dumps(parts, sort_keys=True)
+        return _sorted_json(parts)
 
     def without_seed(self) -> str:
         """Give the spec's identity without its seed."""
-        parts = {name: part for name, part in self.spec.items() if name != "seed"}
-        return json.dumps(parts, sort_keys=True)
+        return _sorted_json({name: part for name, part in self.spec.items() if name != "seed"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,6 +336,10 @@ def _strict_json(file: Path) -> Any:
         return orjson.loads(content)
     except orjson.JSONDecodeError:  # the slower reader has the better words for what is wrong
         return json.loads(content.decode(), parse_constant=_refuse_constant)
+
+
+def _sorted_json(parts: Mapping[str, Any]) -> str:
+    return orjson.dumps(parts, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _refuse_constant(name: str) -> NoReturn:
