@@ -4,6 +4,7 @@ Axes: B batch, C channels, H, W, K classes.
 """
 
 import io
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -56,5 +57,8 @@ def _file_of(program: ExportedProgram) -> bytes:
     # The example would be kept as a pickle, and nobody needs it.
     program.example_inputs = None
     file = io.BytesIO()
-    save(program, file)
+    with warnings.catch_warnings():
+        # Of kernels that lie channels-last, which are kept whole all the same.
+        warnings.filterwarnings("ignore", message="No complete tensor found", category=UserWarning)
+        save(program, file)
     return file.getvalue()
