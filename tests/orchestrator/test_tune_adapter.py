@@ -63,7 +63,8 @@ def test_a_space_draws_for_rays_own_optuna_search(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_failed_trial_is_an_error_of_a_plain_tuner(tmp_path: Path) -> None:
-    scenarios = [{"dataset": "digits", "training": {"epochs": 1, "learning_rate": 100.0}}]
+    training = {"epochs": 5, "learning_rate": 100.0, "batch_size": 10, "schedule": "constant"}
+    scenarios = [{"dataset": "digits", "training": training}]
     space = load_space(str(write_space(tmp_path, scenarios=scenarios)))
     grid = tune.Tuner(
         trainable(space, run=tmp_path / "run"),

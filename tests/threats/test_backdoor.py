@@ -289,5 +289,5 @@ def test_spectral_signatures_halve_the_success_on_the_digits(
             context_of(spec, artefact_folder), source_class=source, target=target
         ).metrics
     before, after = (_value(found[count]["backdoor_success_rate"]).value for count in (0, 1))
-    assert before >= 0.8 and after <= before / 2
+    assert before >= 0.7 and after <= before / 2
     assert _value(found[1]["poison_recall"]).value >= 0.8
