@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 import moocore
@@ -221,8 +222,11 @@ def _array(
     records: Sequence[Record], objectives: Sequence[Objective], end: Literal["value", "low", "high"]
 ) -> Floats:
     """Give the objectives (N, D) of records that have them all, or one end of their intervals."""
-    rows = [[getattr(record.value(each.metric), end) for each in objectives] for record in records]
-    return np.array(rows, dtype=np.float64).reshape(len(records), len(objectives))
+    found = np.empty((len(records), len(objectives)))
+    for place, each in enumerate(objectives):
+        values = [record.metrics[each.metric] for record in records]
+        found[:, place] = list(map(attrgetter(end), values))
+    return found
 
 
 def _group(record: Record) -> tuple[str, str]:

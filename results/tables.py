@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from results.files import replace_file
 from results.load import Record, Run, setting_text
 from results.pareto import Front, fronts
 
-_NO_VALUE = (math.nan, math.nan, math.nan)
+_MISSING = SimpleNamespace(value=math.nan, low=math.nan, high=math.nan)
 
 
 def trials_frame(run: Run) -> pd.DataFrame:
@@ -102,17 +103,14 @@ def _write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _defense_columns(records: Sequence[Record]) -> dict[str, pd.Series]:
-    rows = [
-        {
-            f"{defense['name']}.{name}": value
-            for defense in record.stack
-            for name, value in defense.items()
-            if name != "name"
-        }
-        for record in records
-    ]
-    names = sorted({name for row in rows for name in row})
-    return {name: _settings([row.get(name) for row in rows]) for name in names}
+    found: dict[str, list[Any]] = {}
+    for place, record in enumerate(records):
+        for defense in record.stack:
+            for name, value in defense.items():
+                if name != "name":
+                    column = f"{defense['name']}.{name}"
+                    found.setdefault(column, [None] * len(records))[place] = value
+    return {name: _settings(found[name]) for name in sorted(found)}
 
 
 def _training_columns(records: Sequence[Record]) -> dict[str, pd.Series]:
@@ -127,14 +125,12 @@ def _training_columns(records: Sequence[Record]) -> dict[str, pd.Series]:
 
 
 def _metric_columns(records: Sequence[Record], name: str) -> dict[str, pd.Series]:
-    rows = [
-        (value.value, value.low, value.high) if value else _NO_VALUE
-        for value in [record.metrics.get(name) for record in records]
-    ]
-    ends = np.array(rows, dtype=float).reshape(-1, 3).T
+    # Column by column, numbers alone: a run of thousands of trials holds a million values.
+    found = [record.metrics.get(name) or _MISSING for record in records]
     return {
-        column: pd.Series(numbers, dtype="float64")
-        for column, numbers in zip((name, f"{name}_low", f"{name}_high"), ends, strict=True)
+        name: _numbers([value.value for value in found]),
+        f"{name}_low": _numbers([value.low for value in found]),
+        f"{name}_high": _numbers([value.high for value in found]),
     }
 
 
@@ -149,7 +145,7 @@ def _settings(values: Sequence[Any]) -> pd.Series:
 
 
 def _numbers(values: Sequence[float | None]) -> pd.Series:
-    return pd.Series(list(values), dtype="float64")
+    return pd.Series(np.array(values, dtype="float64"))
 
 
 def _text(values: Sequence[str | None]) -> pd.Series:
