@@ -32,6 +32,8 @@ class Progress(tune.Callback):
         self.failed = 0
         self.best: dict[str, Measured] = {}
         self.front: list[TrialRecord] = []
+        self._on_front: list[list[float]] = []
+        """The objectives of the front's trials, in the front's order."""
         # Brought up to date trial by trial: to go through thousands each time would take seconds.
         self._take(proposals.finished.values())
         self.started = time.monotonic()
@@ -67,7 +69,7 @@ class Progress(tune.Callback):
 
     def _take(self, records: Iterable[TrialRecord]) -> None:
         objectives = self.proposals.space.objectives
-        rows = [*self.front]
+        found = list(zip(self.front, self._on_front, strict=True))
         for record in records:
             self.failed += record.status == "failed"
             if record.struck_off:
@@ -76,13 +78,14 @@ class Progress(tune.Callback):
                 value = record.metrics.get(objective.metric)
                 if isinstance(value, Measured):
                     self._compare(objective.metric, objective.direction, value)
-            rows.append(record)
-        found = [(r, v) for r in rows if (v := objective_values(self.proposals.space, r))]
-        if found:
+            if values := objective_values(self.proposals.space, record):
+                found.append((record, values))
+        if len(found) > len(self.front):
             maximized = [objective.direction == "maximize" for objective in objectives]
             losses = to_losses(np.array([values for _, values in found]), maximized)
-            on_front = front(losses)
-            self.front = [record for (record, _), on in zip(found, on_front, strict=True) if on]
+            kept = [each for each, on in zip(found, front(losses), strict=True) if on]
+            self.front = [record for record, _ in kept]
+            self._on_front = [values for _, values in kept]
 
     def _compare(self, metric: str, direction: str, value: Measured) -> None:
         sign = -1 if direction == "maximize" else 1
