@@ -80,7 +80,7 @@ def draw_images(info: ImagesInfo, row_height: float = _ROW_HEIGHT) -> Figure:
 
 
 def _draw(axes: Axes, image: ShownImage, left: float) -> None:
-    """Draw an image as a unit square: axes of its own would take ten times as long."""
+    """Draw an image as a unit square: axes of its own would take half as long again."""
     grey = image.pixels.shape[2] == 1
     axes.imshow(
         image.pixels[:, :, 0] if grey else image.pixels, extent=(left, left + 1, 0, 1),

@@ -253,14 +253,6 @@ def test_without_javascript_tables_and_pictures_stay(browser: Browser, audited: 
         assert found.page.locator("figure img").count() >= 3
 
 
-def test_a_member_of_the_search_s_front_bears_the_verdict_of_its_audit(page: Opened) -> None:
-    rows = page.page.locator("section[aria-labelledby=fronts] tbody th")
-    texts = [rows.nth(place).inner_text() for place in range(rows.count())]
-    verdicts = {text.split("\n")[-1] for text in texts if "audit:" in text}
-    assert {"audit: unverified", "audit: masking suspected"} <= verdicts
-    assert "the verdict stands beside it" in page.texts("section[aria-labelledby=fronts] p")[0]
-
-
 def test_the_charts_alone_are_missing_where_the_library_is(
     browser: Browser, audited: Path, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from results import write_report
 from results.load import ResultsError
+from tests.results.audits import write_demo_audit
 from tests.results.records import EVIL, demo_records, fgsm, manifest, record, write_run
 
 
@@ -220,3 +221,11 @@ def test_the_page_says_who_proposed_the_trials(tmp_path: Path) -> None:
     words = "tpe up to 500 finished trials, then nsga2"
     page = write_report(write_run(tmp_path, manifest(sampler=words), demo_records())).read_text()
     assert f"Who proposed the trials: {words}." in page
+
+
+def test_a_member_of_the_search_s_front_bears_the_verdict_of_its_audit(tmp_path: Path) -> None:
+    text = write_report(write_demo_audit(tmp_path)).read_text(encoding="utf-8")
+    fronts = text[text.index('aria-labelledby="fronts"') :].partition("</section>")[0]
+    verdicts = set(re.findall(r'class="verdict [a-z-]+">(audit: [a-z ]+)<', fronts))
+    assert {"audit: unverified", "audit: masking suspected"} <= verdicts
+    assert "the verdict stands beside it" in fronts

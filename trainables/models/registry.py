@@ -103,8 +103,9 @@ def build_model(
         norm=entry.default_norm if norm == "default" else cast(Norm, norm),
         activation=activation,
     )
-    # A pool is up to twice as fast so, a convolution a quarter. A user's own network may `view` its
-    # activations, which needs the usual layout.
+    # small_cnn on a CPU, batches of 16 to 256: forward passes take half to two thirds of the time,
+    # training steps four fifths. A user's own network may `view` its activations, which needs the
+    # usual layout.
     model: Classifier = entry.build(arguments).to(memory_format=torch.channels_last)
     return model
 
