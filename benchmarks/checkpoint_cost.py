@@ -12,6 +12,7 @@ import torch
 
 from trainables.artefacts import ArtefactStore
 from trainables.checkpoints import EVERY_SECONDS, Moving, packed, unpacked
+from trainables.device import given_device
 from trainables.models.contract import ModelArguments
 from trainables.models.resnet18 import resnet18
 
@@ -24,7 +25,7 @@ CIFAR10 = ModelArguments(
 
 def main() -> None:
     """Print the file's size and the median seconds."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = given_device(None)
     model = resnet18(CIFAR10).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100)

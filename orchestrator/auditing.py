@@ -19,7 +19,7 @@ from orchestrator.gpu_hours import GpuHours
 from orchestrator.manifest import only_driver, read_manifest, read_records
 from orchestrator.paths import RunPaths, report_address
 from orchestrator.proposals import Ended, Proposal, budget_end
-from orchestrator.resources import Gpus, Machine, TrialResources, asked_resources, this_machine
+from orchestrator.resources import Gpus, TrialResources, asked_resources, machine_for
 from orchestrator.sessions import RaySession
 from results.audit import VERIFIED, audited
 from search_spaces import Space, stored_space
@@ -136,7 +136,7 @@ def audit(request: AuditRequest, command: str, console: Console) -> int:
     paths = request.run
     results.load(paths.root)  # says in words where there is no run
     space = stored_space(read_manifest(paths) or {})
-    machine = Machine(cpus=0, gpus=0, grows=True) if request.address else this_machine()
+    machine = machine_for(request.address)
     resources = asked_resources(request, space.file.resources, machine)
     declared = space.file.resources
     with ExitStack() as stack:

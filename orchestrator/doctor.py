@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from orchestrator.paths import check_writable
 from orchestrator.resources import this_machine
 from trainables.datasets import DATASETS, load_dataset
 from trainables.datasets.torchvision_files import DATA_DIR_VARIABLE
+from trainables.device import CPU, accelerator_names, why_unusable
 from trainables.errors import InputError, StorageError
 from trainables.folders import cache_folder, is_uri, redacted
 from trainables.perceptual import WEIGHTS_NAME, find_weights
@@ -35,8 +34,7 @@ def examine(runs: str, data_dir: str | None) -> Iterator[Check]:
     """Look at devices, versions, Ray, data sets, LPIPS weights and storage."""
     machine = this_machine()
     yield Check("CPUs", machine.cpus >= 1, f"{machine.cpus:g}")
-    names = [torch.cuda.get_device_name(i) for i in range(int(machine.gpus))]
-    yield Check("GPUs", bool(names), ", ".join(names) or "none: trials run on CPUs", needed=False)
+    yield _gpus()
     versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
     yield Check("versions", True, ", ".join(versions))
     yield _ray()
@@ -53,6 +51,14 @@ def examine(runs: str, data_dir: str | None) -> Iterator[Check]:
     yield storage(runs)
 
 
+def _gpus() -> Check:
+    reason = why_unusable()
+    if reason is not None:
+        return Check("GPUs", False, f"{reason}; until that is mended, trials run on CPUs")
+    names = accelerator_names()
+    return Check("GPUs", bool(names), ", ".join(names) or "none: trials run on CPUs", needed=False)
+
+
 def _ray() -> Check:
     from orchestrator.sweep import ray_session
 
@@ -65,7 +71,7 @@ def _ray() -> Check:
 
 def _dataset(name: str, data_dir: str | None) -> Check:
     try:
-        dataset = load_dataset(name, data_dir=data_dir, image_size=None, device=torch.device("cpu"))
+        dataset = load_dataset(name, data_dir=data_dir, image_size=None, device=CPU)
     except (InputError, StorageError) as error:
         return Check(f"data set {name}", False, str(error), needed=False)
     return Check(f"data set {name}", True, f"{len(dataset.images):,} images", needed=False)

@@ -10,9 +10,9 @@ from search_spaces import Space
 from trainables import training
 from trainables.context import SCREEN_POINTS
 from trainables.datasets import Dataset, split_pools
+from trainables.device import given_device
 from trainables.models import build_model
 from trainables.modes import seeded
-from trainables.trial import default_device
 
 DEFENSE_FACTOR = 4
 """Mean cost of a defended training against a plain one: 1 to 10 for those that are here."""
@@ -36,7 +36,7 @@ def estimated_hours(
 ) -> float:
     """Estimate a sweep's hours on this machine, by the first scenario's training."""
     settings = space.spec({}).training
-    device = default_device()
+    device = given_device(None)
     pools = split_pools(dataset, train_images=space.file.train_images)
     images = min(len(pools.train), _STEPS * settings.batch_size)
     sample = pools.train.select(torch.arange(images)).to(device)

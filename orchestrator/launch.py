@@ -29,7 +29,7 @@ from orchestrator.manifest import (
 )
 from orchestrator.paths import RunPaths, check_writable, report_address, run_paths
 from orchestrator.proposals import Proposals, budget_end
-from orchestrator.resources import Gpus, Machine, TrialResources, asked_resources, this_machine
+from orchestrator.resources import Gpus, TrialResources, asked_resources, machine_for
 from orchestrator.samplers import MOST_FOR_TPE, describe_sampler
 from orchestrator.sessions import RaySession
 from search_spaces import Overrides, Space, load_space
@@ -84,7 +84,7 @@ def launch(request: LaunchRequest, console: Console) -> int:
         request.runs, _default_name(request) if request.name is None else request.name
     )
     deadline = time.time() + parse_duration(request.time_budget) if request.time_budget else None
-    machine = Machine(cpus=0, gpus=0, grows=True) if request.address else this_machine()
+    machine = machine_for(request.address)
     resources = asked_resources(request, space.file.resources, machine)
     if request.address is None:  # a cluster's GPUs are counted when it is joined
         check_gpu_hours(request.max_gpu_hours, resources.gpus)

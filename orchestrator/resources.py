@@ -1,13 +1,15 @@
 """What a trial may use, checked before anything starts."""
 
+import logging
 import math
 import os
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import torch
-
+from trainables.device import accelerator_count, why_unusable
 from trainables.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 AUTO: Literal["auto"] = "auto"
 Gpus = float | Literal["auto"]
@@ -71,9 +73,21 @@ class Asked(Protocol):
     def max_concurrent(self) -> int | None: ...
 
 
+def machine_for(address: str | None) -> Machine:
+    """Return what there is to run on: this machine, or a cluster that is yet to be joined.
+
+    Warns of GPUs here that torch cannot use.
+    """
+    if address is not None:
+        return Machine(cpus=0, gpus=0, grows=True)
+    if (reason := why_unusable()) is not None:
+        logger.warning("the GPUs here cannot be used, so trials run on CPUs: %s", reason)
+    return this_machine()
+
+
 def this_machine() -> Machine:
-    """Count this machine's CPUs (those that the process may use) and GPUs."""
-    return Machine(cpus=len(os.sched_getaffinity(0)), gpus=torch.cuda.device_count())
+    """Count the CPUs that this process may use and the GPUs that torch can compute on."""
+    return Machine(cpus=len(os.sched_getaffinity(0)), gpus=accelerator_count())
 
 
 def asked_resources(asked: Asked, declared: Declared, machine: Machine) -> TrialResources:

@@ -24,7 +24,7 @@ from orchestrator.packing import Packing
 from orchestrator.paths import RunPaths
 from orchestrator.progress import Progress
 from orchestrator.proposals import Ended, Measures, Proposal, TrialSource
-from orchestrator.resources import Machine, TrialResources
+from orchestrator.resources import Machine, TrialResources, this_machine
 from orchestrator.retries import NEW_STARTS, WORKER_FAILURES, Retries
 from trainables.artefacts import ArtefactStore
 from trainables.errors import InputError, StorageError
@@ -131,7 +131,9 @@ def ray_session(address: str | None) -> Iterator[Machine]:
         ray.init(
             # "local" even where another Ray runs on this machine: it is not ours to use.
             address="local" if local else address,
-            num_cpus=len(os.sched_getaffinity(0)) if local else None,
+            # Ray itself would count GPUs that torch cannot use.
+            num_cpus=int(this_machine().cpus) if local else None,
+            num_gpus=int(this_machine().gpus) if local else None,
             include_dashboard=False if local else None,
             log_to_driver=False,
             logging_level=logging.ERROR,

@@ -23,6 +23,7 @@ from trainables.artefacts import ArtefactStore
 from trainables.context import TrialContext, build_context
 from trainables.datasets import Dataset, load_dataset
 from trainables.datasets.registry import FOLDER_PREFIX
+from trainables.device import full_precision, given_device
 from trainables.errors import InputError
 from trainables.metrics import Measured, MetricValue, metric
 from trainables.spec import EFFORTS, TrialSpec
@@ -30,7 +31,6 @@ from trainables.threats import Threat
 from trainables.threats.certification import Certification
 from trainables.threats.detection import Detection
 from trainables.threats.evasion import HEADLINE, Evasion
-from trainables.trial import default_device
 
 _SEEDS = 2**31
 
@@ -59,12 +59,13 @@ def verify(request: VerifyRequest, console: Console) -> int:
     _check(request)
     bundle = load(request.bundle, own_code=request.own_code)
     seed = secrets.randbelow(_SEEDS) if request.seed is None else request.seed
-    gaps = differences(bundle.predictor, bundle.reference)
+    with full_precision(bundle.device):
+        gaps = differences(bundle.predictor, bundle.reference)
     agrees = max(gaps.values()) <= TOLERANCE
     rows: tuple[Row, ...] = ()
     if agrees:
         # The reference was made on a CPU; attacks run on what there is.
-        device = default_device()
+        device = given_device(None)
         if device.type != "cpu":
             bundle = load(request.bundle, own_code=request.own_code, device=device)
         rows = _attacked_again(bundle, request, seed)
@@ -94,7 +95,8 @@ def _attacked_again(bundle: Bundle, request: VerifyRequest, seed: int) -> tuple[
     spec = replace(bundle.spec, threats=tuple(threats), effort=effort, seed=seed)
     with tempfile.TemporaryDirectory(prefix="defense-sweep-") as folder:
         ctx = build_context(spec, dataset, ArtefactStore(Path(folder)), bundle.device)
-        found = _measured(bundle, spec, ctx)
+        with full_precision(bundle.device):
+            found = _measured(bundle, spec, ctx)
     worse = {name: metric(name).direction == "minimize" for name in found}
     return compare(bundle.card, found, worse)
 

@@ -9,7 +9,7 @@ import torch
 from tests.making import spec_of
 from trainables import trial
 from trainables.artefacts import ArtefactStore
-from trainables.gpu import CONTEXT_MIB, GpuUse, gpu_use, hide_gpus, memory_fraction, trial_device
+from trainables.gpu import CONTEXT_MIB, GpuUse, hide_gpus, memory_fraction
 
 GIB = 2**30
 
@@ -27,19 +27,6 @@ def test_whole_gpus_are_not_capped(gpus: float | None) -> None:
 def test_a_share_that_holds_no_context_is_refused() -> None:
     with pytest.raises(ValueError, match="holds no CUDA context"):
         memory_fraction(0.01, 24 * GIB)
-
-
-def test_a_trial_that_was_given_no_gpu_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert trial_device(0).type == "cpu"
-    assert trial_device(0.5).type == trial_device(None).type == "cuda"
-
-
-def test_a_trial_that_was_given_a_gpu_that_torch_lacks_runs_on_the_cpu(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert trial_device(1).type == "cpu"
 
 
 def test_hidden_gpus_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,18 +54,10 @@ def test_a_record_says_what_the_trial_was_given_and_took(
 
 def test_a_record_of_nobody_who_shares_anything_out_says_nothing_of_gpus(tmp_path: Path) -> None:
     record = trial.run_trial(spec_of(), ArtefactStore(tmp_path), device=torch.device("cpu"))
-    assert set(record.hardware) == {"device", "machine", "threads"}
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_a_trial_is_held_to_its_share_and_its_peak_is_noted() -> None:
-    device, use = torch.device("cuda"), GpuUse(0.5)
-    _, total = torch.cuda.mem_get_info(device)
-    with pytest.raises(torch.OutOfMemoryError), gpu_use(device, use):
-        torch.empty(total // 2, dtype=torch.uint8, device=device)
-    with gpu_use(device, use):
-        torch.empty(256 * 2**20, dtype=torch.uint8, device=device)
-        torch.cuda.reset_peak_memory_stats(device)  # as the cost threat does
-    assert use.peak_mib is not None
-    assert 256 + CONTEXT_MIB <= use.peak_mib < 300 + CONTEXT_MIB
-    assert use.total_mib == total // 2**20
+    assert set(record.hardware) == {
+        "device",
+        "machine",
+        "threads",
+        "training_precision",
+        "measuring_precision",
+    }

@@ -131,7 +131,13 @@ def test_a_record_holds_no_secret_of_the_environment(
     text = record.to_json()
     assert record.status == "completed"
     assert not [value for value in secrets.values() if value in text]
-    assert set(record.hardware) == {"device", "machine", "threads"}
+    assert set(record.hardware) == {
+        "device",
+        "machine",
+        "threads",
+        "training_precision",
+        "measuring_precision",
+    }
     assert set(json.loads(text)["versions"]) <= {
         "python", "defense-sweep", "torch", "torchvision", "numpy", "scikit-learn",
     }  # fmt: skip

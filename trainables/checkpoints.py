@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.artefacts import Artefact, ArtefactStore
+from trainables.device import ran_out_of_memory, rng_state, set_rng_state
 from trainables.errors import StorageError, TrainingDivergedError
 
 logger = logging.getLogger(__name__)
@@ -70,14 +71,13 @@ class Moving:
         self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generators"]["own"])
         torch.set_rng_state(state["generators"]["cpu"])
-        if device == "cuda":
-            torch.cuda.set_rng_state(state["generators"]["cuda"], self.generator.device)
+        if device != "cpu":
+            set_rng_state(self.generator.device, state["generators"][device])
 
     def _generators(self) -> dict[str, Tensor]:
         states = {"own": self.generator.get_state(), "cpu": torch.get_rng_state()}
-        if self.generator.device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self.generator.device)
-        return states
+        of_device = rng_state(self.generator.device)
+        return states if of_device is None else states | {self.generator.device.type: of_device}
 
 
 class Checkpoints:
@@ -99,9 +99,9 @@ class Checkpoints:
             return
         try:
             restore(unpacked(kept))
-        except torch.OutOfMemoryError:
-            raise  # the device's fault, and not that of what was kept
         except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+            if ran_out_of_memory(str(error)):
+                raise  # the device's fault, and not that of what was kept
             raise DoesNotFitError(" ".join(str(error).split())) from error
 
     def keep(self, state: Callable[[], Mapping[str, Any]]) -> None:

@@ -13,6 +13,10 @@ class TrialFailedError(RuntimeError):
     """A trial that something else needs has failed; the message is one line."""
 
 
+class DeviceError(RuntimeError):
+    """A trial was given a GPU that torch cannot use; the message is one line."""
+
+
 class PredictorError(RuntimeError):
     """A deployed model answers with what is no answer: NaN, a wrong shape, an unknown class."""
 

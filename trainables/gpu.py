@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from trainables.device import accelerated, backend
+
 CONTEXT_MIB = 600
 """Memory that a process takes on a GPU beside torch's tensors: the CUDA context, cuBLAS, cuDNN.
 
@@ -33,15 +35,6 @@ class GpuUse:
         return {name: value for name, value in named.items() if value is not None}
 
 
-def trial_device(gpus: float | None) -> torch.device:
-    """Give the device of a trial: the CPU if it was given no GPU, else the first that it may see.
-
-    `gpus` None: nobody shares anything out, so a GPU that is there is used.
-    """
-    usable = gpus != 0 and torch.cuda.is_available()
-    return torch.device("cuda" if usable else "cpu")
-
-
 def hide_gpus() -> None:
     """Let nothing in this process see a GPU, and nothing that it starts."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -54,22 +47,23 @@ def gpu_use(device: torch.device, use: GpuUse) -> Iterator[None]:
     A trial above its share gets torch's OutOfMemoryError, and its neighbours notice nothing. What
     the process kept of an earlier trial is given back first, and what is left of this one after.
     """
-    if device.type != "cuda":
+    if not accelerated(device):
         yield
         return
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    _, total = torch.cuda.mem_get_info(device)
-    torch.cuda.set_per_process_memory_fraction(memory_fraction(use.gpus, total), device)
+    gpu = backend(device)
+    gpu.empty_cache()
+    gpu.reset_peak_memory_stats(device)
+    _, total = gpu.mem_get_info(device)
+    gpu.set_per_process_memory_fraction(memory_fraction(use.gpus, total), device)
     try:
         yield
     finally:
         # What torch has reserved falls only where its cache is emptied, which nothing does within
         # a trial, so the peak stands even where the cost threat starts the count anew.
-        reserved = torch.cuda.max_memory_reserved(device)
+        reserved = gpu.max_memory_reserved(device)
         use.peak_mib = (reserved + _context_bytes(device, use.gpus)) // _MIB
         use.total_mib = total // _MIB
-        torch.cuda.empty_cache()
+        gpu.empty_cache()
 
 
 def memory_fraction(gpus: float | None, total_bytes: int) -> float:
@@ -92,5 +86,5 @@ def _context_bytes(device: torch.device, gpus: float | None) -> int:
     """Tell what the process takes beside torch: exactly where no other trial is on the GPU."""
     if gpus is not None and gpus < 1:
         return CONTEXT_MIB * _MIB
-    free, total = torch.cuda.mem_get_info(device)
-    return max(0, total - free - torch.cuda.memory_reserved(device))
+    free, total = backend(device).mem_get_info(device)
+    return max(0, int(total - free - backend(device).memory_reserved(device)))

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from trainables.device import forked_rng
+
 
 @contextmanager
 def frozen_for_attack(model: nn.Module) -> Iterator[None]:
@@ -28,7 +30,6 @@ def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
 
     The global ones serve initialisation and dropout, which take no generator; they are restored.
     """
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with forked_rng(device):
         torch.manual_seed(seed)
         yield torch.Generator(device).manual_seed(seed)

@@ -22,6 +22,7 @@ from trainables.datasets.augment import augment
 from trainables.datasets.dataset import Augmentation
 from trainables.defenses import Defense, EpochData, EpochVerdict, Stack, View
 from trainables.defenses.defense import StepPolicy, TrainingRun
+from trainables.device import accelerated, training_precision
 from trainables.errors import TrainingDivergedError
 from trainables.evaluation import loss_and_accuracy
 
@@ -75,7 +76,7 @@ def train(
     finite, and DoesNotFitError for the checkpoint of another training.
     """
     device = plan.data.labels.device
-    if device.type == "cuda":
+    if accelerated(device):
         model = model.to(memory_format=torch.channels_last)
     if plan.start is not None:
         model.load_state_dict(dict(plan.start))
@@ -194,10 +195,10 @@ def _loss(
 ) -> tuple[Tensor, Tensor]:
     """Give the loss of a batch and how many of its first view's images were classified right."""
     x = augment(plan.data.images(rows), plan.augmentation, generator)
-    if x.device.type == "cuda":
+    if accelerated(x.device):
         x = x.contiguous(memory_format=torch.channels_last)
     y = plan.data.labels[rows]
-    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=x.device.type == "cuda"):
+    with training_precision(x.device):
         views: Sequence[View] = [View(x, F.one_hot(y, plan.num_classes).to(x.dtype), 1.0)]
         for defense in plan.stack:
             views = defense.views(model, views, generator)

@@ -19,8 +19,16 @@ from trainables import training
 from trainables.artefacts import Artefact, ArtefactStore
 from trainables.context import TrialContext, build_context
 from trainables.datasets import load_dataset
-from trainables.errors import InputError, StorageError
-from trainables.gpu import GpuUse, gpu_use, trial_device
+from trainables.device import (
+    CPU,
+    device_name,
+    full_precision,
+    given_device,
+    indexed,
+    precisions,
+)
+from trainables.errors import DeviceError, InputError, StorageError
+from trainables.gpu import GpuUse, gpu_use
 from trainables.limits import NO_LIMITS, TrialLimits, enforced
 from trainables.metrics import MetricValue
 from trainables.perceptual import find_weights
@@ -39,11 +47,6 @@ def stage_versions() -> dict[str, int]:
     return {"training": training.VERSION, "clean": clean_stage.VERSION, **threats}
 
 
-def default_device() -> torch.device:
-    """Give the first GPU that this process may see, else the CPU."""
-    return trial_device(None)
-
-
 def prepare_trial(
     spec: TrialSpec,
     store: ArtefactStore,
@@ -56,7 +59,7 @@ def prepare_trial(
 
     Raises InputError where they do not fit.
     """
-    device = device or default_device()
+    device = indexed(device or given_device(None))
     dataset = load_dataset(
         spec.data.name, data_dir=data_dir, image_size=spec.data.image_size, device=device
     )
@@ -89,8 +92,13 @@ def run_trial(
     stage that begins.
     """
     torch.set_num_threads(threads)
-    found, error = _Found(started=_now(), clock=_Clock(on_stage)), None
-    device, use = device or trial_device(gpus), GpuUse(gpus)
+    found = _Found(started=_now(), clock=_Clock(on_stage))
+    error: str | None = None
+    use = GpuUse(gpus)
+    try:
+        device = indexed(device or given_device(gpus))
+    except DeviceError as failure:
+        return _record(spec, sampled or {}, found, str(failure), _hardware(CPU, threads, use))
 
     def record(error: str | None) -> TrialRecord:
         return _record(spec, sampled or {}, found, error, _hardware(device, threads, use))
@@ -99,7 +107,11 @@ def run_trial(
         on_breach(record(reason))
 
     try:
-        with enforced(limits, broken, lambda: store.waited_seconds), gpu_use(device, use):
+        with (
+            enforced(limits, broken, lambda: store.waited_seconds),
+            gpu_use(device, use),
+            full_precision(device),
+        ):
             with found.clock.stage("data"):
                 ctx = prepare_trial(
                     spec, store, data_dir=data_dir, lpips_weights=lpips_weights, device=device
@@ -264,9 +276,10 @@ def _now() -> str:
 
 def _hardware(device: torch.device, threads: int, use: GpuUse) -> dict[str, Any]:
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": device_name(device),
         "machine": platform.machine(),
         "threads": threads,
+        **precisions(device),
         **use.plain(),
     }
 

@@ -10,6 +10,7 @@ import ray
 from ray import tune
 
 from trainables.artefacts import ArtefactStore
+from trainables.device import ran_out_of_memory
 from trainables.errors import InputError, StorageError
 from trainables.folders import Folder, open_folder
 from trainables.gpu import hide_gpus
@@ -102,7 +103,7 @@ def trainable(
                 )
             except InputError as error:  # as wrong on another try as on this one
                 record = failed_record(spec, config, str(error))
-            if failures == "report" and 0 < gpus < 1 and _out_of_memory(record):
+            if failures == "report" and 0 < gpus < 1 and ran_out_of_memory(record.error or ""):
                 tune.report({"trial": record.trial, "status": OUTGREW, "error": record.error})
                 return
             write_record(record, records)
@@ -127,12 +128,6 @@ def _gpus_given() -> float:
     """Tell how many GPUs Tune gave this trial: a share of one, whole ones, or 0."""
     given = tune.get_context().get_trial_resources().required_resources
     return float(given.get("GPU", 0.0))
-
-
-def _out_of_memory(record: TrialRecord) -> bool:
-    error = record.error or ""
-    # Of torch's own allocator and of the driver's; then of cuBLAS and cuDNN.
-    return "out of memory" in error or "_STATUS_ALLOC_FAILED" in error
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)

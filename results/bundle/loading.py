@@ -20,6 +20,7 @@ from results.bundle.errors import BundleError
 from results.bundle.members import CARD, REFERENCE, WEIGHTS, from_json, read_members
 from results.bundle.reference import Reference, reference_of
 from trainables.datasets import Dataset
+from trainables.device import full_precision, indexed
 from trainables.predictor import PREDICTION_SEED, Prediction, Predictor
 from trainables.spec import TrialSpec
 
@@ -44,15 +45,18 @@ class Bundle:
 
         With a fixed declared seed where it draws at random. Raises ValueError for other images.
         """
-        return self.predictor.probabilities(self._checked(x))
+        with full_precision(self.device):
+            return self.predictor.probabilities(self._checked(x))
 
     def predict(self, x: Tensor, generator: torch.Generator | None = None) -> Prediction:
         """Give labels (B,), -1 where it rejects or abstains, and log-probabilities (B, K)."""
-        return self.predictor.predict(self._checked(x), self._drawing(generator))
+        with full_precision(self.device):
+            return self.predictor.predict(self._checked(x), self._drawing(generator))
 
     def certify(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor | None:
         """Give the certified L2 radius of each image (B,), or None where nothing is certified."""
-        return self.predictor.certify(self._checked(x), self._drawing(generator))
+        with full_precision(self.device):
+            return self.predictor.certify(self._checked(x), self._drawing(generator))
 
     def _drawing(self, generator: torch.Generator | None) -> torch.Generator:
         return generator or torch.Generator(self.device).manual_seed(PREDICTION_SEED)
@@ -77,7 +81,7 @@ def load(
     `own_code` allows it to import a user's own model and defenses, where it names any. Raises
     BundleError, in one line, for a bundle that was changed, cut off, or never was one.
     """
-    path, device = Path(folder), torch.device(device)
+    path, device = Path(folder), indexed(torch.device(device))
     index, members = read_members(path)
     try:
         restored = restore(

@@ -17,6 +17,7 @@ from torch import Tensor
 from trainables.attacks.ascent import Scores
 from trainables.attacks.balls import Radius, ball, broadcast
 from trainables.attacks.batching import BATCH, in_batches
+from trainables.device import forked_rng
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
 _MOST_TARGETS = 9
@@ -52,7 +53,7 @@ def autoattack(
     seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
     radii = broadcast(eps, x).flatten().expand(len(x))
     scores, adversarial = _InputScores(model), x.clone()
-    with _as_found():
+    with _as_found(x.device):
         clean = scores(x)
         draws = eot_draws if stochastic else None
         evaluation = _Evaluation(scores, norm, clean.shape[1], draws, seed)
@@ -156,15 +157,13 @@ class _ThroughInput(torch.autograd.Function):
 
 
 @contextmanager
-def _as_found() -> Iterator[None]:
+def _as_found(device: torch.device) -> Iterator[None]:
     """Keep the authors' code quiet, and restore what it changes: global seeds, the trace."""
     logger, trace = logging.getLogger("auto-attack"), sys.gettrace()
     was_disabled = logger.disabled
-    with_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = range(torch.cuda.device_count()) if with_cuda else ()
     logger.disabled = True
     try:
-        with torch.random.fork_rng(devices=devices):
+        with forked_rng(device):
             yield
     finally:
         logger.disabled = was_disabled

@@ -17,6 +17,7 @@ from torch import Tensor
 from trainables.artefacts import Artefact
 from trainables.checkpoints import Checkpoints, Moving, resumable
 from trainables.datasets.images import content_hash
+from trainables.device import training_precision
 from trainables.errors import TrainingDivergedError
 from trainables.identity import identity_hash, seed_from
 from trainables.models.unet import UNet
@@ -185,7 +186,9 @@ def _epoch(
     total = torch.zeros((), dtype=torch.float64, device=order.device)
     for rows in torch.split(order, settings.batch_size):
         moving.optimizer.zero_grad(set_to_none=True)
-        found = loss(network, data.images(rows), generator)
+        images = data.images(rows)
+        with training_precision(images.device):
+            found = loss(network, images, generator)
         found.backward()  # type: ignore[no-untyped-call]
         moving.optimizer.step()
         moving.schedule.step()

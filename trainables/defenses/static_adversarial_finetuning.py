@@ -13,6 +13,7 @@ from torch import Tensor
 from trainables.datasets.images import LabelledImages
 from trainables.defenses.adversarial_examples import CRAFTED_BY, craft, draw_radii
 from trainables.defenses.defense import Defense, Preparation
+from trainables.device import synchronize
 from trainables.identity import seed_from
 from trainables.parameters import PIXELS, parameter
 
@@ -93,8 +94,7 @@ class StaticAdversarialFinetuning(Defense):
             labels=torch.cat([part.labels for part in parts]),
             scale=LEVELS,
         )
-        if ctx.device.type == "cuda":
-            torch.cuda.synchronize(ctx.device)  # else the time below is that of queueing alone
+        synchronize(ctx.device)  # else the time below is that of queueing alone
         rate = self.learning_rate or ctx.spec.training.learning_rate / 2
         return Preparation(
             weights=model.state_dict(),

@@ -91,7 +91,7 @@ class Backdoor(Threat):
             "samples_removed",
         )
 
-    def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
+    def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
         """Train the twin and measure it on the held-out pool."""
         del predictor  # the deployed model is not poisoned; its twin is
         recipe = self.recipe()

@@ -74,7 +74,7 @@ class Certification(Threat):
             "draws_per_certified_image",
         )
 
-    def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
+    def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
         """Certify the points a batch at a time, and compare with their labels."""
         points = self._points(ctx)
         found = _certify(predictor, points, ctx)

@@ -11,6 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from trainables import intervals
+from trainables.device import accelerated, backend, synchronize
 from trainables.metrics import MetricValue, Missing
 from trainables.predictor import Predictor
 from trainables.threats.threat import Findings, Threat
@@ -49,7 +50,7 @@ class Cost(Threat):
             "certification_seconds",
         )
 
-    def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
+    def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
         """Add the epochs of all trainings behind the model, and time predictions here and now."""
         phases = [intervals.total(np.array(seconds)) for seconds in ctx.phases.values()]
         metrics: dict[str, MetricValue] = {
@@ -86,7 +87,7 @@ def _latencies_ms(predictor: Predictor, ctx: TrialContext, batch: int) -> interv
             break
         started = time.perf_counter()
         predictor.predict(x, generator)
-        _wait(ctx)
+        synchronize(ctx.device)
         times.append(1000 * (time.perf_counter() - started))
     return np.array(times[_WARM_UP:])
 
@@ -101,14 +102,9 @@ def _certification_seconds(predictor: Predictor, ctx: TrialContext) -> MetricVal
         started = time.perf_counter()
         if predictor.certificates(x, generator) is None:
             return Missing("the deployed model certifies nothing")
-        _wait(ctx)
+        synchronize(ctx.device)
         times.append(time.perf_counter() - started)
     return intervals.mean(np.array(times))
-
-
-def _wait(ctx: TrialContext) -> None:
-    if ctx.device.type == "cuda":
-        torch.cuda.synchronize(ctx.device)
 
 
 def _peak_memory_mib(predictor: Predictor, ctx: TrialContext) -> float:
@@ -116,11 +112,12 @@ def _peak_memory_mib(predictor: Predictor, ctx: TrialContext) -> float:
     x, generator = _images(ctx, 128), ctx.generator("cost")
     tensors = [*predictor.model.parameters(), *predictor.model.buffers()]
     weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    if ctx.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(ctx.device)
-        before = torch.cuda.memory_allocated(ctx.device)
+    if accelerated(ctx.device):
+        gpu = backend(ctx.device)
+        gpu.reset_peak_memory_stats(ctx.device)
+        before = gpu.memory_allocated(ctx.device)
         predictor.predict(x, generator)
-        peak = torch.cuda.max_memory_allocated(ctx.device) - before
+        peak = gpu.max_memory_allocated(ctx.device) - before
     else:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             predictor.predict(x, generator)

@@ -52,7 +52,7 @@ class Detection(Threat):
             "clean_rejection_rate",
         )
 
-    def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
+    def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
         """Measure at the effort's points and the standard Linf radius."""
         points = points_for(predictor, ctx)
         target = target_of(predictor, points, ctx)

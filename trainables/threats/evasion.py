@@ -121,7 +121,7 @@ class Evasion(Threat):
             *CURVE_NAMES, *rows, *further, *curve_names(_several(self.eps_l2)),
         )  # fmt: skip
 
-    def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
+    def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
         """Attack the effort's points at the standard radii and, as a whole, at the further ones."""
         effort = ctx.spec.effort
         points = points_for(predictor, ctx, self.points)

@@ -150,7 +150,7 @@ class Inversion(Threat):
             "inversion_ssim_baseline",
         )
 
-    def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
+    def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
         """Reconstruct every class and have the reconstructions judged."""
         work = self._work(predictor, ctx)
         judges = evaluators(ctx, halved=self.prior == GENERATIVE)

@@ -156,7 +156,7 @@ class Membership(Threat):
         areas = (auc_metric(name) for name in self.attacks_at("screen"))
         return ("membership_auc", "membership_balanced_accuracy", *_RATES, *areas)
 
-    def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
+    def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
         """Run the effort's attacks on the same members and non-members."""
         trained = ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed)
         sides = _sides(trained, ctx, self.points or _MOST)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
+from trainables.device import full_precision
 from trainables.metrics import MetricValue
 from trainables.parameters import check_parameters, plain_parameters
 from trainables.predictor import Predictor
@@ -43,7 +44,12 @@ class Threat:
         check_parameters(self, self.name)
 
     def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
-        """Measure the predictor at the context's effort."""
+        """Measure the predictor at the context's effort, in float32 whatever stands around."""
+        with full_precision(ctx.device):
+            return self._measure(predictor, ctx)
+
+    def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
+        """Measure the predictor; every threat has its own way."""
         raise NotImplementedError
 
     def metric_names(self) -> tuple[str, ...]:
