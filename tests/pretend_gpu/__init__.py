@@ -1,1 +1,1 @@
-"""A pretended GPU: the CPU behind CUDA's rules, so that what runs on a GPU is tested without one."""
+"""A pretended GPU: the CPU behind CUDA's rules, to test without one what runs on a GPU."""

@@ -46,11 +46,6 @@ def init() -> None:
 
 
 def _lazy_init() -> None:
-    if _is_in_bad_fork():
-        raise RuntimeError(
-            "Cannot re-initialize the pretended GPU in forked subprocess. To use it with "
-            "multiprocessing, you must use the 'spawn' start method"
-        )
     _ops.initialize()
 
 
@@ -61,6 +56,19 @@ def device_count() -> int:
 def current_device() -> int:
     _lazy_init()
     return 0
+
+
+class device:  # noqa: N801 - torch.cuda's name
+    """Selects a device within a block; there is one to select."""
+
+    def __init__(self, device: Device) -> None:
+        _check_index(_index(device, optional=True))
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        pass
 
 
 def set_device(device: Device) -> None:

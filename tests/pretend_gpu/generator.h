@@ -2,7 +2,10 @@
 #pragma once
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/EmptyTensor.h>
 #include <ATen/core/Generator.h>
+
+#include <cstring>
 
 #include "memory.h"
 
@@ -24,16 +27,26 @@ class DeviceGenerator final : public c10::GeneratorImpl {
   void set_offset(uint64_t /*offset*/) override { TORCH_CHECK(false, "no offsets here"); }
   uint64_t get_offset() const override { TORCH_CHECK(false, "no offsets here"); }
 
+  // A state is the host's and some bytes more: as with CUDA's, neither device takes the other's.
   void set_state(const c10::TensorImpl& state) override {
-    host_.unsafeGetGeneratorImpl()->set_state(state);
+    at::detail::check_rng_state(state);
+    const auto host = host_.unsafeGetGeneratorImpl()->get_state();
+    TORCH_CHECK(state.numel() == host->numel() + kMark, "RNG state is wrong size");
+    std::memcpy(host->mutable_data(), state.data(), host->numel());
+    host_.unsafeGetGeneratorImpl()->set_state(*host);
   }
   c10::intrusive_ptr<c10::TensorImpl> get_state() const override {
-    return host_.unsafeGetGeneratorImpl()->get_state();
+    const auto host = host_.unsafeGetGeneratorImpl()->get_state();
+    const at::TensorBase state = at::detail::empty_cpu({host->numel() + kMark}, at::kByte);
+    std::memset(state.mutable_data_ptr(), 0, state.numel());
+    std::memcpy(state.mutable_data_ptr(), host->data(), host->numel());
+    return state.getIntrusivePtr();
   }
 
  private:
   // CUDA draws with Philox and the CPU with a Mersenne twister: equal seeds give other numbers.
   static constexpr uint64_t kSalt = 0x5eed;
+  static constexpr int64_t kMark = 16;
 
   explicit DeviceGenerator(at::Generator host) : DeviceGenerator() { host_ = std::move(host); }
 

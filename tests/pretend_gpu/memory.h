@@ -25,6 +25,10 @@ constexpr int64_t kContext = 500 * kMiB;
 // CUDA's caching allocator hands out multiples of this many bytes.
 constexpr int64_t kBlock = 512;
 
+inline void check_device(c10::Device device) {
+  TORCH_CHECK(device.type() == kType && device.index() <= 0, "invalid device ordinal: ", device);
+}
+
 // Allocates blocks and keeps two counts of them. `allocated` is what tensors hold. `reserved` is
 // what the process holds of the device: it grows with `allocated` and falls in emptyCache() alone,
 // because blocks that tensors give back stay in the cache.
@@ -61,7 +65,9 @@ class Memory final : public c10::DeviceAllocator {
   bool forked() const { return owner_ != 0 && owner_ != getpid(); }
 
   void initialize() {
-    if (owner_ == 0) owner_ = getpid();
+    TORCH_CHECK(!forked(), "Cannot re-initialize the pretended GPU in forked subprocess. To use it ",
+                "with multiprocessing, you must use the 'spawn' start method");
+    owner_ = getpid();
   }
 
   void emptyCache(c10::MempoolId_t /*pool*/) override {

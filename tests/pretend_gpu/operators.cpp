@@ -98,6 +98,7 @@ void run_on_host(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
 // The kernel of every operator that has none below.
 void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const Call call(op, stack);
+  check_generator(call);
   check_devices(call);
   note_traffic(call);
   run_on_host(op, stack);
@@ -111,23 +112,25 @@ at::Tensor poisoned(at::Tensor tensor) {
   return tensor;
 }
 
-void check_layout(std::optional<at::Layout> layout, std::optional<bool> pinned) {
+void check_options(std::optional<at::Layout> layout, std::optional<at::Device> device,
+                   std::optional<bool> pinned) {
+  check_device(device.value_or(kDevice));
   TORCH_CHECK(layout.value_or(at::kStrided) == at::kStrided, "the pretended device is dense only");
   TORCH_CHECK(!pinned.value_or(false), "Only dense CPU tensors can be pinned");
 }
 
 at::Tensor empty(c10::IntArrayRef size, std::optional<at::ScalarType> dtype,
-                 std::optional<at::Layout> layout, std::optional<at::Device> /*device*/,
+                 std::optional<at::Layout> layout, std::optional<at::Device> device,
                  std::optional<bool> pinned, std::optional<at::MemoryFormat> format) {
-  check_layout(layout, pinned);
+  check_options(layout, device, pinned);
   return poisoned(at::detail::empty_generic(size, &Memory::instance(), kDeviceKeys,
                                             c10::dtype_or_default(dtype), format));
 }
 
 at::Tensor empty_strided(c10::IntArrayRef size, c10::IntArrayRef stride,
                          std::optional<at::ScalarType> dtype, std::optional<at::Layout> layout,
-                         std::optional<at::Device> /*device*/, std::optional<bool> pinned) {
-  check_layout(layout, pinned);
+                         std::optional<at::Device> device, std::optional<bool> pinned) {
+  check_options(layout, device, pinned);
   return poisoned(at::detail::empty_strided_generic(size, stride, &Memory::instance(), kDeviceKeys,
                                                     c10::dtype_or_default(dtype)));
 }

@@ -94,6 +94,15 @@ inline bool takes_host_number(const Call& call) {
   return call.has_tag(at::Tag::pointwise) || writes_by_index(call) || names.count(call.name()) > 0;
 }
 
+// Raises where a generator of the device is to draw for a tensor of the host.
+inline void check_generator(const Call& call) {
+  if (call.named("generator").isNone()) return;
+  each_tensor(call.value(0), [](const at::Tensor& tensor) {
+    TORCH_CHECK(on_device(tensor), "Expected a '", tensor.device().type(),
+                "' device type for generator but found '", kType, "'");
+  });
+}
+
 // Raises where CUDA would: an operator's tensors lie on one device, except for one number of the
 // host's and for indices of the host's into a tensor of the device.
 inline void check_devices(const Call& call) {

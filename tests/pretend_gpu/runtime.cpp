@@ -12,10 +12,6 @@
 namespace pretend {
 namespace {
 
-void check_device(c10::Device device) {
-  TORCH_CHECK(device.type() == kType && device.index() <= 0, "invalid device ordinal: ", device);
-}
-
 // One device with one stream, on which nothing is ever pending.
 class Guard final : public c10::impl::DeviceGuardImplInterface {
  public:

@@ -1,0 +1,503 @@
+"""The pretended GPU allows and refuses what CUDA does."""
+
+import copy
+import io
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tests.pretend_gpu.counting import counted
+
+pytestmark = pytest.mark.pretend_gpu
+
+MIB = 2**20
+# Text: the process that collects these tests knows no such device.
+DEVICE = "pretend:0"
+MIXED = "|".join(
+    (
+        "Expected all tensors to be on the same device",
+        "Trying to pass too many CPU scalars",
+        "indices should be either on cpu",
+        r"Input type .* and weight type .* should be the same",
+    )
+)
+
+
+@pytest.fixture
+def gpu() -> Iterator[object]:
+    """Return the device's module, its cache empty and its memory whole."""
+    module = torch.get_device_module("pretend")
+    module.init()
+    module.empty_cache()
+    module.set_per_process_memory_fraction(1.0)
+    module.reset_peak_memory_stats()
+    yield module
+    module.set_per_process_memory_fraction(1.0)
+
+
+def test_it_is_the_accelerator_of_the_process() -> None:
+    accelerator = torch.accelerator.current_accelerator()
+    assert accelerator is not None
+    assert accelerator.type == "pretend"
+    assert torch.accelerator.is_available()
+    assert torch.accelerator.device_count() == 1
+    assert torch.accelerator.current_device_index() == 0
+    torch.accelerator.synchronize()
+
+
+MIXTURES: dict[str, Callable[[Tensor, Tensor], object]] = {
+    "add": lambda own, cpu: own + cpu,
+    "add the other way round": lambda own, cpu: cpu + own,
+    "in place": lambda own, cpu: own.mul_(cpu),
+    "in place on the host": lambda own, cpu: cpu.mul_(own),
+    "where": lambda own, cpu: torch.where(own > 0, own, cpu),
+    "matmul": lambda own, cpu: own @ cpu,
+    "cat": lambda own, cpu: torch.cat([own, cpu]),
+    "stack": lambda own, cpu: torch.stack([own, cpu]),
+    "linear": lambda own, cpu: F.linear(own, cpu),
+    "loss": lambda own, cpu: F.mse_loss(own, cpu),
+    "out": lambda own, cpu: torch.add(own, own, out=cpu),
+    "index with the device's": lambda own, cpu: cpu[own.argmax(1)],
+    "put into the host": lambda own, cpu: cpu.index_put_((own.argmax(1),), own),
+    "gather": lambda own, cpu: own.gather(1, cpu.long()),
+    "index_select": lambda own, cpu: own.index_select(0, cpu.argmax(1)),
+    "masked_fill": lambda own, cpu: own.masked_fill(cpu > 0, 0.0),
+    "two numbers of the host's": lambda own, cpu: torch.addcmul(own, cpu[0, 0], cpu[0, 1]),
+    "a written number of the host's": lambda own, cpu: cpu[0, 0].add_(own[0, 0]),
+    "a number into matmul": lambda own, cpu: torch.mv(own, cpu[0]),
+}
+
+
+@pytest.mark.parametrize("mix", MIXTURES.values(), ids=MIXTURES)
+def test_devices_do_not_mix(mix: Callable[[Tensor, Tensor], object]) -> None:
+    own, cpu = torch.ones(3, 3, device=DEVICE), torch.ones(3, 3)
+    with pytest.raises(RuntimeError, match=MIXED):
+        mix(own, cpu)
+
+
+@pytest.mark.parametrize("moved", ["input", "weight", "bias"])
+def test_a_convolution_wants_all_on_one_device(moved: str) -> None:
+    tensors = {
+        "input": torch.ones(2, 3, 5, 5, device=DEVICE),
+        "weight": torch.ones(4, 3, 3, 3, device=DEVICE),
+        "bias": torch.ones(4, device=DEVICE),
+    }
+    tensors[moved] = tensors[moved].cpu()
+    with pytest.raises(RuntimeError, match=MIXED):
+        F.conv2d(**tensors)
+
+
+def test_a_convolution_wants_one_precision() -> None:
+    x, weight = torch.ones(2, 3, 5, 5, device=DEVICE), torch.ones(4, 3, 3, 3, device=DEVICE)
+    with pytest.raises(RuntimeError, match=r"Input type .* and weight type .* should be the same"):
+        F.conv2d(x, weight.bfloat16())
+
+
+def test_a_number_of_the_host_is_welcome_elementwise() -> None:
+    own, number = torch.ones(3, device=DEVICE), torch.tensor(2.0)
+    for result in (
+        own * number,
+        number * own,
+        own.clone().mul_(number),
+        torch.full_like(own, 7.0).masked_fill(own > 0, number),
+        torch.where(own > 0, number, own),
+        own.clone().fill_(number),
+        torch.maximum(own, number),
+    ):
+        assert str(result.device) == DEVICE
+        assert result.tolist() == [2.0] * 3
+
+
+def test_indices_of_the_host_reach_into_the_device() -> None:
+    own = torch.arange(4.0, device=DEVICE)
+    assert own[torch.tensor([3, 1])].tolist() == [3.0, 1.0]
+    assert own[torch.tensor([True, False, True, False])].tolist() == [0.0, 2.0]
+    own[torch.tensor([0, 1])] = torch.tensor(9.0)
+    assert own.tolist() == [9.0, 9.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_every_float_is_allowed(dtype: torch.dtype) -> None:
+    x = torch.ones(3, 3, device=DEVICE, dtype=dtype)
+    assert (x @ x).dtype == dtype
+    assert (x @ x).tolist() == [[3.0] * 3] * 3
+
+
+def test_generators_belong_to_a_device() -> None:
+    own, cpu = torch.Generator(DEVICE), torch.Generator()
+    assert str(own.device) == DEVICE
+    torch.rand(3, device=DEVICE, generator=own)
+    for draw in (
+        lambda: torch.rand(3, device=DEVICE, generator=cpu),
+        lambda: torch.rand(3, generator=own),
+        lambda: torch.randperm(3, device=DEVICE, generator=cpu),
+        lambda: torch.zeros(3, device=DEVICE).uniform_(generator=cpu),
+        lambda: torch.bernoulli(torch.zeros(3, device=DEVICE), generator=cpu),
+    ):
+        with pytest.raises(RuntimeError, match="device type for generator"):
+            draw()
+
+
+def test_a_seed_repeats_itself_on_the_device_alone() -> None:
+    def drawn(device: str) -> list[float]:
+        generator = torch.Generator(device).manual_seed(5)
+        assert generator.initial_seed() == 5
+        return torch.rand(4, device=device, generator=generator).tolist()
+
+    assert drawn(DEVICE) == drawn(DEVICE)
+    assert drawn(DEVICE) != drawn("cpu")
+
+
+def test_a_state_of_one_device_is_no_state_of_the_other() -> None:
+    own, cpu = torch.Generator(DEVICE), torch.Generator()
+    state = own.get_state()
+    expected = torch.rand(4, device=DEVICE, generator=own).tolist()
+    own.set_state(state)
+    assert torch.rand(4, device=DEVICE, generator=own).tolist() == expected
+    assert own.clone_state().initial_seed() == own.initial_seed()
+    for generator, foreign in ((own, cpu.get_state()), (cpu, state)):
+        with pytest.raises(RuntimeError, match="RNG state is wrong size|RNG state size to be"):
+            generator.set_state(foreign)
+
+
+def test_the_global_generator_is_the_devices_own(gpu: object) -> None:
+    del gpu
+    cpu_state = torch.get_rng_state()
+    ones = torch.ones(64, device=DEVICE)
+    torch.manual_seed(3)
+    first = [torch.rand(4, device=DEVICE), F.dropout(ones)]
+    torch.manual_seed(3)
+    assert torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(3).get_state())
+    again = [torch.rand(4, device=DEVICE), F.dropout(ones)]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(F.dropout(ones), again[1])
+    assert torch.equal(torch.get_rng_state(), torch.Generator().manual_seed(3).get_state())
+    torch.set_rng_state(cpu_state)
+
+
+def test_fork_rng_restores_the_device() -> None:
+    torch.manual_seed(1)
+    with torch.random.fork_rng(devices=[0], device_type="pretend"):
+        expected = torch.rand(4, device=DEVICE)
+    assert torch.equal(torch.rand(4, device=DEVICE), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_fresh_memory_is_poisoned(dtype: torch.dtype) -> None:
+    assert torch.empty(8, device=DEVICE, dtype=dtype).isnan().all()
+    assert torch.empty(8, device=DEVICE, dtype=torch.int64).abs().min() > 2**32
+
+
+# Memory.
+
+
+def test_memory_is_counted_and_its_peak_starts_anew(gpu) -> None:
+    before = gpu.memory_allocated()
+    block = torch.empty(8 * MIB, dtype=torch.uint8, device=DEVICE)
+    assert gpu.memory_allocated(DEVICE) - before == 8 * MIB
+    del block
+    assert gpu.memory_allocated() == before
+    assert gpu.max_memory_allocated() - before == 8 * MIB
+    gpu.reset_peak_memory_stats(DEVICE)
+    assert gpu.max_memory_allocated() == before
+
+
+def test_what_is_reserved_falls_only_where_the_cache_is_emptied(gpu) -> None:
+    before = gpu.memory_reserved()
+    torch.empty(8 * MIB, dtype=torch.uint8, device=DEVICE)
+    gpu.reset_peak_memory_stats()
+    assert gpu.memory_reserved() - before == 8 * MIB
+    assert gpu.max_memory_reserved() - before == 8 * MIB
+    torch.empty(4 * MIB, dtype=torch.uint8, device=DEVICE)
+    assert gpu.memory_reserved() - before == 8 * MIB
+    gpu.empty_cache()
+    assert gpu.memory_reserved() == gpu.memory_allocated()
+    assert gpu.max_memory_reserved() - before == 8 * MIB
+
+
+def test_the_driver_counts_the_context_too(gpu) -> None:
+    free, total = gpu.mem_get_info()
+    assert total == 16_000 * MIB
+    assert total - free - gpu.memory_reserved() == 500 * MIB
+    torch.empty(8 * MIB, dtype=torch.uint8, device=DEVICE)
+    assert gpu.mem_get_info(DEVICE) == (free - 8 * MIB, total)
+
+
+def test_a_cap_is_held(gpu) -> None:
+    gpu.set_per_process_memory_fraction(32 / 16_000, DEVICE)
+    kept = torch.empty(20 * MIB, dtype=torch.uint8, device=DEVICE)
+    with pytest.raises(torch.OutOfMemoryError, match=r"Tried to allocate 16\.0 MiB.*32\.0 MiB"):
+        torch.empty(16 * MIB, dtype=torch.uint8, device=DEVICE)
+    del kept
+    torch.empty(16 * MIB, dtype=torch.uint8, device=DEVICE)
+    assert gpu.max_memory_reserved() <= 32 * MIB
+
+
+def test_the_whole_device_is_not_endless(gpu) -> None:
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+        torch.empty(16_000 * MIB, dtype=torch.uint8, device=DEVICE)
+
+
+def test_a_result_of_a_kernel_counts(gpu) -> None:
+    x = torch.ones(MIB, device=DEVICE)
+    before = gpu.memory_allocated()
+    kept = x.exp()
+    assert gpu.memory_allocated() - before == 4 * MIB
+    view = kept[5:].view(-1, 1)
+    assert gpu.memory_allocated() - before == 4 * MIB
+    del view
+
+
+# What torch.cuda refuses.
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_device_without_an_index_is_refused_where_cuda_refuses_it(gpu, as_text: bool) -> None:
+    device = "pretend" if as_text else torch.device("pretend")
+    words = "Expected a torch.device with a specified index or an integer, but got:pretend"
+    with pytest.raises(ValueError, match=words):
+        gpu.set_per_process_memory_fraction(0.5, device)
+    with pytest.raises(ValueError, match=words):
+        gpu.set_device(device)
+    assert gpu.memory_allocated(device) == gpu.memory_allocated(0)
+    gpu.reset_peak_memory_stats(device)
+    gpu.synchronize(device)
+    assert gpu.get_device_name(device) == "Pretended GPU"
+
+
+def test_other_devices_and_fractions_are_refused(gpu) -> None:
+    with pytest.raises(ValueError, match="Expected a pretend device, but got: cpu"):
+        gpu.memory_allocated("cpu")
+    with pytest.raises(AssertionError, match="Invalid device id"):
+        gpu.get_device_name(1)
+    with pytest.raises(TypeError, match="must be `float`"):
+        gpu.set_per_process_memory_fraction(1)
+    with pytest.raises(ValueError, match="Allowed range: 0~1"):
+        gpu.set_per_process_memory_fraction(1.5)
+    with pytest.raises(RuntimeError, match="invalid device ordinal"):
+        torch.zeros(3, device="pretend:1")
+    with gpu.device(DEVICE), pytest.raises(AssertionError, match="Invalid device id"):
+        gpu.device(1)
+
+
+def test_a_forked_process_cannot_use_it(gpu) -> None:
+    del gpu
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.zeros(3, device=DEVICE)
+        except RuntimeError as error:
+            os._exit(0 if "forked subprocess" in str(error) else 1)
+        os._exit(2)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_numpy_does_not_see_the_device() -> None:
+    with pytest.raises(TypeError, match=r"can't convert pretend.*to numpy"):
+        torch.zeros(3, device=DEVICE).numpy()
+
+
+# Autocast.
+
+
+def test_autocast_computes_as_cuda_does() -> None:
+    x = torch.rand(4, 3, 8, 8, device=DEVICE)
+    y = torch.zeros(4, dtype=torch.long, device=DEVICE)
+    conv, head = nn.Conv2d(3, 4, 3).to(DEVICE), nn.Linear(144, 10).to(DEVICE)
+    with torch.autocast("pretend", dtype=torch.bfloat16):
+        hidden = conv(x)
+        logits = head(hidden.flatten(1))
+        assert hidden.dtype == logits.dtype == torch.bfloat16
+        for wide in (
+            F.cross_entropy(logits, y),
+            logits.softmax(1),
+            logits.exp(),
+            logits.norm(),
+            logits.sum(),
+            logits.logsumexp(1),
+            F.mse_loss(logits, logits),
+            torch.addcmul(logits, logits, logits.float()),
+        ):
+            assert wide.dtype == torch.float32
+        assert torch.relu(logits).dtype == torch.bfloat16
+        assert (x.double().flatten(1) @ x.double().flatten(1).T).dtype == torch.float64
+        with torch.autocast("pretend", enabled=False):
+            assert conv(x).dtype == torch.float32
+    assert conv(x).dtype == torch.float32
+
+
+def test_binary_cross_entropy_is_banned_under_autocast() -> None:
+    p = torch.full((3,), 0.5, device=DEVICE)
+    assert F.binary_cross_entropy(p, p) > 0
+    with (
+        torch.autocast("pretend", dtype=torch.bfloat16),
+        pytest.raises(RuntimeError, match="unsafe to autocast"),
+    ):
+        F.binary_cross_entropy(p, p)
+
+
+LISTS = {
+    "kLowerPrecision": "LOWER_PRECISION_FP",
+    "kSinglePrecision": "FP32",
+    "kSinglePrecisionResult": "FP32_SET_OPT_DTYPE",
+    "kWidest": "PROMOTE",
+}
+
+
+@pytest.mark.parametrize("ours", LISTS)
+def test_the_lists_of_autocast_are_those_of_torch(ours: str) -> None:
+    header = Path(torch.__file__).parent / "include/ATen/autocast_mode.h"
+    macro = re.search(rf"AT_FORALL_{LISTS[ours]}\(_\)(.*?)\n\n", header.read_text(), re.DOTALL)
+    source = (Path(__file__).parent / "autocast.h").read_text()
+    mine = re.search(rf"{ours}\[\] = {{(.*?)}};", source, re.DOTALL)
+    assert macro is not None and mine is not None
+    theirs = {".".join(re.split(r",\s*", name)) for name in re.findall(r"_\((.*?)\)", macro[1])}
+    extra = {"norm.Scalar", "norm.ScalarOpt_dim"} if ours == "kSinglePrecision" else set()
+    assert set(re.findall(r'"(.*?)"', mine[1])) - extra == theirs
+
+
+# Traffic.
+
+
+def _traffic(work: Callable[[Tensor], object]) -> tuple[int, int]:
+    x = torch.rand(6, 5, device=DEVICE)
+    with counted() as traffic:
+        work(x)
+    return traffic.reads, traffic.writes
+
+
+TRAFFIC: dict[str, tuple[Callable[[Tensor], object], tuple[int, int]]] = {
+    "arithmetic": (lambda x: (x @ x.T).softmax(1).mean(), (0, 0)),
+    "a mask as a number": (lambda x: x * (x > 0.5), (0, 0)),
+    "where": (lambda x: torch.where(x > 0.5, x, 0.0), (0, 0)),
+    "sorting": (lambda x: (x.sort(), x.topk(2), x.argmax(1)), (0, 0)),
+    "drawing": (lambda x: (torch.rand_like(x), torch.randperm(5, device=x.device)), (0, 0)),
+    "indexing": (lambda x: x[x.argmax(0)], (0, 0)),
+    "filling": (lambda x: torch.full((3,), 0.5, device=x.device), (0, 0)),
+    "a number of the host's": (lambda x: x + torch.tensor(2.0), (0, 0)),
+    "a mask filled with a number": (lambda x: x.__setitem__(x > 0.5, 0.0), (0, 0)),
+    "masked_fill": (lambda x: x.masked_fill(x > 0.5, 0.0), (0, 0)),
+    "repeats of a known sum": (
+        lambda x: x.repeat_interleave(torch.ones_like(x[:, 0]).long(), 0, output_size=6),
+        (0, 0),
+    ),
+    "a copy that is not waited for": (lambda x: x.to("cpu", non_blocking=True), (0, 0)),
+    "item": (lambda x: x.sum().item(), (1, 0)),
+    "float": (lambda x: float(x.sum()), (1, 0)),
+    "if": (lambda x: bool((x > 2).any()), (1, 0)),
+    "tolist": (lambda x: x.tolist(), (1, 0)),
+    "cpu": (lambda x: x.cpu(), (1, 0)),
+    "nonzero": (lambda x: x.nonzero(), (1, 0)),
+    "a mask": (lambda x: x[x > 0.5], (1, 0)),
+    "a mask in place": (lambda x: x.__setitem__(x > 0.5, torch.zeros_like(x[0, 0])), (1, 0)),
+    "masked_select": (lambda x: x.masked_select(x > 0.5), (1, 0)),
+    "unique": (lambda x: x.unique(), (1, 0)),
+    "equal": (lambda x: torch.equal(x, x), (1, 0)),
+    "allclose": (lambda x: torch.allclose(x, x), (1, 0)),
+    "bincount": (lambda x: x.long().flatten().bincount(minlength=4), (1, 0)),
+    "repeats": (lambda x: x.repeat_interleave(torch.ones_like(x[:, 0]).long(), 0), (1, 0)),
+    "a filling of the device's": (lambda x: x.masked_fill(x > 0.5, x[0, 0]), (1, 0)),
+    "a tensor from Python": (lambda x: torch.tensor([1.0, 2.0], device=x.device), (0, 1)),
+    "a number from Python": (lambda x: torch.as_tensor(0.5, device=x.device), (0, 1)),
+    "to": (lambda x: torch.ones(3).to(x), (0, 1)),
+    "indices of the host's": (lambda x: x[torch.tensor([0, 1])], (0, 1)),
+    "indices of the host's in place": (
+        lambda x: x.__setitem__(torch.tensor([0, 1]), torch.zeros_like(x[:2])),
+        (0, 1),
+    ),
+}
+
+
+@pytest.mark.parametrize(("work", "expected"), TRAFFIC.values(), ids=TRAFFIC)
+def test_traffic_is_counted(work: Callable[[Tensor], object], expected: tuple[int, int]) -> None:
+    assert _traffic(work) == expected
+
+
+def test_traffic_is_named_by_operator_and_line() -> None:
+    x = torch.rand(6, 5, device=DEVICE)
+    with counted(where=True) as traffic:
+        x.sum().item()
+        x[x > 0.5]
+    assert traffic.by_operator == {"read aten::_local_scalar_dense": 1, "read aten::nonzero": 1}
+    assert {line.rpartition(":")[0] for line in traffic.by_line} == {
+        f"read aten::_local_scalar_dense {__file__}",
+        f"read aten::nonzero {__file__}",
+    }
+
+
+# torch's own machinery.
+
+
+def test_a_network_trains_as_on_the_cpu_without_a_read() -> None:
+    def trained(device: str) -> tuple[list[Tensor], int]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
+        net.append(nn.Linear(144, 10)).to(device=device, memory_format=torch.channels_last)
+        x, y = torch.rand(8, 3, 8, 8).to(device), torch.arange(8).to(device)
+        optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
+        with counted() as traffic:
+            for _ in range(5):
+                optimiser.zero_grad()
+                F.cross_entropy(net(x), y).backward()
+                nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+                optimiser.step()
+        return [p.detach().cpu() for p in net.parameters()], traffic.reads
+
+    (own, reads), (cpu, _) = trained(DEVICE), trained("cpu")
+    assert reads == 0
+    for a, b in zip(own, cpu, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_tensors_are_saved_and_loaded_across_devices() -> None:
+    file = io.BytesIO()
+    torch.save({"x": torch.arange(3.0, device=DEVICE)}, file)
+    for target in ("cpu", "pretend:0"):
+        file.seek(0)
+        loaded = torch.load(file, map_location=target, weights_only=True)["x"]
+        assert str(loaded.device) == target
+        assert loaded.tolist() == [0.0, 1.0, 2.0]
+
+
+def test_modules_are_copied() -> None:
+    net = nn.Linear(3, 2).to(DEVICE)
+    twin = copy.deepcopy(net)
+    assert str(twin.weight.device) == DEVICE
+    assert torch.equal(twin.weight, net.weight)
+    twin.weight.data.zero_()
+    assert not torch.equal(twin.weight, net.weight)
+
+
+def test_views_share_memory_and_outputs_are_resized() -> None:
+    x = torch.zeros(4, 3, device=DEVICE)
+    x.T[1, 2:] = 5.0
+    x.unfold(0, 2, 2).select(0, 0).add_(1.0)
+    assert x.tolist() == [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [0.0, 5.0, 0.0], [0.0, 5.0, 0.0]]
+    out = torch.empty(0, device=DEVICE)
+    torch.sum(x, 1, out=out)
+    assert out.tolist() == [3.0, 3.0, 5.0, 5.0]
+    out.resize_(6).zero_()
+    assert out.tolist() == [0.0] * 6
+    out.set_(x[0])
+    assert out.tolist() == [1.0] * 3
+
+
+def test_pinned_memory_is_memory() -> None:
+    x = torch.arange(3.0).pin_memory()
+    assert x.is_pinned()
+    assert not torch.arange(3.0).is_pinned()
+    assert x.to(DEVICE, non_blocking=True).tolist() == [0.0, 1.0, 2.0]
+
+
+def test_functional_gradients_work() -> None:
+    w = torch.rand(5, device=DEVICE)
+    x = torch.rand(4, 5, device=DEVICE)
+    rows = torch.func.vmap(torch.func.grad(lambda w, row: (w * row).sin().sum()), (None, 0))(w, x)
+    torch.testing.assert_close(rows, (w * x).cos() * x)
