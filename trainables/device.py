@@ -114,9 +114,16 @@ def synchronize(device: torch.device) -> None:
         backend(device).synchronize(device)
 
 
-def training_precision(device: torch.device) -> AbstractContextManager[None]:
+@contextmanager
+def training_precision(device: torch.device) -> Iterator[None]:
     """Compute a training's forward pass in bfloat16 on an accelerator, in float32 on the CPU."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=accelerated(device))
+    try:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=accelerated(device)):
+            yield
+    finally:
+        # torch forgets the weights that it cast at the end of the outermost autocast alone, and
+        # `full_precision` is one: without this, every step would see the weights of the first.
+        torch.clear_autocast_cache()  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -1,26 +1,30 @@
-"""What the tests on the pretended GPU share: the device, tiny trials, and what the CPU says of them.
+"""What the tests on the pretended GPU share: the device, tiny trials, and the CPU as their oracle.
 
 The device's kernels are the CPU's, so that what is computed from the same weights and draws on both
 is equal to rounding.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from tests.making import CPU, spec_of
+from trainables import training
 from trainables.artefacts import ArtefactStore
 from trainables.context import Trained, TrialContext
-from trainables.defenses import Defense
-from trainables.device import given_device
+from trainables.defenses import Defense, image_network, votes
+from trainables.device import full_precision, given_device
 from trainables.predictor import Prediction, Predictor, ask
 from trainables.spec import TrialSpec
 from trainables.trial import prepare_trial
 
 IMAGES = 8
+_SALT = 0x5EED
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "pgd_adversarial_training": {"steps": 2},
     "trades": {"steps": 2},
@@ -41,6 +45,24 @@ def device() -> torch.device:
     found = given_device(1)
     assert found == torch.device("pretend", 0)
     return found
+
+
+@contextmanager
+def as_the_cpu() -> Iterator[None]:
+    """Have the device draw and compute what the CPU does from equal seeds, to compare results.
+
+    Its generators follow the CPU's sequence, its votes are drawn for as many images at once, and
+    its trainings are in float32.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(votes, "_ROWS_ELSEWHERE", votes._ROWS["cpu"])
+        for module in (training, image_network):
+            patch.setattr(module, "training_precision", full_precision)
+        torch.ops.pretend.set_salt(0)
+        try:
+            yield
+        finally:
+            torch.ops.pretend.set_salt(_SALT)
 
 
 def tiny(*stack: Defense, **changes: Any) -> TrialSpec:

@@ -7,7 +7,7 @@ import torch
 
 from tests.attacks.test_contract import ROWS, Row
 from tests.conftest import TrainedNet
-from tests.pretend_gpu.cases import device
+from tests.pretend_gpu.cases import as_the_cpu, device
 
 pytestmark = pytest.mark.pretend_gpu
 
@@ -21,7 +21,8 @@ def test_an_attack_finds_on_the_device_what_it_finds_on_the_cpu(
     x, y, where = undefended.x[:_FEW], undefended.y[:_FEW], device()
     on_cpu = row.run(undefended.model, x, y)
     model = copy.deepcopy(undefended.model).to(where)
-    on_device = row.run(model, x.to(where), y.to(where))
+    with as_the_cpu():
+        on_device = row.run(model, x.to(where), y.to(where))
     assert on_device.device == where
     with torch.no_grad():
         found, expected = model(on_device).argmax(1).cpu(), undefended.model(on_cpu).argmax(1)

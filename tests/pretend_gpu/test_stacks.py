@@ -1,4 +1,4 @@
-"""Every stack that `full` begins with, as a trial on the pretended GPU: all defenses are among them."""
+"""Every stack that `full` begins with, all defenses among them, as a trial on the pretended GPU."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,14 @@ import yaml
 
 import search_spaces
 from tests.making import CPU, EPS
-from tests.pretend_gpu.cases import SMALL, assert_same_model, device, tiny, trained_on
+from tests.pretend_gpu.cases import (
+    SMALL,
+    as_the_cpu,
+    assert_same_model,
+    device,
+    tiny,
+    trained_on,
+)
 from trainables.artefacts import ArtefactStore
 from trainables.defenses import DEFENSES, build_defense
 from trainables.trial import run_trial
@@ -48,4 +55,5 @@ def test_a_trial_runs_on_the_device_and_the_cpu_reads_what_it_made(
     here, there = (trained_on(where, spec, tmp_path) for where in (device(), CPU))
     assert here[1].weights_sha256 == there[1].weights_sha256
     assert set(tmp_path.iterdir()) == made  # nothing was trained again
-    assert_same_model((here[0], here[2]), (there[0], there[2]))
+    with as_the_cpu():
+        assert_same_model((here[0], here[2]), (there[0], there[2]))

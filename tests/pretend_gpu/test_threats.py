@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.making import CPU, EPS
-from tests.pretend_gpu.cases import device, tiny
+from tests.pretend_gpu.cases import as_the_cpu, device, tiny
 from tests.threats.test_contract import ROWS, Row
 from trainables.artefacts import ArtefactStore
 from trainables.defenses import build_defense
@@ -48,7 +48,8 @@ def _assert_measured_alike(spec: TrialSpec, folder: Path) -> None:
     stores = [ArtefactStore(folder / name) for name in ("device", "cpu")]
     for store in stores:
         run_trial(replace(spec, threats=()), store, device=CPU)
-    on_device = _figures(run_trial(spec, stores[0], device=device()))
+    with as_the_cpu():
+        on_device = _figures(run_trial(spec, stores[0], device=device()))
     on_cpu = _figures(run_trial(spec, stores[1], device=CPU))
     assert on_device.keys() == on_cpu.keys()
     for name, expected in on_cpu.items():
