@@ -35,8 +35,10 @@ def run_tests(
     written = folder / "reports.jsonl"
     written.touch()
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "tests.pretend_gpu.reporting"]
-        + ["-p", "no:cacheprovider", f"--basetemp={folder / 'tmp'}", *nodeids],
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "tests.pretend_gpu.reporting"),
+            *("-p", "no:cacheprovider", f"--basetemp={folder / 'tmp'}", *nodeids),
+        ],
         env=_of_its_own(environment) | {REPORTS_VARIABLE: str(written)},
         cwd=config.rootpath,
         stdout=subprocess.PIPE,

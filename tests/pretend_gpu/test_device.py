@@ -162,7 +162,7 @@ def test_a_state_of_one_device_is_no_state_of_the_other() -> None:
     assert torch.rand(4, device=DEVICE, generator=own).tolist() == expected
     assert own.clone_state().initial_seed() == own.initial_seed()
     for generator, foreign in ((own, cpu.get_state()), (cpu, state)):
-        with pytest.raises(RuntimeError, match="RNG state is wrong size|RNG state size to be"):
+        with pytest.raises(RuntimeError, match=r"RNG state is wrong size|RNG state size to be"):
             generator.set_state(foreign)
 
 
