@@ -23,7 +23,7 @@ from trainables.artefacts import ArtefactStore
 from trainables.context import TrialContext, build_context
 from trainables.datasets import Dataset, load_dataset
 from trainables.datasets.registry import FOLDER_PREFIX
-from trainables.device import full_precision, given_device
+from trainables.device import given_device
 from trainables.errors import InputError
 from trainables.metrics import Measured, MetricValue, metric
 from trainables.spec import EFFORTS, TrialSpec
@@ -59,8 +59,7 @@ def verify(request: VerifyRequest, console: Console) -> int:
     _check(request)
     bundle = load(request.bundle, own_code=request.own_code)
     seed = secrets.randbelow(_SEEDS) if request.seed is None else request.seed
-    with full_precision(bundle.device):
-        gaps = differences(bundle.predictor, bundle.reference)
+    gaps = differences(bundle.predictor, bundle.reference)
     agrees = max(gaps.values()) <= TOLERANCE
     rows: tuple[Row, ...] = ()
     if agrees:
@@ -95,8 +94,7 @@ def _attacked_again(bundle: Bundle, request: VerifyRequest, seed: int) -> tuple[
     spec = replace(bundle.spec, threats=tuple(threats), effort=effort, seed=seed)
     with tempfile.TemporaryDirectory(prefix="defense-sweep-") as folder:
         ctx = build_context(spec, dataset, ArtefactStore(Path(folder)), bundle.device)
-        with full_precision(bundle.device):
-            found = _measured(bundle, spec, ctx)
+        found = _measured(bundle, spec, ctx)
     worse = {name: metric(name).direction == "minimize" for name in found}
     return compare(bundle.card, found, worse)
 

@@ -21,6 +21,7 @@ from trainables.datasets.splits import Protocol
 from trainables.defenses import Stack
 from trainables.defenses.defense import shapes_training
 from trainables.deployment import Fits
+from trainables.device import full_precision
 from trainables.errors import InputError
 from trainables.evaluation import batches, in_batches
 from trainables.identity import identity_hash, seed_from
@@ -117,7 +118,7 @@ class TrialContext:
     def scores(self, predictor: Predictor, images: LabelledImages) -> Tensor:
         """Give the predictor's scores on a pool (N, K), drawn with the purpose's own seed."""
         generator = self.generator("scores")
-        with torch.no_grad():
+        with full_precision(self.device), torch.no_grad():
             return in_batches(lambda x: predictor.scores(x, generator).float(), images)
 
     def answers(self, predictor: Predictor, images: LabelledImages) -> Prediction:
@@ -128,7 +129,8 @@ class TrialContext:
         key = ("answers", predictor, content_hash(images))
         if key not in self.runs:
             generator, classes = self.generator("answers"), self.dataset.num_classes
-            parts = [ask(predictor, x, generator, classes) for x in batches(images)]
+            with full_precision(self.device):
+                parts = [ask(predictor, x, generator, classes) for x in batches(images)]
             scores = [part.reject_score for part in parts if part.reject_score is not None]
             self.runs[key] = Prediction(
                 torch.cat([part.label for part in parts]),
@@ -199,17 +201,20 @@ class TrialContext:
             "stack": [_training_identity(defense) for defense in shaping],
             "seed": seed,
         }
-        artefact = self.cached(
-            "model",
-            identity,
-            lambda: resumable(
-                self.store,
-                self.store.key("model", identity),
-                lambda checkpoints: self._fit(shaping, data, identity, seed, checkpoints),
-            ),
-            role=role,
-            deployed=deployed,
-        )
+        # What a training measures, and what its defenses fit or craft before it, is in float32; the
+        # forward pass of its steps alone is in `training_precision`.
+        with full_precision(self.device):
+            artefact = self.cached(
+                "model",
+                identity,
+                lambda: resumable(
+                    self.store,
+                    self.store.key("model", identity),
+                    lambda checkpoints: self._fit(shaping, data, identity, seed, checkpoints),
+                ),
+                role=role,
+                deployed=deployed,
+            )
         weights = {k.removeprefix("model."): v for k, v in artefact.tensors.items() if k != "kept"}
         kept = artefact.tensors["kept"].to(self.device)
         return Trained(
@@ -245,10 +250,11 @@ class TrialContext:
         return replace(self, pools=pools, spec=spec, used={}, phases={}, runs={}, fits=None)
 
     def deploy(self, stack: Stack, model: nn.Module) -> Predictor:
-        """Deploy a trained model under a stack."""
+        """Deploy a trained model under a stack; what that fits is fitted in float32."""
         predictor = Predictor(model)
-        for defense in stack:
-            predictor = defense.deploy(predictor, self)
+        with full_precision(self.device):
+            for defense in stack:
+                predictor = defense.deploy(predictor, self)
         return predictor
 
     def fitted(self, name: str, builder: Callable[[], Artefact]) -> Artefact:

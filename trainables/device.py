@@ -116,7 +116,17 @@ def synchronize(device: torch.device) -> None:
 
 def training_precision(device: torch.device) -> AbstractContextManager[None]:
     """Compute a training's forward pass in bfloat16 on an accelerator, in float32 on the CPU."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=accelerated(device))
+    return bfloat16(device) if accelerated(device) else torch.autocast(device.type, enabled=False)
+
+
+def bfloat16(device: torch.device) -> AbstractContextManager[None]:
+    """Compute products and convolutions in bfloat16, with the weights as they are at each one.
+
+    torch empties its cache of cast weights at the end of the outermost autocast alone. Inside
+    `full_precision`, or a caller's own, a training would keep the casts of its first weights and
+    learn nothing, so there is no cache.
+    """
+    return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
 
 
 @contextmanager
@@ -134,7 +144,8 @@ def full_precision(device: torch.device) -> Iterator[None]:
     for operator in operators:
         operator.fp32_precision = "ieee"
     try:
-        with torch.autocast(device.type, enabled=False):
+        # Much is computed on the CPU wherever the model lies, and that has an autocast of its own.
+        with torch.autocast(device.type, enabled=False), torch.autocast("cpu", enabled=False):
             yield
     finally:
         if older is not None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export, save
 
 from results.bundle.reference import TOLERANCE
+from trainables.device import CPU, full_precision
 from trainables.predictor import Predictor
 
 _STOCHASTIC = "it draws at random at every answer, and a program would repeat one draw for ever"
@@ -42,12 +43,14 @@ def probabilities_program(predictor: Predictor, x: Tensor) -> tuple[bytes | None
         return None, _REJECTS
     try:
         batch = {0: Dim("batch", min=1)}
-        program = export(_Probabilities(predictor), (x[:2],), dynamic_shapes={"x": batch})
+        with full_precision(CPU):
+            program = export(_Probabilities(predictor), (x[:2],), dynamic_shapes={"x": batch})
     except Exception as error:  # whatever stops the tracing is told on the card
         detail = " ".join(str(error).split()).partition(" For more information")[0][:200]
         return None, f"torch.export cannot trace it ({type(error).__name__}: {detail})"
     for images in (x, x[:1]):
-        gap = (program.module()(images) - predictor.probabilities(images)).abs().max()
+        with full_precision(CPU):
+            gap = (program.module()(images) - predictor.probabilities(images)).abs().max()
         if not float(gap) <= TOLERANCE:
             return None, f"the traced program differs from it by {float(gap):.2g}"
     return _file_of(program), ""

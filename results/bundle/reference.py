@@ -11,6 +11,7 @@ from torch import Tensor
 
 from results.bundle.errors import BundleError
 from trainables.datasets import LabelledImages, stratified_subset
+from trainables.device import CPU, full_precision
 from trainables.predictor import PREDICTION_SEED, Predictor
 
 COUNT = 64
@@ -87,13 +88,15 @@ def _furthest(kept: Tensor, now: Tensor) -> float:
 
 
 def _asked(predictor: Predictor, images: Tensor, labels: Tensor) -> Reference:
-    answer = predictor.predict(images, _generator())
+    with full_precision(CPU):
+        answer = predictor.predict(images, _generator())
+        radii = predictor.certify(images[:CERTIFIED], _generator())
+        probabilities = predictor.probabilities(images)
     scores = answer.reject_score
-    radii = predictor.certify(images[:CERTIFIED], _generator())
     return Reference(
         images=images,
         labels=labels,
-        probabilities=predictor.probabilities(images),
+        probabilities=probabilities,
         answers=answer.label,
         reject_scores=torch.zeros(0) if scores is None else scores.detach(),
         radii=torch.zeros(0, dtype=torch.float64) if radii is None else radii.double(),

@@ -73,7 +73,7 @@ class Row:
         if self.takes("surrogate"):
             given["surrogate"] = model
         settings = {**given, **self.settings, **changes}
-        generator = torch.Generator().manual_seed(settings.pop("seed", 0))
+        generator = torch.Generator(x.device).manual_seed(settings.pop("seed", 0))
         return ATTACKS[self.name](model, x, y, generator=generator, **settings)
 
 

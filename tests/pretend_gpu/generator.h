@@ -5,24 +5,32 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Generator.h>
 
+#include <atomic>
 #include <cstring>
 
 #include "memory.h"
 
 namespace pretend {
 
+// CUDA draws with Philox and the CPU with a Mersenne twister: equal seeds give other numbers. A test
+// that compares the device with the CPU draw by draw sets this to 0.
+inline std::atomic<uint64_t>& salt() {
+  static std::atomic<uint64_t> value{0x5eed};
+  return value;
+}
+
 class DeviceGenerator final : public c10::GeneratorImpl {
  public:
   explicit DeviceGenerator(uint64_t seed = c10::default_rng_seed_val)
       : c10::GeneratorImpl(kDevice, c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)),
-        host_(at::detail::createCPUGenerator(seed ^ kSalt)) {}
+        host_(at::detail::createCPUGenerator(seed ^ salt())) {}
 
   // The generator that CPU kernels draw from in this one's place.
   const at::Generator& host() const { return host_; }
 
-  void set_current_seed(uint64_t seed) override { host_.set_current_seed(seed ^ kSalt); }
-  uint64_t current_seed() const override { return host_.current_seed() ^ kSalt; }
-  uint64_t seed() override { return host_.seed() ^ kSalt; }
+  void set_current_seed(uint64_t seed) override { host_.set_current_seed(seed ^ salt()); }
+  uint64_t current_seed() const override { return host_.current_seed() ^ salt(); }
+  uint64_t seed() override { return host_.seed() ^ salt(); }
 
   void set_offset(uint64_t /*offset*/) override { TORCH_CHECK(false, "no offsets here"); }
   uint64_t get_offset() const override { TORCH_CHECK(false, "no offsets here"); }
@@ -44,8 +52,6 @@ class DeviceGenerator final : public c10::GeneratorImpl {
   }
 
  private:
-  // CUDA draws with Philox and the CPU with a Mersenne twister: equal seeds give other numbers.
-  static constexpr uint64_t kSalt = 0x5eed;
   static constexpr int64_t kMark = 16;
 
   explicit DeviceGenerator(at::Generator host) : DeviceGenerator() { host_ = std::move(host); }

@@ -225,6 +225,7 @@ TORCH_LIBRARY(pretend, library) {
   library.def("initialized", [] { return Memory::instance().initialized(); });
   library.def("forked", [] { return Memory::instance().forked(); });
   library.def("default_generator", [] { return default_generator(); });
+  library.def("set_salt", [](int64_t value) { salt() = static_cast<uint64_t>(value); });
   library.def("set_fraction",
               [](double fraction) { Memory::instance().set_fraction(fraction); });
   library.def("reads", [] { return as_dict(Traffic::instance().reads()); });

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from trainables import intervals
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.defenses.private_steps import DELTA_CURVE, EPSILON_CURVE
+from trainables.device import full_precision
 from trainables.metrics import MetricValue, Missing
 from trainables.predictor import SMALLEST_LOG, Predictor
 from trainables.threats.threat import Findings
@@ -58,6 +59,8 @@ def measure_clean(
     nll = -log_probabilities.cpu()[torch.arange(len(labels)), labels].clamp_min(SMALLEST_LOG)
     accuracy = intervals.proportion(int(right.sum()), len(right))
     on_members = _right(predictor, _affordable(predictor, members, len(held_out)), ctx)
+    with full_precision(ctx.device):
+        gradient_norm = _gradient_norm(predictor, ctx)
     on_members_share = intervals.proportion(int(on_members.sum()), len(on_members))
     metrics: dict[str, MetricValue] = {
         "clean_accuracy": accuracy,
@@ -66,7 +69,7 @@ def measure_clean(
         "nll": intervals.mean(nll.double().numpy()),
         "mean_confidence": intervals.mean(confidence.double().numpy()),
         "generalization_gap": intervals.difference(on_members_share, accuracy),
-        "input_gradient_norm": _gradient_norm(predictor, ctx),
+        "input_gradient_norm": gradient_norm,
         "dp_epsilon": Missing("the training is not differentially private"),
     }
     notes: dict[str, float] = {"pool_points": len(held_out), "ece_bins": ECE_BINS}
