@@ -7,6 +7,7 @@ The rules are those of torch/cuda/__init__.py, memory.py and random.py in torch 
 - Before the device is initialised, memory statistics are 0 and `empty_cache` does nothing, but
   `reset_peak_memory_stats` of a device with an index is refused by the allocator. Whatever asks for
   the current device initialises it.
+- No device is there where `CUDA_VISIBLE_DEVICES` is empty as the process first asks.
 - A process that was forked from one that had used the device cannot use it.
 """
 
@@ -20,12 +21,12 @@ DEVICE_NAME = "Pretended GPU"
 
 
 def is_available() -> bool:
-    return True
+    return device_count() > 0
 
 
 def is_bf16_supported(including_emulation: bool = True) -> bool:
     del including_emulation
-    return True
+    return is_available()
 
 
 def get_amp_supported_dtype() -> list[torch.dtype]:
@@ -50,7 +51,7 @@ def _lazy_init() -> None:
 
 
 def device_count() -> int:
-    return 1
+    return int(_ops.visible())
 
 
 def current_device() -> int:

@@ -64,7 +64,15 @@ class Memory final : public c10::DeviceAllocator {
 
   bool forked() const { return owner_ != 0 && owner_ != getpid(); }
 
+  // Whether the process may see the device: CUDA's variable, by which Ray and this project hide
+  // GPUs, has no effect once the device is initialised.
+  bool visible() {
+    const char* shown = std::getenv("CUDA_VISIBLE_DEVICES");
+    return initialized() || shown == nullptr || (*shown != '\0' && std::string(shown) != "-1");
+  }
+
   void initialize() {
+    TORCH_CHECK(visible(), "No pretended GPUs are available");
     TORCH_CHECK(!forked(), "Cannot re-initialize the pretended GPU in forked subprocess. To use it ",
                 "with multiprocessing, you must use the 'spawn' start method");
     owner_ = getpid();

@@ -221,6 +221,7 @@ TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, library) {
 // What install.py and counting.py call; torch.accelerator reaches the rest.
 TORCH_LIBRARY(pretend, library) {
   library.def("initialize", [] { Memory::instance().initialize(); });
+  library.def("visible", [] { return Memory::instance().visible(); });
   library.def("initialized", [] { return Memory::instance().initialized(); });
   library.def("forked", [] { return Memory::instance().forked(); });
   library.def("default_generator", [] { return default_generator(); });

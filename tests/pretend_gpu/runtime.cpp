@@ -12,6 +12,8 @@
 namespace pretend {
 namespace {
 
+c10::DeviceIndex device_count() { return Memory::instance().visible() ? 1 : 0; }
+
 // One device with one stream, on which nothing is ever pending.
 class Guard final : public c10::impl::DeviceGuardImplInterface {
  public:
@@ -23,7 +25,7 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
   c10::Device getDevice() const override { return kDevice; }
   void setDevice(c10::Device device) const override { check_device(device); }
   void uncheckedSetDevice(c10::Device /*device*/) const noexcept override {}
-  c10::DeviceIndex deviceCount() const noexcept override { return 1; }
+  c10::DeviceIndex deviceCount() const noexcept override { return device_count(); }
 
   c10::Stream getStream(c10::Device /*device*/) const override { return stream(); }
   c10::Stream getDefaultStream(c10::Device /*device*/) const override { return stream(); }
@@ -86,13 +88,13 @@ class PinnedMemory final : public c10::Allocator {
 class Hooks final : public at::PrivateUse1HooksInterface {
  public:
   bool isBuilt() const override { return true; }
-  bool isAvailable() const override { return true; }
+  bool isAvailable() const override { return device_count() > 0; }
   void init() const override { Memory::instance().initialize(); }
   bool hasPrimaryContext(c10::DeviceIndex /*index*/) const override {
     return Memory::instance().initialized();
   }
 
-  c10::DeviceIndex deviceCount() const override { return 1; }
+  c10::DeviceIndex deviceCount() const override { return device_count(); }
   c10::DeviceIndex getCurrentDevice() const override { return 0; }
   void setCurrentDevice(c10::DeviceIndex index) const override { check_device({kType, index}); }
   c10::DeviceIndex exchangeDevice(c10::DeviceIndex index) const override {
