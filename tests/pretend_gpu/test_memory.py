@@ -19,6 +19,8 @@ from trainables.trial import run_trial
 pytestmark = pytest.mark.pretend_gpu
 
 _MIB = 2**20
+_SHARE, _HELD_MIB = 0.05, 200
+"""A share of the pretended 16,000 MiB, and the tensors that it holds beside a context of 600."""
 
 
 def _held(mib: int) -> torch.Tensor:
@@ -31,12 +33,13 @@ def _greedy_trial(mib: float, gpus: float, folder: Path) -> TrialRecord:
 
 
 def test_a_share_of_memory_is_held_to_and_given_back() -> None:
-    _, total = backend(device()).mem_get_info(device())
-    with pytest.raises(torch.OutOfMemoryError) as raised, gpu_use(device(), GpuUse(0.25)):
-        _held(total // 4 // _MIB)
+    with pytest.raises(torch.OutOfMemoryError) as raised, gpu_use(device(), GpuUse(_SHARE)):
+        _held(_HELD_MIB + 8)
     assert ran_out_of_memory(str(raised.value))
+    with gpu_use(device(), GpuUse(_SHARE)):
+        _held(_HELD_MIB - 8)
     with gpu_use(device(), GpuUse(1)):
-        _held(total // 4 // _MIB)
+        _held(_HELD_MIB + 8)
 
 
 def test_the_peak_is_the_most_that_was_held_even_where_it_is_counted_anew_meanwhile() -> None:
@@ -51,12 +54,11 @@ def test_the_peak_is_the_most_that_was_held_even_where_it_is_counted_anew_meanwh
 
 
 def test_a_trial_over_its_share_fails_for_its_memory_and_leaves_none_taken(tmp_path: Path) -> None:
-    # Half of 16,000 MiB, without a context, holds 7,400 MiB.
-    over = _greedy_trial(8000.0, 0.5, tmp_path)
+    over = _greedy_trial(_HELD_MIB + 8.0, _SHARE, tmp_path)
     assert over.status == "failed" and ran_out_of_memory(over.error or "")
-    whole = _greedy_trial(8000.0, 1, tmp_path)
+    whole = _greedy_trial(_HELD_MIB + 8.0, 1, tmp_path)
     assert whole.status == "completed", whole.error
-    assert whole.hardware["gpu_peak_mib"] >= 8000 and over.hardware["gpus"] == 0.5
+    assert whole.hardware["gpu_peak_mib"] >= _HELD_MIB and over.hardware["gpus"] == _SHARE
     assert backend(device()).memory_reserved(device()) < 64 * _MIB
 
 
