@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 
 _HERE = Path(__file__).resolve().parent
+FOLDER = _HERE.parents[1] / "build" / "pretend_gpu"
+"""Where libraries are kept from one session to the next; git ignores it."""
 _SOURCES = ("operators.cpp", "runtime.cpp")
 # Most of the time goes into reading torch's headers, so that -O0 is no faster; its operators take
 # eight times as long.
@@ -31,12 +33,11 @@ def build() -> Path:
     Processes that ask at the same time share one compilation. Raises NoCompilerError, and
     RuntimeError with the compiler's words where it fails.
     """
-    folder = _HERE.parents[1] / "build" / "pretend_gpu"
-    library = folder / f"{_key()}.so"
+    library = FOLDER / f"{_key()}.so"
     if library.exists():
         return library
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "lock"):
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with _locked(FOLDER / "lock"):
         if not library.exists():
             _compile(library)
     return library

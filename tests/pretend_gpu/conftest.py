@@ -11,7 +11,7 @@ from tests.pretend_gpu.install import installed
 from tests.pretend_gpu.running import Reports, run_tests, skipped
 
 _MARK = "pretend_gpu"
-_reports = pytest.StashKey[dict[Path, Reports]]()
+REPORTS = pytest.StashKey[dict[Path, Reports]]()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -20,7 +20,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     if installed() or item.get_closest_marker(_MARK) is None:
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in _reports_of(item):
+    for report in reports_of(item):
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
@@ -35,8 +35,9 @@ def pretend_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
         pytest.skip(str(error))
 
 
-def _reports_of(item: pytest.Item) -> list[pytest.TestReport]:
-    known = item.config.stash.setdefault(_reports, {})
+def reports_of(item: pytest.Item) -> list[pytest.TestReport]:
+    """Return a marked test's reports, from its process or from before."""
+    known = item.config.stash.setdefault(REPORTS, {})
     if item.path not in known:
         try:
             known[item.path] = _run_file_of(item)
@@ -50,5 +51,5 @@ def _run_file_of(item: pytest.Item) -> Reports:
     mates = [other for other in item.session.items if other.path == item.path]
     marked = [mate.nodeid for mate in mates if mate.get_closest_marker(_MARK) is not None]
     with TemporaryDirectory(prefix="pretend-gpu-") as folder:
-        environment = device_environment(Path(folder) / "path")
-        return run_tests(marked, item.config, environment, Path(folder))
+        environment, root = device_environment(Path(folder) / "path"), item.config.rootpath
+        return run_tests(marked, item.config, environment, Path(folder), root)

@@ -12,8 +12,8 @@
 
 namespace pretend {
 
-// CUDA draws with Philox and the CPU with a Mersenne twister: equal seeds give other numbers. A test
-// that compares the device with the CPU draw by draw sets this to 0.
+// CUDA draws with Philox and the CPU with a Mersenne twister: equal seeds give other numbers. A
+// test that compares the device with the CPU draw by draw sets this to 0.
 inline std::atomic<uint64_t>& salt() {
   static std::atomic<uint64_t> value{0x5eed};
   return value;

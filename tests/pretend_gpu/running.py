@@ -16,6 +16,7 @@ import pytest
 
 REPORTS_VARIABLE = "PRETEND_GPU_REPORTS"
 """Names the file that the process writes its reports to."""
+_OPTIONS = ("-q", "-p", "tests.pretend_gpu.reporting", "-p", "no:cacheprovider")
 _LAST_WORDS = 4000
 
 Reports = Mapping[str, Sequence[pytest.TestReport]]
@@ -26,8 +27,9 @@ def run_tests(
     config: pytest.Config,
     environment: Mapping[str, str],
     folder: Path,
+    root: Path,
 ) -> Reports:
-    """Run tests in a new process and return their reports by node id.
+    """Run tests of pytest's root folder in a new process and return their reports by node id.
 
     Tests that the process left without a result, because it died or could not import them, fail
     with the last that it wrote.
@@ -35,12 +37,9 @@ def run_tests(
     written = folder / "reports.jsonl"
     written.touch()
     done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "tests.pretend_gpu.reporting"),
-            *("-p", "no:cacheprovider", f"--basetemp={folder / 'tmp'}", *nodeids),
-        ],
+        [sys.executable, "-m", "pytest", *_OPTIONS, f"--basetemp={folder / 'tmp'}", *nodeids],
         env=_of_its_own(environment) | {REPORTS_VARIABLE: str(written)},
-        cwd=config.rootpath,
+        cwd=root,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
