@@ -1,6 +1,7 @@
 """A defense that only looks robust: its scores are right, and its gradient points elsewhere.
 
-What a screen compares are attacks by gradients, and all of them are led astray alike.
+What a screen compares are attacks by gradients, and all of them are led astray alike. The network
+behind it is the undefended one, so that every difference to that one is the lie's.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 NAME = "tests.orchestrator.planted:Distracting"
 STRENGTH = 3.0
+"""Of the lie beside the true gradient. Much stronger, attacks by gradients break less than random
+noise does, and the screen sees it already."""
 
 
 class DistractingPredictor(WrappedPredictor):
