@@ -1,8 +1,9 @@
 """Golden artefact keys: what trials on the digits ask their store for."""
 
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -10,6 +11,7 @@ from unittest.mock import patch
 from tests.making import CPU, EPS, spec_of
 from trainables.artefacts import Artefact, ArtefactStore
 from trainables.defenses import build_defense
+from trainables.identity import canonical_json
 from trainables.spec import ModelSpec, TrialSpec
 from trainables.threats import THREATS, build_threat
 from trainables.trial import run_trial
@@ -30,7 +32,7 @@ _STACKS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "early stopping": {"early_stopping": {}},
     "static fine-tuning": {"static_adversarial_finetuning": {}},
-    "ensemble": {"ensemble": {}},
+    "ensemble": {"ensemble": {"size": 2}},
     "denoiser": {"denoiser": {}},
     "diffusion purification": {"diffusion_purification": {}},
     "PixelDP": {"pixeldp": {"placement": "layer1", "draws": 4, "n": 20}},
@@ -86,7 +88,8 @@ def cases() -> dict[str, Case]:
                 threats=every,
                 train_images=100,
                 measured_images=30,
-            )
+            ),
+            unbuilt=("denoiser", "diffusion_model"),
         )
         for name, stack in _STACKS.items()
     }
@@ -132,41 +135,52 @@ def keys(folder: Path) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-@dataclass(slots=True)
-class Difference:
-    """How a recorded identity is met by what is asked for now."""
+def compared(recorded: Mapping[str, Any], asked: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return what is wrong where no request has the recorded key; None where one has.
 
-    raised: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Entry -> recorded and present version, where they differ."""
-    others: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-    """Place -> recorded and present value of everything else that differs."""
+    A request counts with the recorded versions of its stages, which may have been raised since.
+    """
+    rows = [row["identity"] for row in asked if row["kind"] == recorded["kind"]]
+    differences = [_difference(recorded["identity"], identity) for identity in rows]
+    head = f"the key of {recorded['kind']} is not {recorded['key']}"
+    if not differences:
+        return f"{head}: nothing of this kind is asked for"
+    raised, others = min(differences, key=lambda found: len(found[1]))
+    lowered = [name for name, (old, new) in raised.items() if new < old]
+    if lowered:
+        return f"{head}: {lowered[0]} was lowered, so that old artefacts are taken for new ones"
+    if not others:
+        return None
+    why = "more than its version differs" if raised else "it differs although no version was raised"
+    shown = [
+        f"{place}: {json.dumps(old)} was recorded, {json.dumps(new)} now"
+        for place, (old, new) in others.items()
+    ]
+    return f"{head}; {why}. " + "; ".join(shown)
 
 
-def with_versions_of(recorded: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an identity with the recorded versions of stages in place of its own."""
-    taken = {
-        name: recorded[name]
-        for name in VERSIONS
-        if isinstance(recorded.get(name), int) and isinstance(identity.get(name), int)
-    }
-    return {**identity, **taken}
-
-
-def difference(recorded: Mapping[str, Any], identity: Mapping[str, Any]) -> Difference:
-    """Compare two identities, versions of stages apart from everything else."""
-    found = Difference()
-    for place, old, new in _leaves(recorded, identity):
+def _difference(
+    recorded: Mapping[str, Any], identity: Mapping[str, Any]
+) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[Any, Any]]]:
+    """Compare two identities: the versions of stages, and everything else, where they differ."""
+    versions, others = {}, {}
+    present = json.loads(canonical_json(identity))
+    for place, old, new in _leaves(json.loads(canonical_json(recorded)), present):
         if place in VERSIONS and isinstance(old, int) and isinstance(new, int):
-            found.raised[place] = (old, new)
+            versions[place] = (old, new)
         else:
-            found.others[place] = (old, new)
-    return found
+            others[place] = (old, new)
+    return versions, others
 
 
 def _leaves(old: Any, new: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield place, old and new value of everything that differs; a lacking entry is `nothing`."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in sorted({*old, *new}):
             inner = f"{place}.{name}" if place else name
-            yield from _leaves(old.get(name), new.get(name), inner)
+            if (name in old) != (name in new):
+                yield inner, old.get(name, "nothing"), new.get(name, "nothing")
+            else:
+                yield from _leaves(old[name], new[name], inner)
     elif old != new:
         yield place, old, new
