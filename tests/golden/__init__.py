@@ -1,0 +1,1 @@
+"""What must outlive every refactoring: identities of trials and artefacts, and a recorded run."""
