@@ -114,8 +114,8 @@ def launch(
     )
     _check_seed(seed)
     from orchestrator.arguments import parse_duration, parse_gpus
-    from orchestrator.launch import LaunchRequest
-    from orchestrator.launch import launch as run
+    from orchestrator.finished import found_finished
+    from orchestrator.request import LaunchRequest
     from search_spaces import Overrides
 
     request = LaunchRequest(
@@ -148,7 +148,12 @@ def launch(
         audit_candidates=audit_candidates,
         audit_seeds=audit_seeds,
     )
-    raise typer.Exit(run(request, console))
+    code = found_finished(request, console)
+    if code is None:
+        from orchestrator.launch import launch as run
+
+        code = run(request, console)
+    raise typer.Exit(code)
 
 
 @app.command()

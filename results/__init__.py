@@ -2,12 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
+from results.freshness import current_report
 from results.load import ResultsError, load
 
 if TYPE_CHECKING:
     from results.report import write_report
 
-__all__ = ["ResultsError", "load", "write_report"]
+__all__ = ["ResultsError", "current_report", "load", "write_report"]
 
 
 def __getattr__(name: str) -> Any:
