@@ -1,14 +1,18 @@
 """What users write on the command line, read into the project's own values."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.resources import AUTO, Gpus
 from trainables import limits
-from trainables.defenses import DEFENSES, Stack, build_defense, build_stack
 from trainables.errors import InputError
-from trainables.threats import THREATS, Threat, build_threat
+
+if TYPE_CHECKING:
+    from trainables.defenses import Stack
+    from trainables.threats import Threat
 
 CLEAN = "clean"
 # A plus sign joins the values of a set, but not within a number such as 1e+3.
@@ -20,6 +24,8 @@ def parse_named(text: str) -> tuple[str, dict[str, Any]]:
 
     A name may be an import path, package.module:Class[:param=value,..].
     """
+    from trainables.defenses import DEFENSES
+
     name, *rest = text.split(":")
     if rest and "=" not in rest[0] and name not in DEFENSES:
         name, rest = f"{name}:{rest[0]}", rest[1:]
@@ -37,12 +43,16 @@ def parse_named(text: str) -> tuple[str, dict[str, Any]]:
 
 def parse_stack(texts: Sequence[str], radius: float) -> Stack:
     """Read the defenses of a stack."""
+    from trainables.defenses import build_defense, build_stack
+
     named = [parse_named(text) for text in texts]
     return build_stack(build_defense(name, raw, radius=radius) for name, raw in named)
 
 
 def parse_threats(text: str | None, radius: float) -> tuple[Threat, ...]:
     """Read a,b as threats with their defaults; `clean` stands for none, nothing for all of them."""
+    from trainables.threats import THREATS, build_threat
+
     if text is None:
         return tuple(build_threat(name, {}, radius=radius) for name in THREATS)
     names = [name.strip() for name in text.split(",") if name.strip()]

@@ -10,18 +10,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from rich.console import Console
-from rich.text import Text
 
 import results
 from orchestrator.audit_plan import AuditOptions, AuditPlan, plan_audit, write_plan
 from orchestrator.audit_specs import SHADOWS_ON_CPU
+from orchestrator.closing import NO_CANDIDATE, say_audit
 from orchestrator.gpu_hours import GpuHours
 from orchestrator.manifest import only_driver, read_manifest, read_records
 from orchestrator.paths import RunPaths, report_address
 from orchestrator.proposals import Ended, Proposal, budget_end
 from orchestrator.resources import Gpus, TrialResources, asked_resources, machine_for
 from orchestrator.sessions import RaySession
-from results.audit import VERIFIED, audited
 from search_spaces import Space, stored_space
 from search_spaces.objectives import Objective
 from trainables.errors import InputError
@@ -31,7 +30,6 @@ from trainables.limits import TrialLimits
 from trainables.record import TrialRecord
 from trainables.spec import TrialSpec
 
-NO_CANDIDATE = "no defended trial that completed may be on a front"
 TIME_FACTOR = 10
 """Times the limit of a search's trial, one of an audit may take."""
 
@@ -161,7 +159,8 @@ def audit(request: AuditRequest, command: str, console: Console) -> int:
         if not plan.planned:
             raise InputError(f"{paths.shown}: nothing to audit: {NO_CANDIDATE}")
         trials = run_audit(plan, paths, space, means, console)
-    report = report_address(paths.root, results.write_report(paths.root))
+    page = results.current_report(paths.root) or results.write_report(paths.root)
+    report = report_address(paths.root, page)
     console.print(f"Report: {report}", soft_wrap=True)
     if trials.missing:
         console.print(f"Interrupted; resume with: {redacted(command)}", soft_wrap=True)
@@ -204,7 +203,13 @@ def run_audit(
             soft_wrap=True,
         )
         _sweep(plan, run, space, trials, means, console)
-    _say(trials, run, console)
+    say_audit(
+        console,
+        run.root,
+        recorded=len(trials.finished),
+        trials=trials.trials,
+        failed=sum(record.status == "failed" for record in trials.finished.values()),
+    )
     return trials
 
 
@@ -241,14 +246,3 @@ def _sweep(
             AuditProgress(trials, console, plan),
             [live],
         )
-
-
-def _say(trials: AuditTrials, run: RunPaths, console: Console) -> None:
-    """Say how far the audit is, and what it found."""
-    failed = sum(record.status == "failed" for record in trials.finished.values())
-    done = f"{len(trials.finished)} of {trials.trials} trials recorded"
-    console.print(f"Audit: {done}, {failed} failed.")
-    for each in audited(results.load(run.root)):
-        because = "" if each.verdict == VERIFIED else f": {each.because}"
-        style = "" if each.verdict == VERIFIED else "yellow"
-        console.print(Text(f"  {each.verdict}: {each.label}{because}", style=style), soft_wrap=True)

@@ -1,17 +1,16 @@
 """The command line."""
 
 import errno
+import importlib.metadata
 import json
 import logging
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from orchestrator.options import (
@@ -33,13 +32,33 @@ from trainables.errors import InputError, StorageError, TrainingDivergedError, T
 app = typer.Typer(
     help="Sweep defenses against attacks on image classifiers and read the trade-off.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 console = Console()
 RUNS = "runs"
+SCRIPT = "defense-sweep"
+"""The same as `python -m orchestrator`, as an installed command."""
+_COMPLETION = ("--install-completion", "--show-completion")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """What a full disk answers."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"defense-sweep {importlib.metadata.version('defense-sweep')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Sweep defenses against attacks on image classifiers and read the trade-off."""
 
 
 @app.command()
@@ -95,8 +114,8 @@ def launch(
     )
     _check_seed(seed)
     from orchestrator.arguments import parse_duration, parse_gpus
-    from orchestrator.launch import LaunchRequest
-    from orchestrator.launch import launch as run
+    from orchestrator.finished import found_finished
+    from orchestrator.request import LaunchRequest
     from search_spaces import Overrides
 
     request = LaunchRequest(
@@ -129,7 +148,12 @@ def launch(
         audit_candidates=audit_candidates,
         audit_seeds=audit_seeds,
     )
-    raise typer.Exit(run(request, console))
+    code = found_finished(request, console)
+    if code is None:
+        from orchestrator.launch import launch as run
+
+        code = run(request, console)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -321,24 +345,16 @@ def list_(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List what there is."""
-    from orchestrator.listing import LISTS
+    """List what there is; piped, it is a row a line with tabs between the columns."""
+    from orchestrator.listing import plain_lines, rows_at_once, table
 
-    if what not in LISTS:
-        raise InputError(f"unknown list {what!r}; known: {', '.join(LISTS)}")
-    rows = LISTS[what]()
+    rows = rows_at_once(what)
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
-        return
-    table = Table("name", "meaning", "parameters", "source", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(
-            escape(row["name"]),
-            escape(row["meaning"]),
-            escape(", ".join(row["parameters"])),
-            escape(row["source"]),
-        )
-    console.print(table)
+    elif console.is_terminal:
+        console.print(table(rows))
+    else:
+        sys.stdout.write(plain_lines(rows))
 
 
 @app.command()
@@ -363,7 +379,7 @@ def main() -> int:
     from results import ResultsError
 
     try:
-        code = typer.main.get_command(app).main(standalone_mode=False)
+        code = typer.main.get_command(app).main(prog_name=_program(), standalone_mode=False)
     except (InputError, ResultsError) as error:
         return _told(str(error), 2)
     except OSError as error:
@@ -377,11 +393,27 @@ def main() -> int:
         return 1
     except Exception as error:
         # Typer's own complaints have a message of one line; anything else is a fault of ours.
-        message = getattr(error, "format_message", None)
-        if message is None:
+        if not hasattr(error, "format_message"):
             raise
-        return _told(message(), 2)
+        return _told(_complaint(error), 2)
     return int(code or 0)
+
+
+def _program() -> str:
+    """Return the name that this was called by; a shell completes a command of one word alone."""
+    completion = any(word.startswith(_COMPLETION) for word in sys.argv[1:])
+    return SCRIPT if completion or Path(sys.argv[0]).name == SCRIPT else "python -m orchestrator"
+
+
+def _complaint(error: Any) -> str:
+    """Return what Typer says is wrong, and of what is missing also what it is."""
+    message = str(error.format_message())
+    if not message:  # the help was printed instead
+        return "no command is given; the help above lists them"
+    wanted = getattr(getattr(error, "param", None), "help", None)
+    return (
+        f"{message.rstrip('.')}: {wanted}" if wanted and message.startswith("Missing") else message
+    )
 
 
 def _told(message: str, code: int) -> int:

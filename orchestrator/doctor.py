@@ -9,12 +9,8 @@ from pathlib import Path
 
 from orchestrator.paths import check_writable
 from orchestrator.resources import this_machine
-from trainables.datasets import DATASETS, load_dataset
-from trainables.datasets.torchvision_files import DATA_DIR_VARIABLE
-from trainables.device import CPU, accelerator_names, why_unusable
 from trainables.errors import InputError, StorageError
 from trainables.folders import cache_folder, is_uri, redacted
-from trainables.perceptual import WEIGHTS_NAME, find_weights
 
 _PACKAGES = ("ray", "torch", "torchvision", "optuna", "scikit-learn", "pandas", "lpips")
 
@@ -31,12 +27,15 @@ class Check:
 
 
 def examine(runs: str, data_dir: str | None) -> Iterator[Check]:
-    """Look at devices, versions, Ray, data sets, LPIPS weights and storage."""
+    """Look at versions, devices, Ray, data sets, LPIPS weights and storage."""
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
+    yield Check("versions", True, ", ".join(versions))  # the one that needs no torch comes first
+    from trainables.datasets import DATASETS
+    from trainables.perceptual import WEIGHTS_NAME, find_weights
+
     machine = this_machine()
     yield Check("CPUs", machine.cpus >= 1, f"{machine.cpus:g}")
     yield _gpus()
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
-    yield Check("versions", True, ", ".join(versions))
     yield _ray()
     for name in DATASETS:
         if name != "folder":
@@ -52,6 +51,8 @@ def examine(runs: str, data_dir: str | None) -> Iterator[Check]:
 
 
 def _gpus() -> Check:
+    from trainables.device import accelerator_names, why_unusable
+
     reason = why_unusable()
     if reason is not None:
         return Check("GPUs", False, f"{reason}; until that is mended, trials run on CPUs")
@@ -70,6 +71,9 @@ def _ray() -> Check:
 
 
 def _dataset(name: str, data_dir: str | None) -> Check:
+    from trainables.datasets import load_dataset
+    from trainables.device import CPU
+
     try:
         dataset = load_dataset(name, data_dir=data_dir, image_size=None, device=CPU)
     except (InputError, StorageError) as error:
@@ -79,6 +83,8 @@ def _dataset(name: str, data_dir: str | None) -> Check:
 
 def storage(runs: str) -> Check:
     """See whether runs could be written there, and how much room is left."""
+    from trainables.datasets.torchvision_files import DATA_DIR_VARIABLE
+
     try:
         check_writable(runs)
     except InputError as error:

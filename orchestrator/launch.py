@@ -1,13 +1,11 @@
 """`launch`: check everything, then run or resume a sweep and write its report."""
 
 import logging
-import re
 import shlex
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,8 +14,18 @@ from rich.console import Console
 import results
 from orchestrator.arguments import parse_duration
 from orchestrator.audit_plan import AuditOptions, plan_audit
-from orchestrator.auditing import NO_CANDIDATE, AuditMeans, audit_options, run_audit
+from orchestrator.auditing import AuditMeans, audit_options, run_audit
+from orchestrator.closing import (
+    DONE,
+    FAILED,
+    NO_CANDIDATE,
+    exit_code,
+    say_finished,
+    say_recorded,
+    say_why_failed,
+)
 from orchestrator.dry_run import print_plan
+from orchestrator.finished import note_finished
 from orchestrator.gpu_hours import GpuHours, check_gpu_hours
 from orchestrator.manifest import (
     only_driver,
@@ -29,10 +37,11 @@ from orchestrator.manifest import (
 )
 from orchestrator.paths import RunPaths, check_writable, report_address, run_paths
 from orchestrator.proposals import Proposals, budget_end
-from orchestrator.resources import Gpus, TrialResources, asked_resources, machine_for
+from orchestrator.request import LaunchRequest
+from orchestrator.resources import TrialResources, asked_resources, machine_for
 from orchestrator.samplers import MOST_FOR_TPE, describe_sampler
 from orchestrator.sessions import RaySession
-from search_spaces import Overrides, Space, load_space
+from search_spaces import Space, load_space
 from search_spaces.domains import Flat
 from trainables.artefacts import ArtefactStore
 from trainables.context import TrialContext, build_context
@@ -45,44 +54,11 @@ from trainables.record import LOST
 
 logger = logging.getLogger(__name__)
 
-DONE, FAILED = 0, 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaunchRequest:
-    """What `launch` was asked for."""
-
-    space: str
-    overrides: Overrides
-    runs: str
-    """A folder's path, or a URI."""
-    name: str | None
-    data_dir: str | None
-    lpips_weights: str | None
-    address: str | None
-    max_concurrent: int | None
-    cpus_per_trial: float | None
-    gpus_per_trial: Gpus | None
-    max_gpu_hours: float | None
-    time_budget: str | None
-    trial_time_limit: float | None
-    """Seconds."""
-    trial_memory_gib: float | None
-    dry_run: bool
-    download: bool
-    audit: bool = True
-    """Whether the best are audited after the search."""
-    audit_candidates: int | None = None
-    """Most of them; None: as the space says."""
-    audit_seeds: int | None = None
-
 
 def launch(request: LaunchRequest, console: Console) -> int:
     """Run or resume a sweep; gives the exit code. Raises InputError before anything is written."""
     space = load_space(request.space, request.overrides)
-    paths = run_paths(
-        request.runs, _default_name(request) if request.name is None else request.name
-    )
+    paths = run_paths(request.runs, request.run_name)
     deadline = time.time() + parse_duration(request.time_budget) if request.time_budget else None
     machine = machine_for(request.address)
     resources = asked_resources(request, space.file.resources, machine)
@@ -140,8 +116,11 @@ def launch(request: LaunchRequest, console: Console) -> int:
         complete = _finish(proposals, request, space, paths, means, console)
         complete = complete and not _lost(proposals, console)
         _say_what_ran(complete, proposals, paths, console)
-        audited = complete and _audit(proposals, request, space, paths, means, console)
-    return _last_words(complete and audited, proposals, paths, console)
+        complete = complete and _audit(proposals, request, space, paths, means, console)
+    code = _last_words(complete, proposals, paths, console)
+    if isinstance(paths.root, Path):
+        note_finished(request, paths, proposals.nothing_left() if complete else None)
+    return code
 
 
 def planned_trials(space: Space) -> int:
@@ -227,7 +206,7 @@ def _finish(
     before = len(proposals.finished)
     reason = proposals.nothing_left()
     if reason is not None:
-        console.print(f"Run {paths.name} is finished: {before} trials are recorded, {reason}.")
+        say_finished(console, paths.name, before, reason)
         return True
     from orchestrator.live_report import LiveReport
     from orchestrator.progress import Progress
@@ -263,13 +242,11 @@ def _finish(
 def _say_what_ran(complete: bool, proposals: Proposals, paths: RunPaths, console: Console) -> None:
     done = len(proposals.finished)
     failed = _failed(proposals)
-    console.print(f"{done} of {proposals.trials} trials recorded, {failed} failed.")
+    say_recorded(console, done, proposals.trials, failed)
     if proposals.ended is not None and done < proposals.trials and complete:
         console.print(f"The sweep ended early: {proposals.ended.reason}.")
     if failed:
-        console.print(
-            f"Why trials failed: python -m orchestrator status {paths.shown}", soft_wrap=True
-        )
+        say_why_failed(console, paths)
 
 
 def _audit(
@@ -301,13 +278,14 @@ def _audit(
 
 
 def _last_words(complete: bool, proposals: Proposals, paths: RunPaths, console: Console) -> int:
-    report = report_address(paths.root, results.write_report(paths.root))
+    page = results.current_report(paths.root) if complete else None
+    report = report_address(paths.root, page or results.write_report(paths.root))
     if not complete:
         console.print(f"Report so far: {report}", soft_wrap=True)
         console.print(f"Interrupted; resume with: {redacted(command_line())}", soft_wrap=True)
         return FAILED
     console.print(f"Report: {report}", soft_wrap=True)
-    return FAILED if _failed(proposals) == len(proposals.finished) else DONE
+    return exit_code(len(proposals.finished), _failed(proposals))
 
 
 def _lost(proposals: Proposals, console: Console) -> int:
@@ -325,19 +303,6 @@ def _failed(proposals: Proposals) -> int:
 def command_line() -> str:
     """Give the command that this process was started with."""
     return shlex.join(["python", "-m", "orchestrator", *sys.argv[1:]])
-
-
-def _default_name(request: LaunchRequest) -> str:
-    parts = [Path(request.space).stem]
-    overrides = request.overrides
-    for part in (overrides.dataset, overrides.model, overrides.budget):
-        if part is not None:
-            parts.append(re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-."))
-    if overrides.image_size is not None:
-        parts.append(str(overrides.image_size))
-    if overrides.seed is not None:
-        parts.append(f"seed{overrides.seed}")
-    return "-".join(parts)[:100]
 
 
 def _audit_options(space: Space, request: LaunchRequest, resources: TrialResources) -> AuditOptions:

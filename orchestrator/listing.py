@@ -1,23 +1,25 @@
-"""What there is: the registries in one form, for `list`."""
+"""What there is: the registries in one form, for `list`.
+
+Each function imports the registry that it lists: the others are not waited for.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from search_spaces import available, load_space
-from trainables.attacks import VARIANTS
-from trainables.attacks.registry import attack_facts
-from trainables.datasets import DATASETS
-from trainables.defenses import DEFENSES
-from trainables.metrics import METRICS
-from trainables.models import MODELS
+from rich.markup import escape
+from rich.table import Table
+
+from orchestrator.standins import stood_in
+from trainables.errors import InputError
 from trainables.parameters import describe_parameters
-from trainables.threats import THREATS
 
 Row = dict[str, Any]
 
 
 def list_defenses() -> list[Row]:
     """List the defenses."""
+    from trainables.defenses import DEFENSES
+
     return [
         _row(
             name, defense.meaning, defense.source, describe_parameters(defense),
@@ -29,6 +31,8 @@ def list_defenses() -> list[Row]:
 
 def list_threats() -> list[Row]:
     """List the threats."""
+    from trainables.threats import THREATS
+
     return [
         _row(name, threat.meaning, threat.source, describe_parameters(threat))
         for name, threat in THREATS.items()
@@ -40,6 +44,9 @@ def list_attacks() -> list[Row]:
 
     An attack under settings that are named on their own is a row of its own.
     """
+    from trainables.attacks import VARIANTS
+    from trainables.attacks.registry import attack_facts
+
     rows = []
     for name, chosen in VARIANTS.items():
         facts = attack_facts(chosen.function)
@@ -50,6 +57,8 @@ def list_attacks() -> list[Row]:
 
 def list_datasets() -> list[Row]:
     """List the data sets."""
+    from trainables.datasets import DATASETS
+
     return [
         _row(
             name, entry.meaning, entry.source,
@@ -64,6 +73,8 @@ def list_datasets() -> list[Row]:
 
 def list_models() -> list[Row]:
     """List the models."""
+    from trainables.models import MODELS
+
     norms = ["default", "batch", "group", "none"]
     return [
         _row(
@@ -77,6 +88,8 @@ def list_models() -> list[Row]:
 
 def list_metrics() -> list[Row]:
     """List the metrics."""
+    from trainables.metrics import METRICS
+
     return [
         _row(
             metric.name, metric.meaning, metric.source, {}, direction=metric.direction,
@@ -88,6 +101,8 @@ def list_metrics() -> list[Row]:
 
 def list_spaces() -> list[Row]:
     """List the spaces that come with the project."""
+    from search_spaces import available, load_space
+
     rows = []
     for name in available():
         space = load_space(name)
@@ -108,6 +123,41 @@ LISTS: Mapping[str, Callable[[], list[Row]]] = {
     "models": list_models,
     "metrics": list_metrics,
 }
+
+
+def rows_at_once(what: str) -> list[Row]:
+    """List one kind of what there is without waiting for torch.
+
+    Raises InputError, naming the known kinds, for any other word.
+    """
+    if what not in LISTS:
+        raise InputError(f"unknown list {what!r}; known: {', '.join(LISTS)}")
+    with stood_in():
+        return LISTS[what]()
+
+
+def plain_lines(rows: list[Row]) -> str:
+    """Write a row a line, uncut, its columns apart by tabs: for other programs and for copying."""
+    return "".join(
+        "\t".join((row["name"], row["meaning"], ", ".join(row["parameters"]), row["source"])) + "\n"
+        for row in rows
+    )
+
+
+def table(rows: list[Row]) -> Table:
+    """Write the rows for a terminal, whose width may wrap anything but a name."""
+    found = Table(box=None, pad_edge=False)
+    found.add_column("name", no_wrap=True, overflow="ignore", min_width=_widest(rows))
+    for title in ("meaning", "parameters", "source"):
+        found.add_column(title)
+    for row in rows:
+        cells = (row["name"], row["meaning"], ", ".join(row["parameters"]), row["source"])
+        found.add_row(*(escape(cell) for cell in cells))
+    return found
+
+
+def _widest(rows: list[Row]) -> int:
+    return max((len(row["name"]) for row in rows), default=0)
 
 
 def _row(name: str, meaning: str, source: str, parameters: Mapping[str, Any], **more: Any) -> Row:

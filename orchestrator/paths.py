@@ -75,6 +75,11 @@ class RunPaths:
         return self.state / "study.journal"
 
     @property
+    def finished(self) -> Path:
+        """Notes what a launch was asked that left nothing to do."""
+        return self.state / ".finished.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the one driver of the run on this machine."""
         return self.state / ".lock"

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from trainables.device import accelerator_count, why_unusable
 from trainables.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -80,6 +79,8 @@ def machine_for(address: str | None) -> Machine:
     """
     if address is not None:
         return Machine(cpus=0, gpus=0, grows=True)
+    from trainables.device import why_unusable
+
     if (reason := why_unusable()) is not None:
         logger.warning("the GPUs here cannot be used, so trials run on CPUs: %s", reason)
     return this_machine()
@@ -87,6 +88,8 @@ def machine_for(address: str | None) -> Machine:
 
 def this_machine() -> Machine:
     """Count the CPUs that this process may use and the GPUs that torch can compute on."""
+    from trainables.device import accelerator_count
+
     return Machine(cpus=len(os.sched_getaffinity(0)), gpus=accelerator_count())
 
 

@@ -27,6 +27,7 @@ from results.figures import (
     save,
 )
 from results.files import replace_file, replace_text
+from results.freshness import note_written, written_from
 from results.garbage import without_collections
 from results.inversion import draw_reconstructions
 from results.load import load
@@ -61,6 +62,8 @@ def write_report(run_path: str | Path, *, running: bool = False) -> Path:
     figure is drawn, which takes longest, and the page says so and keeps itself up to date.
     ResultsError where the folder is no run, or where an attack refutes a certificate of it.
     """
+    # Taken before the run is read: what comes in between makes the report stale.
+    source = None if running or is_uri(run_path) else written_from(Path(run_path))
     run = load(run_path)
     check_certificates(run)
     folder = run.path / "report"
@@ -74,6 +77,8 @@ def write_report(run_path: str | Path, *, running: bool = False) -> Path:
     page = replace_text(folder / "index.html", page_text(content, pictures, running=running))
     if is_uri(run_path):
         put_report(run.path, str(run_path))
+    if source is not None:
+        note_written(run.path, source)
     return page
 
 

@@ -1,16 +1,20 @@
 """The one loader of space files: YAML -> Space, strict, with errors that name file and place."""
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import ValidationError
 
 from search_spaces.schema import SpaceFile
-from search_spaces.space import Space, build_space
 from trainables.errors import InputError
+
+if TYPE_CHECKING:  # it needs the defenses, and so torch; what a file says can be read without
+    from search_spaces.space import Space
 
 FOLDER = Path(__file__).parent
 DEFAULT_BUDGET = "quick"
@@ -40,11 +44,26 @@ def load_space(name_or_path: str, overrides: Overrides | None = None) -> Space:
 
     Raises InputError, in one line with the file and the place, for anything that is not right.
     """
+    from search_spaces.space import build_space
+
+    file = read_space_file(name_or_path, overrides)
+    try:
+        return build_space(file)
+    except InputError as error:
+        raise InputError(f"{_find(name_or_path)}: {error}") from None
+
+
+def read_space_file(name_or_path: str, overrides: Overrides | None = None) -> SpaceFile:
+    """Read a space's file with what the command line says in its place.
+
+    Raises InputError, in one line with the file and the place, for what has not the shape of one.
+    What it means is checked by `load_space`.
+    """
     path = _find(name_or_path)
     plain = _read(path)
     try:
         file = SpaceFile.model_validate(plain)
-        return build_space(_overridden(file, overrides or Overrides()))
+        return _overridden(file, overrides or Overrides())
     except ValidationError as error:
         raise InputError(f"{path}: {_first_line(error)}") from None
     except InputError as error:
@@ -53,6 +72,8 @@ def load_space(name_or_path: str, overrides: Overrides | None = None) -> Space:
 
 def stored_space(manifest: Mapping[str, Any]) -> Space:
     """Build the space that a run's manifest holds; InputError where that is none of ours."""
+    from search_spaces.space import build_space
+
     try:
         plain = {
             **manifest["space"],

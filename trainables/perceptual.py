@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from pickle import PickleError
 
-import lpips
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -72,6 +71,8 @@ def load_lpips(weights: Path) -> nn.Module:
 
     Raises InputError where the file is not AlexNet's weights.
     """
+    import lpips
+
     with warnings.catch_warnings():
         # lpips calls torchvision by its old keywords.
         warnings.simplefilter("ignore", UserWarning)

@@ -4,7 +4,6 @@ Axes: N images, C channels, H, W.
 """
 
 import numpy as np
-from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from trainables import intervals
@@ -19,6 +18,8 @@ def ssim(clean: Tensor, changed: Tensor) -> Measured:
 
     Source: Wang et al., 2004.
     """
+    from skimage.metrics import structural_similarity
+
     side = min(clean.shape[2:])
     window = min(_WINDOW, side - 1 + side % 2)
     pairs = zip(clean.cpu().numpy(), changed.cpu().numpy(), strict=True)

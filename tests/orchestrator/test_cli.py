@@ -1,5 +1,7 @@
 """Wrong usage: one clear line, exit code 2, nothing written."""
 
+import importlib.metadata
+import io
 import json
 import re
 import sys
@@ -7,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from orchestrator.cli import main
-from orchestrator.listing import LISTS
+from orchestrator.listing import LISTS, table
 from tests.search_spaces.writing import write_space
 from trainables.errors import TrainingDivergedError, TrialFailedError
 from trainables.record import TrialRecord
@@ -66,7 +69,8 @@ LAUNCH = ("launch", "--space", "smoke")
         ((*LAUNCH, "--budget", "quick"), "unknown budget 'quick'"),
         ((*LAUNCH, "--frobnicate"), "--frobnicate"),
         (("launch", "--space", "nowhere"), "unknown space 'nowhere'"),
-        (("launch",), "--space"),
+        (("launch",), "Missing option '--space': A space's name, or a .yaml file."),
+        (("status",), "Missing argument 'run': A run's folder or URI."),
         (("fly",), "fly"),
         (("trial", "--defense", "armour"), "unknown defense 'armour'"),
         (("trial", "--defense", "temperature:t=2"), "unknown parameter 't'; known: T"),
@@ -110,6 +114,44 @@ def test_every_list_names_what_it_lists_in_json(
     for row in rows:
         assert {"name", "meaning", "source", "parameters", "guarantee"} <= set(row)
         assert row["meaning"] and "\n" not in row["meaning"]
+
+
+@pytest.mark.parametrize("what", sorted(LISTS))
+def test_a_list_on_a_narrow_terminal_shows_every_name_whole(what: str) -> None:
+    rows = LISTS[what]()
+    narrow = Console(width=80, force_terminal=True, file=io.StringIO(), color_system=None)
+    narrow.print(table(rows))
+    assert isinstance(narrow.file, io.StringIO)
+    shown = {line.partition(" ")[0] for line in narrow.file.getvalue().splitlines()}
+    assert {row["name"] for row in rows} <= shown
+
+
+def test_the_version_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "--version") == 0
+    version = importlib.metadata.version("defense-sweep")
+    assert capsys.readouterr().out == f"defense-sweep {version}\n"
+
+
+def test_completion_is_that_of_the_installed_command(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    with pytest.raises(SystemExit, match="0"):
+        call(monkeypatch, "--show-completion", "bash")
+    printed = capfd.readouterr().out
+    assert "_DEFENSE_SWEEP_COMPLETE=complete_bash" in printed
+    assert printed.rstrip().endswith(" defense-sweep")
+
+
+def test_no_command_at_all_prints_the_help_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch) == 2
+    captured = capsys.readouterr()
+    assert "launch" in captured.out
+    assert captured.err == "error: no command is given; the help above lists them\n"
 
 
 def test_the_list_of_defenses_gives_ranges_and_guarantees(

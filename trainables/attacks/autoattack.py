@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyautoattack import AutoAttack
 from torch import Tensor
 
 from trainables.attacks.ascent import Scores
@@ -96,6 +95,8 @@ class _Evaluation:
 
     def _runner(self, part: str, radius: float, device: torch.device) -> Any:
         """Give the authors' attack with one part, set as in their standard or rand version."""
+        from pyautoattack import AutoAttack
+
         runner = AutoAttack(
             self.scores,
             attacks=[part],

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from torchvision.datasets import CIFAR10
 
 from trainables.datasets.dataset import Dataset, LoadOptions, check_native_size, make_dataset
 from trainables.datasets.images import LabelledImages
@@ -24,6 +23,8 @@ def load_cifar10(options: LoadOptions) -> Dataset:
     Raises InputError for missing, truncated or corrupt files (torchvision compares their md5) and
     where a resize is asked for. Source: A. Krizhevsky, Learning multiple layers of features, 2009.
     """
+    from torchvision.datasets import CIFAR10
+
     check_native_size("cifar10", options.image_size, SIZE)
     root = require_data_dir("cifar10", options)
     if not options.download:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits as read_digits
 
 from trainables.datasets.dataset import Dataset, LoadOptions, check_native_size, make_dataset
 from trainables.datasets.images import LabelledImages
@@ -20,6 +19,8 @@ def load_digits(options: LoadOptions) -> Dataset:
     Raises InputError where another image size is asked for.
     Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits (test part), 1998.
     """
+    from sklearn.datasets import load_digits as read_digits
+
     check_native_size("digits", options.image_size, SIZE)
     bunch = read_digits()
     images = LabelledImages(

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.datasets import MNIST
 
 from trainables.datasets.dataset import Dataset, LoadOptions, check_native_size, make_dataset
 from trainables.datasets.images import LabelledImages
@@ -59,6 +58,8 @@ def load_mnist(options: LoadOptions) -> Dataset:
 
 
 def _read(root: Path, *, train: bool, download: bool) -> tuple[Tensor, Tensor]:
+    from torchvision.datasets import MNIST
+
     with translate_read_errors("mnist", root / FOLDER):
         part = MNIST(root, train=train, download=download)
     # torchvision checks neither that every image has a label nor that the images are 28x28.

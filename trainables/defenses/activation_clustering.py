@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from trainables.datasets import LabelledImages
@@ -82,6 +80,9 @@ def smaller_cluster(
     features: NDArray[np.float64], components: int, *, seed: int
 ) -> NDArray[np.bool_]:
     """Tell which rows (R,) of a class' features (R, D) lie in the smaller of two clusters."""
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+
     most = min(components, *features.shape)
     reduced = PCA(most, svd_solver="full").fit_transform(features)
     # sklearn takes seeds of 32 bits, and those of shadow models have more.

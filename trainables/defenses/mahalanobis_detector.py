@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 from scipy.linalg import solve_triangular
-from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from trainables.artefacts import Artefact
@@ -102,6 +101,8 @@ def fit_distance(features: Tensor, labels: Tensor) -> Distance:
 
     A class without an image has no mean and is never the nearest.
     """
+    from sklearn.covariance import LedoitWolf
+
     features_ND = features.double().cpu().numpy()
     present, rows = np.unique(labels.cpu().numpy(), return_inverse=True)
     means_KD = np.stack([features_ND[rows == row].mean(0) for row in range(len(present))])

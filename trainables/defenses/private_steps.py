@@ -9,50 +9,23 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from opacus.accountants import RDPAccountant
-from opacus.accountants.analysis import rdp
-from opacus.grad_sample.grad_sample_module import GradSampleHooks
-from opacus.optimizers import DPOptimizer
-from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from trainables.defenses.defense import StepPolicy, TrainingRun
 from trainables.errors import InputError
 from trainables.host_draws import on_host
 
+if TYPE_CHECKING:
+    from trainables.defenses.noisy_optimizer import NoisyOptimizer
+
 EPSILON_CURVE = "dp_epsilon"
 DELTA_CURVE = "dp_delta"
 """The curves of what was spent by the end of each epoch, and at which delta that is counted."""
 FEWEST_ROWS = 32
 """Of fewer, a whole epoch may draw none (with probability exp(-N)), and so measure no loss."""
-
-
-class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus has no types
-    """opacus' optimiser, which clips and adds noise, on steps that may have drawn no rows."""
-
-    drawn = 0
-    """Rows of the step that is taken."""
-
-    def pre_step(self, closure: Any = None) -> Any:
-        """Clip each row's gradient, sum, add noise and divide by the expected rows.
-
-        Raises InputError where the rows drawn are not the gradients given.
-        """
-        for weight in self.params:
-            given = weight.grad_sample
-            if self.drawn == 0:
-                given = weight.new_zeros((0, *weight.shape))
-            elif not isinstance(given, Tensor) or len(given) != self.drawn:
-                raise InputError(
-                    "dp_sgd needs one gradient a row and a weight; leave out defenses that add "
-                    "views, and weights that the network does not use"
-                )
-            # Where a GPU computes in bfloat16, norms of it would clip at more than the norm asked.
-            weight.grad_sample = given.to(weight.dtype)
-        return super().pre_step(closure)
 
 
 class PrivateSteps:
@@ -80,6 +53,8 @@ class PrivateSteps:
 
     def wrap_optimizer(self, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         """Put clipping and noise before the optimiser."""
+        from trainables.defenses.noisy_optimizer import NoisyOptimizer
+
         self.optimizer = NoisyOptimizer(
             optimizer,
             noise_multiplier=self.noise_multiplier,
@@ -96,6 +71,8 @@ class PrivateSteps:
 
         Raises InputError for fewer than 32 rows.
         """
+        from opacus.grad_sample.grad_sample_module import GradSampleHooks
+
         if run.rows < FEWEST_ROWS:
             raise InputError(
                 f"dp_sgd: {run.rows} training rows are too few; give {FEWEST_ROWS} at least"
@@ -147,6 +124,9 @@ def spent_epsilon(noise_multiplier: float, rate: float, *, steps: int, delta: fl
 
     Source: Mironov et al., Renyi differential privacy of the sampled Gaussian mechanism, 2019.
     """
+    from opacus.accountants import RDPAccountant
+    from opacus.accountants.analysis import rdp
+
     with warnings.catch_warnings():
         # The bound at the last order holds as well; another order might give a tighter one.
         warnings.filterwarnings("ignore", message="Optimal order is the")
@@ -160,6 +140,9 @@ def spent_epsilon(noise_multiplier: float, rate: float, *, steps: int, delta: fl
 
 @lru_cache(maxsize=64)  # it takes a tenth of a second, and twins and epochs share it
 def _one_step(noise_multiplier: float, rate: float) -> Any:
+    from opacus.accountants import RDPAccountant
+    from opacus.accountants.analysis import rdp
+
     return rdp.compute_rdp(
         q=rate, noise_multiplier=noise_multiplier, steps=1, orders=RDPAccountant.DEFAULT_ALPHAS
     )
@@ -167,6 +150,8 @@ def _one_step(noise_multiplier: float, rate: float) -> Any:
 
 def check_rowwise(model: nn.Module) -> None:
     """Raise InputError, naming the layer, where the gradient of a row is not its own."""
+    from opacus.validators import ModuleValidator
+
     for name, module in model.named_modules():
         known = [kind for kind in type(module).__mro__ if kind in ModuleValidator.VALIDATORS]
         if known and ModuleValidator.VALIDATORS[known[0]](module):

@@ -1,5 +1,7 @@
 """From a path or a URI to a folder."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,16 +9,17 @@ from datetime import timedelta
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
-
-import pyarrow
-from pyarrow import fs
 
 from trainables.errors import InputError, StorageError
 from trainables.folders.folder import Folder
 from trainables.folders.local import LocalFolder
 from trainables.folders.remote import ATTEMPTS, RemoteFolder
 from trainables.folders.uris import is_uri, parse_uri, redacted
+
+if TYPE_CHECKING:  # pyarrow takes a moment to import, and a run in a folder does without it
+    from pyarrow import fs
 
 _THREADS = 32
 """Readers of many small files at once: an object store answers each in tens of milliseconds."""
@@ -68,6 +71,8 @@ def _batches(names: Iterable[str]) -> Iterator[list[str]]:
 
 @lru_cache(maxsize=64)
 def _opened(uri: str) -> tuple[fs.FileSystem, str]:
+    import pyarrow
+
     scheme, path, user, query = parse_uri(uri)
     if scheme not in _SCHEMES:
         raise InputError(
@@ -84,6 +89,8 @@ def _opened(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 def _s3(path: str, user: str | None, query: dict[str, str]) -> fs.FileSystem:
+    from pyarrow import fs
+
     region = query.get("region") or os.environ.get("AWS_REGION")
     region = region or os.environ.get("AWS_DEFAULT_REGION")
     if region is None and "endpoint_override" not in query:
@@ -105,6 +112,8 @@ def _s3(path: str, user: str | None, query: dict[str, str]) -> fs.FileSystem:
 
 
 def _gs(path: str, user: str | None, query: dict[str, str]) -> fs.FileSystem:
+    from pyarrow import fs
+
     del path
     if user is not None and user != "anonymous":
         raise InputError("gs credentials come from the environment, not from the URI")

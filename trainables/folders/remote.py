@@ -1,5 +1,7 @@
 """A folder of an object store, by a pyarrow file system."""
 
+from __future__ import annotations
+
 import logging
 import random
 import re
@@ -8,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
-
-import pyarrow
-from pyarrow import fs
+from typing import TYPE_CHECKING, TypeVar
 
 from trainables.errors import StorageError
 from trainables.folders.folder import Entry, checked_name
 from trainables.folders.uris import joined
+
+if TYPE_CHECKING:  # pyarrow takes a moment to import, and a run in a folder does without it
+    from pyarrow import fs
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +113,8 @@ class RemoteFolder:
 
     def modified(self, name: str) -> float:
         """Tell when an object was put, by the store's clock; FileNotFoundError where it is not."""
+        from pyarrow import fs
+
         path = self._path(name)
         info = self._tried(lambda: self.filesystem.get_file_info(path), name)
         if info.type == fs.FileType.NotFound:
@@ -134,7 +138,7 @@ class RemoteFolder:
             head, slash, last = name.rpartition("/")
             self.write(f"{head}{slash}{_USED}{last}", b"")
 
-    def sub(self, name: str) -> "RemoteFolder":
+    def sub(self, name: str) -> RemoteFolder:
         """Give the folder of a longer prefix."""
         return RemoteFolder(
             self.filesystem, self._path(name), joined(self.uri, name), self.attempts
@@ -148,12 +152,16 @@ class RemoteFolder:
         return f"{head}/{_USED}{last}"
 
     def _infos(self, *, recursive: bool = False) -> list[fs.FileInfo]:
+        from pyarrow import fs
+
         selector = fs.FileSelector(self.path, recursive=recursive, allow_not_found=True)
         found: list[fs.FileInfo] = self._tried(lambda: self.filesystem.get_file_info(selector), "")
         return found
 
     def _tried(self, action: Callable[[], _Found], name: str) -> _Found:
         """Do it again, a bounded number of times, where the store may yet answer."""
+        import pyarrow
+
         where = joined(self.uri, name) if name else self.uri
         wait = _FIRST_WAIT
         for attempt in range(1, self.attempts + 1):

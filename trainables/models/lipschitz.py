@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock
 
 from trainables.errors import InputError
 from trainables.models.operator_norm import (
@@ -146,6 +145,8 @@ def _segments(leaves: Iterator[Leaf], shape: tuple[int, ...]) -> tuple[Segment, 
 
 def _checked(leaf: Leaf) -> Leaf:
     """Give the leaf back; raise InputError where it has no bound."""
+    from torchvision.models.resnet import BasicBlock
+
     module, kind = leaf.module, type(leaf.module)
     if _hooked(module):
         raise _refusal(leaf, "it has forward hooks, which may change what it computes; remove them")
@@ -171,6 +172,8 @@ def _refusal(leaf: Leaf, remedy: str) -> InputError:
 
 def _single(leaf: Leaf, shape: tuple[int, ...]) -> Segment:
     """Give the segment of a module that is not affine."""
+    from torchvision.models.resnet import BasicBlock
+
     module = leaf.module
     if isinstance(module, BasicBlock):
         main = ("conv1", "bn1", "relu", "conv2", "bn2")
@@ -189,6 +192,8 @@ def _single(leaf: Leaf, shape: tuple[int, ...]) -> Segment:
 
 
 def _shape_after(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
+    from torchvision.models.resnet import BasicBlock
+
     if isinstance(module, BasicBlock):
         return output_shape([module.conv1, module.conv2], shape)
     if isinstance(module, nn.MaxPool2d):

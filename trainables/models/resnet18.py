@@ -3,7 +3,6 @@
 import functools
 
 from torch import nn
-from torchvision.models import resnet
 
 from trainables.models.contract import Classifier, ModelArguments
 from trainables.models.layers import named_stem
@@ -17,6 +16,8 @@ def resnet18(arguments: ModelArguments) -> Classifier:
 
     Source: He et al., Deep residual learning for image recognition, 2016 (section 4.2's stem).
     """
+    from torchvision.models import resnet
+
     net = resnet.resnet18(
         weights=None,
         num_classes=arguments.num_classes,

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from numpy.typing import NDArray
-from sklearn.svm import SVC
 from torch import Tensor, nn
 
 from trainables import intervals
@@ -22,6 +21,8 @@ from trainables.evaluation import BATCH
 from trainables.metrics import Measured
 
 if TYPE_CHECKING:
+    from sklearn.svm import SVC
+
     from trainables.context import TrialContext
 
 NETWORKS = ("small_cnn", "lenet5")
@@ -147,6 +148,8 @@ def _network(name: str, data: LabelledImages, ctx: TrialContext) -> nn.Module:
 # A worker runs many trials on one data set: the machine is fitted once there.
 @lru_cache(maxsize=8)
 def _svm(data: LabelledImages) -> SVC:
+    from sklearn.svm import SVC
+
     machine = SVC(C=_C, kernel="rbf", gamma="scale")
     return machine.fit(_flat(data.images()), data.labels.cpu().numpy())
 

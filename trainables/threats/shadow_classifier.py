@@ -5,9 +5,6 @@ S shadow models, N points, K classes, F features.
 """
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from trainables.threats.lira import Inside
 from trainables.threats.membership_scores import Floats, Integers, of_true_class, softmax
@@ -25,6 +22,10 @@ def shadow_classifier(
     which of them is the true class', so that one stands beside them. The shadows' own members and
     non-members are learnt from; the attacked model's are not known to it.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     own = _features(answers_NK, labels)
     shadows = _features(shadows_SNK, labels)
     scores = np.empty(len(labels))
