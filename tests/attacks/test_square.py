@@ -100,7 +100,7 @@ def test_the_window_shrinks_on_the_schedule_of_the_paper() -> None:
 def test_the_bump_is_the_paper_s() -> None:
     # Eq. 2: sum of 1 / (n + 1 - k)^2 for k from 0 to the rings between a place and the border.
     expected = torch.tensor([[1 / 4, 1 / 4, 1 / 4], [1 / 4, 5 / 4, 1 / 4], [1 / 4, 1 / 4, 1 / 4]])
-    torch.testing.assert_close(_pyramid(3, 3), expected)
+    torch.testing.assert_close(_pyramid(3, 3, torch.device("cpu")), expected)
 
 
 @pytest.mark.parametrize("early_stop", [False, True])
