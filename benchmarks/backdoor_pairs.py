@@ -24,7 +24,8 @@ from trainables.artefacts import ArtefactStore
 from trainables.datasets import load_dataset
 from trainables.defenses import Stack, build_defense, build_stack
 from trainables.metrics import Measured
-from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
+from trainables.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.spec import TrialSpec
 from trainables.threats import build_threat
 from trainables.trial import run_trial
 

@@ -19,7 +19,8 @@ from trainables.context import TrialContext
 from trainables.defenses import build_defense, build_stack
 from trainables.metrics import Measured
 from trainables.predictor import Predictor
-from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
+from trainables.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.spec import TrialSpec
 from trainables.threats.evasion import Evasion
 from trainables.trial import prepare_trial
 

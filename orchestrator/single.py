@@ -16,7 +16,8 @@ from trainables.errors import InputError
 from trainables.metrics import Missing
 from trainables.parameters import build
 from trainables.record import TrialRecord
-from trainables.spec import EFFORTS, DataSpec, ModelSpec, TrainingSpec, TrialSpec
+from trainables.settings import EFFORTS, DataSpec, ModelSpec, TrainingSpec
+from trainables.spec import TrialSpec
 from trainables.trial import run_trial
 
 

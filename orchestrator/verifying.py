@@ -26,7 +26,8 @@ from trainables.datasets.registry import FOLDER_PREFIX
 from trainables.device import full_precision, given_device
 from trainables.errors import InputError
 from trainables.metrics import Measured, MetricValue, metric
-from trainables.spec import EFFORTS, TrialSpec
+from trainables.settings import EFFORTS
+from trainables.spec import TrialSpec
 from trainables.threats import Threat
 from trainables.threats.certification import Certification
 from trainables.threats.detection import Detection

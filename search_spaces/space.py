@@ -16,7 +16,8 @@ from trainables.defenses.registry import conflict
 from trainables.errors import InputError
 from trainables.identity import seed_from
 from trainables.parameters import build, declared_parameters
-from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
+from trainables.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.spec import TrialSpec
 from trainables.threats import Threat, build_threat
 from trainables.threats.clean import METRIC_NAMES as CLEAN_METRICS
 

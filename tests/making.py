@@ -14,7 +14,8 @@ from trainables.datasets import LabelledImages
 from trainables.defenses import DEFENSES, SLOTS, Defense, build_defense, build_stack
 from trainables.defenses.registry import conflict
 from trainables.predictor import Predictor
-from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
+from trainables.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.spec import TrialSpec
 from trainables.threats import Threat
 from trainables.trial import prepare_trial
 

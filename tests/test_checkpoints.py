@@ -21,7 +21,8 @@ from trainables.context import Trained
 from trainables.defenses import DEFENSES, build_defense, image_network
 from trainables.defenses.defense import shapes_training
 from trainables.errors import StorageError, TrainingDivergedError
-from trainables.spec import TrainingSpec, TrialSpec
+from trainables.settings import TrainingSpec
+from trainables.spec import TrialSpec
 
 EPOCHS = 3
 Row = tuple[str, Mapping[str, Any]]

@@ -11,7 +11,8 @@ from trainables.datasets import LabelledImages
 from trainables.datasets.images import content_hash
 from trainables.defenses import build_defense
 from trainables.predictor import Predictor
-from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
+from trainables.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.spec import TrialSpec
 from trainables.threats import build_threat
 
 

@@ -12,7 +12,7 @@ from trainables.defenses import build_defense
 from trainables.deployment import Fitted, Fitting, context_without_data, deploy_noting
 from trainables.errors import InputError
 from trainables.metrics import Missing
-from trainables.spec import DataSpec
+from trainables.settings import DataSpec
 from trainables.threats import THREATS, build_threat
 from trainables.trial import run_trial
 

@@ -6,7 +6,8 @@ import pytest
 from tests.making import EPS, one_of_each_slot, spec_of
 from trainables.defenses import build_defense, build_stack
 from trainables.errors import InputError
-from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec, spec_from_canonical
+from trainables.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.spec import TrialSpec, spec_from_canonical
 from trainables.threats import THREATS, build_threat
 
 BUSY = spec_of(

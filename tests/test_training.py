@@ -20,7 +20,8 @@ from trainables.defenses import build_defense
 from trainables.defenses.early_stopping import EarlyStopping
 from trainables.errors import TrainingDivergedError
 from trainables.evaluation import loss_and_accuracy
-from trainables.spec import ModelSpec, TrainingSpec, TrialSpec
+from trainables.settings import ModelSpec, TrainingSpec
+from trainables.spec import TrialSpec
 from trainables.training import TrainingPlan, train
 from trainables.trial import run_trial
 

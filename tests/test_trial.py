@@ -18,7 +18,8 @@ from trainables.errors import InputError
 from trainables.metrics import Measured, MetricValue, Missing
 from trainables.perceptual import WEIGHTS_NAME
 from trainables.record import TrialRecord, write_record
-from trainables.spec import ModelSpec, TrialSpec
+from trainables.settings import ModelSpec
+from trainables.spec import TrialSpec
 from trainables.threats import THREATS, Findings, build_threat
 from trainables.threats.clean import METRIC_NAMES
 from trainables.trial import run_trial, stage_versions

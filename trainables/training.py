@@ -27,7 +27,7 @@ from trainables.errors import TrainingDivergedError
 from trainables.evaluation import loss_and_accuracy
 
 if TYPE_CHECKING:  # the spec names threats, some of which train further models
-    from trainables.spec import TrainingSpec
+    from trainables.settings import TrainingSpec
 
 VERSION = 2
 """Raised when the results of a training change, so that older artefacts are not taken for new."""

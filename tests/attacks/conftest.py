@@ -9,7 +9,8 @@ from tests.conftest import TrainedNet
 from tests.datasets.making import real_data
 from tests.making import CPU
 from trainables.artefacts import ArtefactStore
-from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
+from trainables.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.spec import TrialSpec
 from trainables.trial import prepare_trial
 
 

@@ -25,7 +25,7 @@ from trainables.defenses.private_steps import PrivateSteps, check_rowwise
 from trainables.errors import InputError
 from trainables.metrics import Measured, Missing
 from trainables.models import build_model
-from trainables.spec import ModelSpec, TrainingSpec
+from trainables.settings import ModelSpec, TrainingSpec
 from trainables.training import Progress, TrainingPlan, train
 from trainables.trial import run_trial
 

@@ -16,7 +16,7 @@ from trainables.defenses import EpochData, EpochVerdict, View
 from trainables.defenses.fgsm_adversarial_training import FgsmAdversarialTraining
 from trainables.evaluation import loss_and_accuracy
 from trainables.modes import frozen_for_attack
-from trainables.spec import TrainingSpec
+from trainables.settings import TrainingSpec
 from trainables.training import TrainingPlan, train
 
 

@@ -17,7 +17,7 @@ from trainables.evaluation import loss_and_accuracy
 from trainables.metrics import Measured
 from trainables.models import Classifier
 from trainables.predictor import Predictor
-from trainables.spec import ModelSpec, TrainingSpec
+from trainables.settings import ModelSpec, TrainingSpec
 from trainables.threats import build_threat
 from trainables.trial import run_trial
 

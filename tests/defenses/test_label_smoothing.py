@@ -12,7 +12,7 @@ from trainables.defenses import View
 from trainables.defenses.dp_sgd import DPSGD
 from trainables.defenses.label_smoothing import MOST_GRADIENT, LabelSmoothing
 from trainables.identity import identity_hash
-from trainables.spec import TrainingSpec
+from trainables.settings import TrainingSpec
 
 
 @pytest.mark.parametrize("alpha", [-0.5, -0.05, 0.0, 0.1, 0.99])

@@ -18,7 +18,7 @@ from trainables.errors import InputError
 from trainables.models import Classifier, build_model
 from trainables.models.lipschitz import lipschitz_bound
 from trainables.predictor import REFUSED, Predictor
-from trainables.spec import ModelSpec
+from trainables.settings import ModelSpec
 
 
 def _seed(seed: int = 0) -> torch.Generator:

@@ -20,7 +20,7 @@ from trainables.errors import InputError
 from trainables.models import build_model
 from trainables.modes import frozen_for_attack, seeded
 from trainables.predictor import Predictor
-from trainables.spec import ModelSpec
+from trainables.settings import ModelSpec
 
 
 def _seed(seed: int = 0) -> torch.Generator:

@@ -18,7 +18,7 @@ from tests.making import EPS, accuracy, random_images
 from trainables.defenses import Defense, View
 from trainables.defenses.label_smoothing import LabelSmoothing
 from trainables.defenses.trades import Trades
-from trainables.spec import TrainingSpec
+from trainables.settings import TrainingSpec
 from trainables.training import TrainingPlan, train
 
 

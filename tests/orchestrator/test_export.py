@@ -28,7 +28,7 @@ from tests.results.records import manifest, write_run
 from trainables.artefacts import ArtefactStore
 from trainables.defenses import Defense, build_defense
 from trainables.errors import InputError, TrialFailedError
-from trainables.spec import TrainingSpec
+from trainables.settings import TrainingSpec
 from trainables.threats import build_threat
 from trainables.trial import run_trial
 

@@ -10,7 +10,8 @@ from orchestrator.resources import MOST_ON_A_GPU
 from tests.making import spec_of
 from trainables.defenses import Defense, build_defense
 from trainables.record import TrialRecord
-from trainables.spec import TrainingSpec, TrialSpec
+from trainables.settings import TrainingSpec
+from trainables.spec import TrialSpec
 from trainables.threats import build_threat
 
 TOTAL = 24_000

@@ -18,7 +18,7 @@ from trainables.context import TrialContext
 from trainables.defenses import Defense
 from trainables.deployment import deploy_noting
 from trainables.predictor import Predictor
-from trainables.spec import ModelSpec
+from trainables.settings import ModelSpec
 
 CARD_PLAIN: Mapping[str, Any] = {
     "name": "toy",

@@ -7,7 +7,7 @@ from tests.conftest import TrainedNet
 from tests.making import random_images
 from trainables.datasets import LabelledImages
 from trainables.errors import InputError
-from trainables.spec import ModelSpec
+from trainables.settings import ModelSpec
 from trainables.threats.evaluators import evaluators, prior_images
 
 

@@ -17,7 +17,7 @@ from trainables.metrics import Measured
 from trainables.models import build_model
 from trainables.modes import seeded
 from trainables.predictor import REFUSED, Prediction, Predictor, Surface
-from trainables.spec import DataSpec
+from trainables.settings import DataSpec
 from trainables.threats import build_threat
 from trainables.threats.inversion import Inversion
 from trainables.threats.threat import Findings

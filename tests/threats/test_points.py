@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.conftest import TrainedNet
 from trainables.predictor import Predictor
-from trainables.spec import Effort
+from trainables.settings import Effort
 from trainables.threats.points import RANDOM_POINTS, points_for
 
 

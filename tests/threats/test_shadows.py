@@ -16,7 +16,7 @@ from trainables.datasets.images import content_hash
 from trainables.defenses import Defense, build_defense
 from trainables.errors import PredictorError
 from trainables.predictor import Predictor
-from trainables.spec import Effort
+from trainables.settings import Effort
 from trainables.threats.membership import Membership
 from trainables.threats.shadows import (
     ShadowAnswers,

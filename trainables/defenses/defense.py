@@ -19,7 +19,7 @@ from trainables.predictor import Predictor
 
 if TYPE_CHECKING:
     from trainables.context import TrialContext
-    from trainables.spec import TrainingSpec
+    from trainables.settings import TrainingSpec
 
 Guarantee = Literal["none", "empirical", "certified"]
 Slot = Literal[
