@@ -9,7 +9,8 @@ from trainables.defenses.defense import (
     Slot,
     View,
 )
-from trainables.defenses.registry import DEFENSES, Stack, build_defense, build_stack, defense_type
+from trainables.defenses.registry import DEFENSES, build_defense, defense_type
+from trainables.defenses.stack import Stack, build_stack
 
 __all__ = [
     "DEFENSES",

@@ -1,11 +1,11 @@
-"""The defenses by name, and stacks of them."""
+"""The defenses by name."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from trainables.defenses.activation_clustering import ActivationClustering
 from trainables.defenses.confidence_masking import ConfidenceMasking
-from trainables.defenses.defense import SLOTS, Defense
+from trainables.defenses.defense import Defense
 from trainables.defenses.denoiser import Denoiser
 from trainables.defenses.diffusion_purification import DiffusionPurification
 from trainables.defenses.dp_sgd import DPSGD
@@ -60,8 +60,6 @@ DEFENSES: Mapping[str, type[Defense]] = {
     "randomized_smoothing": RandomizedSmoothing,
 }
 
-Stack = tuple[Defense, ...]
-
 
 def defense_type(name: str) -> type[Defense]:
     """Look a defense up, by name or import path; InputError names the known ones."""
@@ -84,31 +82,3 @@ def defense_type(name: str) -> type[Defense]:
 def build_defense(name: str, raw: Mapping[str, Any], *, radius: float) -> Defense:
     """Build a defense from what a user wrote; `radius` is the data set's standard one."""
     return build(defense_type(name), raw, owner=name, radius=radius)
-
-
-def build_stack(defenses: Iterable[Defense]) -> Stack:
-    """Put defenses into the order of their slots, without `none`.
-
-    Raises InputError, with the reason, where two of them cannot be stacked.
-    """
-    stack = [defense for defense in defenses if defense.slot is not None]
-    stack.sort(key=lambda defense: SLOTS.index(defense.slot) if defense.slot else -1)
-    for index, first in enumerate(stack):
-        for second in stack[index + 1 :]:
-            reason = conflict(first, second)
-            if reason:
-                raise InputError(f"{first.name} and {second.name} cannot be stacked: {reason}")
-    return tuple(stack)
-
-
-def conflict(first: Defense, second: Defense) -> str | None:
-    """Say why two defenses cannot be stacked, or None."""
-    named = first.refuses.get(second.name) or second.refuses.get(first.name)
-    if named:
-        return named
-    if first.slot == second.slot:
-        return f"both fill the slot {first.slot}"
-    shared = set(first.owns) & set(second.owns)
-    if shared:
-        return f"both own the {sorted(shared)[0].replace('_', ' ')} of a training"
-    return None
