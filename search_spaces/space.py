@@ -12,7 +12,7 @@ from search_spaces.schema import ModelSection, ScenarioSection, SpaceFile
 from trainables.datasets import absolute_name, dataset_entry
 from trainables.defenses import SLOTS, build_defense, build_stack, defense_type
 from trainables.defenses.defense import Defense, Slot
-from trainables.defenses.registry import conflict
+from trainables.defenses.stack import conflict
 from trainables.errors import InputError
 from trainables.identity import seed_from
 from trainables.parameters import build, declared_parameters

@@ -12,7 +12,7 @@ from trainables.artefacts import Artefact, ArtefactStore
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import DEFENSES, SLOTS, Defense, build_defense, build_stack
-from trainables.defenses.registry import conflict
+from trainables.defenses.stack import conflict
 from trainables.predictor import Predictor
 from trainables.settings import DataSpec, ModelSpec, TrainingSpec
 from trainables.spec import TrialSpec

@@ -17,12 +17,12 @@ from tests.making import EPS, all_finite, context_of, spec_of
 from trainables import checkpoints, training
 from trainables.artefacts import Artefact, ArtefactStore, FileLease
 from trainables.checkpoints import Checkpoints, packed, unpacked
-from trainables.context import Trained
 from trainables.defenses import DEFENSES, build_defense, image_network
 from trainables.defenses.defense import shapes_training
 from trainables.errors import StorageError, TrainingDivergedError
 from trainables.settings import TrainingSpec
 from trainables.spec import TrialSpec
+from trainables.trained import Trained
 
 EPOCHS = 3
 Row = tuple[str, Mapping[str, Any]]

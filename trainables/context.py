@@ -18,46 +18,30 @@ from trainables.datasets import Dataset, LabelledImages, Pools, split_pools, str
 from trainables.datasets.dataset import Augmentation
 from trainables.datasets.images import content_hash
 from trainables.datasets.splits import Protocol
-from trainables.defenses import Stack
-from trainables.defenses.defense import shapes_training
-from trainables.deployment import Fits
+from trainables.defenses.defense import Defense, shapes_training
+from trainables.defenses.stack import Stack
+from trainables.deployment_spec import DeploymentSpec
 from trainables.errors import InputError
 from trainables.evaluation import batches, in_batches
+from trainables.fits import Fits
 from trainables.identity import identity_hash, seed_from
 from trainables.imports import code_fingerprint
 from trainables.models import build_model, missing_parts, model_code_fingerprint
 from trainables.modes import seeded
 from trainables.predictor import Prediction, Predictor, ask
-from trainables.spec import TrialSpec
+from trainables.settings import TrainingSpec
+from trainables.trained import Trained
 
 SCREEN_POINTS = 512
 """Held-out points that a screen attacks."""
 AUDIT_POINTS_CPU = 1000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Trained:
-    """A model that a stack was trained with."""
-
-    model: nn.Module
-    members: LabelledImages
-    """The rows that it was trained on, after filtering."""
-    kept: Tensor
-    """Which rows of the data those are, in order."""
-    curves: Mapping[str, list[float]]
-    seconds: tuple[float, ...]
-    """Per epoch, as measured when it was trained."""
-    key: str
-    """Of its artefact."""
-    weights_sha256: str
-    """Of the weights themselves: equal where two trainings ended in the same bits."""
-
-
 @dataclass(frozen=True, eq=False)
 class TrialContext:
     """A trial under way: its spec, data, store and seeds."""
 
-    spec: TrialSpec
+    spec: DeploymentSpec
     dataset: Dataset
     pools: Pools
     store: ArtefactStore
@@ -83,6 +67,21 @@ class TrialContext:
     def curve_pool(self) -> LabelledImages:
         """The pool that learning curves are drawn on; nothing is selected by them."""
         return self.pools.test if self.pools.validation is None else self.pools.validation
+
+    @property
+    def seed(self) -> int:
+        """The trial's seed."""
+        return self.spec.seed
+
+    @property
+    def stack(self) -> Stack:
+        """The trial's defenses, in the order of their slots."""
+        return self.spec.stack
+
+    @property
+    def training(self) -> TrainingSpec:
+        """The settings of the trial's training."""
+        return self.spec.training
 
     def points(self) -> LabelledImages:
         """Give the fixed, stratified points that attacks run on at this effort."""
@@ -331,7 +330,7 @@ class TrialContext:
 
 
 def build_context(
-    spec: TrialSpec,
+    spec: DeploymentSpec,
     dataset: Dataset,
     store: ArtefactStore,
     device: torch.device,
@@ -378,13 +377,13 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 _pools = lru_cache(maxsize=8)(split_pools)
 
 
-def _identity_of(defense: Any) -> dict[str, Any]:
+def _identity_of(defense: Defense) -> dict[str, Any]:
     plain: dict[str, Any] = defense.canonical()
     if ":" in defense.name:
         plain["code"] = code_fingerprint(defense.name, "defense")
     return plain
 
 
-def _training_identity(defense: Any) -> dict[str, Any]:
+def _training_identity(defense: Defense) -> dict[str, Any]:
     found = _identity_of(defense)
     return {name: value for name, value in found.items() if name not in defense.deployment_only}

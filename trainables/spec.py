@@ -3,50 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from trainables.datasets import dataset_entry
-from trainables.defenses import Stack, build_defense, build_stack
+from trainables.defenses import build_defense, build_stack
+from trainables.deployment_spec import DeploymentSpec
 from trainables.errors import InputError
 from trainables.identity import identity_hash
 from trainables.parameters import build
-from trainables.settings import EFFORTS, DataSpec, Effort, ModelSpec, TrainingSpec
+from trainables.settings import DataSpec, ModelSpec, TrainingSpec
 from trainables.threats import Threat, build_threat
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialSpec:
-    """The identity of a trial."""
+class TrialSpec(DeploymentSpec):
+    """The identity of a trial: what is deployed, and the threats that it is measured under."""
 
-    data: DataSpec
-    model: ModelSpec
-    training: TrainingSpec
-    stack: Stack = ()
     threats: tuple[Threat, ...] = ()
-    effort: Effort = "screen"
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        if build_stack(self.stack) != self.stack:
-            raise InputError("stack: not in the order of its slots; build it by build_stack")
+        super().__post_init__()
         names = [threat.name for threat in self.threats]
         if len(set(names)) != len(names):
             raise InputError(f"threats: one is named twice in {names}")
-        if self.effort not in EFFORTS:
-            raise InputError(f"unknown effort {self.effort!r}; known: {', '.join(EFFORTS)}")
 
     def canonical(self) -> dict[str, Any]:
         """Give the spec as plain JSON values."""
         return {
-            "data": asdict(self.data),
-            "model": asdict(self.model),
-            "training": asdict(self.training),
-            "stack": [defense.canonical() for defense in self.stack],
+            **super().canonical(),
             "threats": [threat.canonical() for threat in self.threats],
-            "effort": self.effort,
-            "seed": self.seed,
         }
 
     @cached_property  # a driver asks for it several times a trial

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +20,19 @@ from trainables.checkpoints import Checkpoints, Moving
 from trainables.datasets import LabelledImages
 from trainables.datasets.augment import augment
 from trainables.datasets.dataset import Augmentation
-from trainables.defenses import Defense, EpochData, EpochVerdict, Stack, View
-from trainables.defenses.defense import StepPolicy, TrainingRun
+from trainables.defenses.defense import (
+    Defense,
+    EpochData,
+    EpochVerdict,
+    StepPolicy,
+    TrainingRun,
+    View,
+)
+from trainables.defenses.stack import Stack
 from trainables.device import accelerated, training_precision
 from trainables.errors import TrainingDivergedError
 from trainables.evaluation import loss_and_accuracy
-
-if TYPE_CHECKING:  # the spec names threats, some of which train further models
-    from trainables.settings import TrainingSpec
+from trainables.settings import TrainingSpec
 
 VERSION = 2
 """Raised when the results of a training change, so that older artefacts are not taken for new."""

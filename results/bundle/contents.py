@@ -16,7 +16,8 @@ from results.bundle.errors import BundleError
 from trainables.artefacts import Artefact
 from trainables.context import TrialContext
 from trainables.datasets import Dataset, LabelledImages
-from trainables.deployment import Fitted, context_without_data
+from trainables.deployment import context_without_data
+from trainables.fits import Fitted
 from trainables.imports import code_fingerprint
 from trainables.predictor import PREDICTION_SEED, Predictor
 from trainables.spec import TrialSpec, spec_from_canonical

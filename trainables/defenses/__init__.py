@@ -3,6 +3,7 @@
 from trainables.defenses.defense import (
     SLOTS,
     Defense,
+    DefenseContext,
     EpochData,
     EpochVerdict,
     Preparation,
@@ -16,6 +17,7 @@ __all__ = [
     "DEFENSES",
     "SLOTS",
     "Defense",
+    "DefenseContext",
     "EpochData",
     "EpochVerdict",
     "Preparation",

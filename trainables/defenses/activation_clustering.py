@@ -6,7 +6,6 @@ Axes: N rows, R rows of a class, D features.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,12 +15,9 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from trainables.datasets import LabelledImages
-from trainables.defenses.defense import Defense
+from trainables.defenses.defense import Defense, DefenseContext
 from trainables.defenses.representation import representation
 from trainables.parameters import parameter
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 _RESTARTS = 10
 _FEWEST = 4
@@ -63,7 +59,7 @@ class ActivationClustering(Defense):
         low=0.0, high=0.5,
     )  # fmt: skip
 
-    def filter(self, data: LabelledImages, ctx: TrialContext) -> Tensor:
+    def filter(self, data: LabelledImages, ctx: DefenseContext) -> Tensor:
         """Give the rows that are kept, in order."""
         features = representation(data, ctx).double().cpu().numpy()
         labels = data.labels.cpu().numpy()
@@ -72,7 +68,7 @@ class ActivationClustering(Defense):
             rows = np.flatnonzero(labels == label)
             if len(rows) < _FEWEST:
                 continue
-            small = smaller_cluster(features[rows], self.components, seed=ctx.spec.seed)
+            small = smaller_cluster(features[rows], self.components, seed=ctx.seed)
             if small.mean() <= self.largest_share:
                 kept[rows[small]] = False
         return torch.from_numpy(np.flatnonzero(kept)).to(data.labels.device)

@@ -6,17 +6,13 @@ Axes: B batch, C channels, H, W, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from trainables.defenses.defense import Defense
+from trainables.defenses.defense import Defense, DefenseContext
 from trainables.parameters import parameter
 from trainables.predictor import Prediction, Predictor, WrappedPredictor
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 SMALLEST = 1e-6
 """What a probability that rounds to 0 is given, so that its logarithm is finite; and what the
@@ -52,7 +48,7 @@ class ConfidenceMasking(Defense):
         1, kind="int", low=0, high=6, meaning="decimals that probabilities are rounded to"
     )
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Mask what the predictor answers."""
         del ctx
         return MaskedPredictor(predictor, self.top_k, self.digits)

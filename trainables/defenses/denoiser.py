@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.defenses.defense import Defense
+from trainables.defenses.defense import Defense, DefenseContext
 from trainables.defenses.image_network import (
     Loss,
     NetworkSettings,
@@ -24,9 +23,6 @@ from trainables.defenses.image_network import (
 from trainables.models.unet import UNet, in_parts
 from trainables.parameters import PIXELS, parameter
 from trainables.predictor import Prediction, Predictor, Surface, WrappedPredictor
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 _UPDATES = 800
 """Optimiser steps that a training takes where no epochs are given."""
@@ -64,7 +60,7 @@ class Denoiser(Defense):
         meaning="of the network's training; not given: some 800 steps",
     )  # fmt: skip
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Wrap the predictor behind the trained network."""
         sigma = ctx.dataset.radius if self.sigma is None else self.sigma
         network = shared_network(

@@ -8,18 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from trainables.artefacts import Artefact
+from trainables.defenses.defense import DefenseContext
 from trainables.errors import InputError, PredictorError
 from trainables.evaluation import in_batches
 from trainables.predictor import REFUSED, Prediction, Predictor, Surface, WrappedPredictor
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 Score = Callable[[Tensor, torch.Generator], Tensor]
 """(x (B, C, H, W), generator) -> (B,), larger is more suspicious, differentiable in x."""
@@ -50,7 +47,7 @@ def fit_threshold(scores: Tensor, rate: float) -> float:
     return float(scores.sort().values[len(scores) - rejected])
 
 
-def threshold_on_calibration(score: Score, rate: float, ctx: TrialContext) -> float:
+def threshold_on_calibration(score: Score, rate: float, ctx: DefenseContext) -> float:
     """Fit the threshold of a score to the calibration pool, with the purpose's own generator."""
 
     def fit() -> Artefact:

@@ -6,13 +6,13 @@ Axes: B batch, D draws, C channels, H, W, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from trainables.defenses.averaging import Answer, log_mean_softmax_of_draws, of_copies
-from trainables.defenses.defense import Defense
+from trainables.defenses.defense import Defense, DefenseContext
 from trainables.defenses.diffusion_process import noise_prediction_loss, purify
 from trainables.defenses.image_network import (
     NetworkSettings,
@@ -22,9 +22,6 @@ from trainables.defenses.image_network import (
 from trainables.models.unet import UNet
 from trainables.parameters import parameter
 from trainables.predictor import Prediction, Predictor, Surface, WrappedPredictor
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 SCREEN_POINTS = 64
 """Points that a screen attacks: each of its gradients costs draws x steps passes of the network."""
@@ -67,7 +64,7 @@ class DiffusionPurification(Defense):
         meaning="of the diffusion model's training; not given: some 1,200 steps",
     )  # fmt: skip
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Wrap the predictor behind the shared diffusion model."""
         network = shared_network(
             ctx,

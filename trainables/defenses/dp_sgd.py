@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
-from trainables.defenses.defense import Defense, StepPolicy
+from trainables.defenses.defense import Defense, DefenseContext, StepPolicy
 from trainables.defenses.private_steps import PrivateSteps, check_rowwise
 from trainables.parameters import parameter
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 _ADVERSARIAL = (
     "a row has the gradients of several views, or passes the network again to be crafted; one "
@@ -87,7 +84,7 @@ class DPSGD(Defense):
         meaning="delta at which dp_epsilon is counted; by default 1 / (2 x training rows)",
     )  # fmt: skip
 
-    def modify_model(self, model: nn.Module, ctx: TrialContext) -> nn.Module:
+    def modify_model(self, model: nn.Module, ctx: DefenseContext) -> nn.Module:
         """Give the model as it is.
 
         Raises InputError, naming the layer, for one whose layers mix the rows of a batch.

@@ -6,18 +6,14 @@ Axes: B batch, C channels, H, W, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from trainables.defenses.defense import Defense
+from trainables.defenses.defense import Defense, DefenseContext
 from trainables.defenses.detector import DetectingPredictor, Score, threshold_on_calibration
 from trainables.parameters import parameter
 from trainables.predictor import Predictor
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +53,7 @@ class EnergyDetector(Defense):
         """Whether something is fitted on the calibration pool: the threshold is."""
         return True
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Fit the threshold on the calibration pool and watch the predictor."""
         score = energy(predictor.model, self.T)
         threshold = threshold_on_calibration(score, self.false_positive_rate, ctx)

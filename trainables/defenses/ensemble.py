@@ -8,20 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from trainables.artefacts import Artefact
 from trainables.defenses.averaging import log_mean_softmax
-from trainables.defenses.defense import Defense
+from trainables.defenses.defense import Defense, DefenseContext
 from trainables.identity import seed_from
 from trainables.parameters import parameter
 from trainables.predictor import Predictor, Surface
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +47,16 @@ class Ensemble(Defense):
 
     size: int = parameter(5, kind="int", meaning="models, the trial's own included", low=1, high=50)
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Train the other members on the trial's training pool and deploy all of them.
 
         Raises RuntimeError where the predictor's model is not the one that the context's stack,
         training pool and seed give: its other members would be of another training.
         """
-        rest = tuple(defense for defense in ctx.spec.stack if not isinstance(defense, Ensemble))
+        rest = tuple(defense for defense in ctx.stack if not isinstance(defense, Ensemble))
         others = [
             ctx.with_weights(
-                ctx.spec.stack,
+                ctx.stack,
                 ctx.fitted(f"member{number}", partial(_member, number, predictor, ctx)).tensors,
             )
             for number in range(1, self.size)
@@ -68,9 +64,9 @@ class Ensemble(Defense):
         return EnsemblePredictor([predictor, *(ctx.deploy(rest, model) for model in others)])
 
 
-def _member(number: int, first: Predictor, ctx: TrialContext) -> Artefact:
+def _member(number: int, first: Predictor, ctx: DefenseContext) -> Artefact:
     """Train a member other than the first, of whose model it must be the like."""
-    stack, data, seed = ctx.spec.stack, ctx.pools.train, ctx.spec.seed
+    stack, data, seed = ctx.stack, ctx.pools.train, ctx.seed
     if not _same_weights(ctx.train(stack, data, seed).model, first.model):
         raise RuntimeError(
             "the ensemble's first model is not the one that this context trains; deploy a "

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from trainables.defenses.defense import Defense
+from trainables.defenses.defense import Defense, DefenseContext
 from trainables.defenses.detector import DetectingPredictor, threshold_on_calibration
 from trainables.defenses.squeezers import Squeezer, bit_depth_squeezer, median_squeezer
 from trainables.parameters import parameter
 from trainables.predictor import REFUSED, Prediction, Predictor
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 SMALL = 16
 """Side, in pixels, below which the published squeezers do not fit."""
@@ -67,7 +63,7 @@ class FeatureSqueezing(Defense):
         """Whether something is fitted on the calibration pool: the threshold is."""
         return True
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Fit the threshold on the calibration pool and watch the predictor."""
         squeezing = SqueezingScore(predictor, self._squeezers(ctx.dataset.shape))
         threshold = threshold_on_calibration(squeezing, self.false_positive_rate, ctx)

@@ -9,23 +9,21 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainables.artefacts import Artefact
 from trainables.checkpoints import Checkpoints, Moving, resumable
+from trainables.datasets import LabelledImages
 from trainables.datasets.images import content_hash
+from trainables.defenses.defense import DefenseContext
 from trainables.device import training_precision
 from trainables.errors import TrainingDivergedError
 from trainables.identity import identity_hash, seed_from
 from trainables.models.unet import UNet
 from trainables.modes import seeded
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
-    from trainables.datasets import LabelledImages
 
 VERSION = 1
 """Raised when the results of such a training change, so that older ones are not taken for new."""
@@ -51,12 +49,12 @@ class NetworkSettings:
     learning_rate: float = 4e-3
 
 
-def epochs_for(updates: int, ctx: TrialContext) -> int:
+def epochs_for(updates: int, ctx: DefenseContext) -> int:
     """Give the epochs, at least one, that make about so many optimiser steps."""
     return max(1, round(updates / math.ceil(len(ctx.pools.train) / BATCH)))
 
 
-def filters_for(ctx: TrialContext) -> int:
+def filters_for(ctx: DefenseContext) -> int:
     """Give the filters of a network.
 
     On the digits 24 and 32 gained nothing over 16, with which purified MNIST is classified as well
@@ -67,7 +65,7 @@ def filters_for(ctx: TrialContext) -> int:
 
 
 def shared_network(
-    ctx: TrialContext,
+    ctx: DefenseContext,
     kind: str,
     settings: NetworkSettings,
     loss: Loss,
@@ -92,7 +90,7 @@ def shared_network(
 
 
 def _trained(
-    ctx: TrialContext,
+    ctx: DefenseContext,
     kind: str,
     settings: NetworkSettings,
     loss: Loss,
@@ -107,7 +105,7 @@ def _trained(
         "data": content_hash(ctx.pools.train),
         "settings": asdict(settings),
         "for": dict(trained_for),
-        "seed": ctx.spec.seed,
+        "seed": ctx.seed,
     }
     return ctx.cached(
         kind,
@@ -121,7 +119,7 @@ def _trained(
     )
 
 
-def _new_network(ctx: TrialContext, settings: NetworkSettings) -> UNet:
+def _new_network(ctx: DefenseContext, settings: NetworkSettings) -> UNet:
     channels, height, width = ctx.dataset.shape
     network = UNet(
         channels=channels,
@@ -135,7 +133,7 @@ def _new_network(ctx: TrialContext, settings: NetworkSettings) -> UNet:
 
 
 def _fit(
-    ctx: TrialContext,
+    ctx: DefenseContext,
     kind: str,
     settings: NetworkSettings,
     loss: Loss,

@@ -6,19 +6,15 @@ Axes: B batch, C channels, H, W, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from trainables.defenses.defense import Defense
+from trainables.defenses.defense import Defense, DefenseContext
 from trainables.defenses.squeezers import JPEG_CHANNELS, SQUEEZERS, Squeezer, Transform
 from trainables.errors import InputError
 from trainables.parameters import parameter
 from trainables.predictor import Prediction, Predictor, Surface, WrappedPredictor
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 _SETTING = {"bit_depth": "bits", "median": "window", "jpeg": "quality"}
 """Kind -> the parameter that belongs to it."""
@@ -51,7 +47,7 @@ class InputTransformation(Defense):
     window: int = parameter(2, kind="int", meaning="median: side, in pixels", low=2, high=3)
     quality: int = parameter(75, kind="int", meaning="jpeg: libjpeg's quality", low=1, high=100)
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Put the transformation before the predictor; InputError where JPEG has no such images."""
         channels = ctx.dataset.shape[0]
         if self.kind == "jpeg" and channels not in JPEG_CHANNELS:

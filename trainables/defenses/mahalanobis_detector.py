@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,14 +16,11 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from trainables.artefacts import Artefact
-from trainables.defenses.defense import Defense
+from trainables.defenses.defense import Defense, DefenseContext
 from trainables.defenses.detector import DetectingPredictor, threshold_on_calibration
 from trainables.evaluation import in_batches
 from trainables.parameters import parameter
 from trainables.predictor import Predictor
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +57,7 @@ class MahalanobisDetector(Defense):
         """Whether something is fitted on the calibration pool: the threshold is."""
         return True
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Fit the distance on the training set and its threshold on the calibration pool."""
         # In eval mode, where a randomised network, given no generator, is not random.
         features = cast(Callable[[Tensor], Tensor], predictor.model.features)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trainables.defenses import clopper_pearson
 from trainables.defenses.clopper_pearson import Numbers
-from trainables.defenses.defense import Defense, StepPolicy
+from trainables.defenses.defense import Defense, DefenseContext, StepPolicy
 from trainables.defenses.gaussian_noise import GaussianNoise, VotingPredictor
 from trainables.defenses.pixeldp_certificate import certified_sizes, noise_sigma
 from trainables.defenses.votes import count_votes
@@ -26,9 +26,6 @@ from trainables.models.lipschitz import lipschitz_bound, split_path
 from trainables.models.projection import PathProjection
 from trainables.parameters import parameter
 from trainables.predictor import REFUSED, Certificates, Predictor
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 IMAGE = "image"
 NORMALIZED = "normalized"
@@ -132,7 +129,7 @@ class PixelDP(Defense):
         """Standard deviation of the noise, in units of what the path before it gives."""
         return noise_sigma(self.attack_bound, self.dp_epsilon, self.dp_delta)
 
-    def modify_model(self, model: nn.Module, ctx: TrialContext) -> nn.Module:
+    def modify_model(self, model: nn.Module, ctx: DefenseContext) -> nn.Module:
         """Insert the noise.
 
         Raises InputError for an unknown placement, and, naming the layer, for a path before the
@@ -167,7 +164,7 @@ class PixelDP(Defense):
     def _projects(self) -> bool:
         return self.sensitivity == NORMALIZED and self.placement != IMAGE
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Let the network vote under its noise, with the sensitivity of its trained path.
 
         Raises RuntimeError where the predictor's model has no noise of this defense.

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.defenses.averaging import averaged_surface, log_mean_softmax_of_draws, of_copies
-from trainables.defenses.defense import Defense
+from trainables.defenses.defense import Defense, DefenseContext
 from trainables.errors import InputError
 from trainables.parameters import parameter
 from trainables.predictor import Prediction, Predictor, Surface, WrappedPredictor
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 ALL_PLACES = "all"
 
@@ -95,7 +91,7 @@ class RandomizedNetwork(Defense):
         meaning="where: layer1, layer2, .., features, or all of them",
     )  # fmt: skip
 
-    def modify_model(self, model: nn.Module, ctx: TrialContext) -> nn.Module:
+    def modify_model(self, model: nn.Module, ctx: DefenseContext) -> nn.Module:
         """Insert dropout at the places; the weights and their names stay as they are."""
         del ctx
         if self.p > 0:
@@ -104,7 +100,7 @@ class RandomizedNetwork(Defense):
                 insert(place, RandomDropout(self.p))
         return model
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Deploy with dropout that draws from the generator of each prediction."""
         del ctx
         if self.p == 0:

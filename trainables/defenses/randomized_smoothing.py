@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,15 +15,12 @@ from scipy import stats
 from torch import Tensor, nn
 
 from trainables.defenses import clopper_pearson
-from trainables.defenses.defense import Defense, View
+from trainables.defenses.defense import Defense, DefenseContext, View
 from trainables.defenses.gaussian_noise import VotingPredictor, noisy_copies
 from trainables.defenses.votes import Hopeless, count_votes
 from trainables.errors import InputError
 from trainables.parameters import parameter
 from trainables.predictor import REFUSED, Certificates, Predictor
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 _SURE = 1e-6
 """Probability at which an image is taken for hopeless that could still be certified."""
@@ -90,7 +87,7 @@ class RandomizedSmoothing(Defense):
         del model
         return [replace(view, x=noisy_copies(view.x, 1, self.sigma, generator)) for view in views]
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Let the predictor vote under noise; InputError where it rejects images."""
         del ctx
         if predictor.rejects:

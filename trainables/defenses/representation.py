@@ -6,25 +6,22 @@ Axes: N rows, D features.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from trainables.datasets import LabelledImages
+from trainables.defenses.defense import DefenseContext
 from trainables.evaluation import in_batches
 
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
-
-def representation(data: LabelledImages, ctx: TrialContext) -> Tensor:
+def representation(data: LabelledImages, ctx: DefenseContext) -> Tensor:
     """Give the penultimate features (N, D) of the rows, under a network trained on them.
 
     The network is an artefact that trials with other filters share, the undefended trial among
     them.
     """
-    model = ctx.train((), data, ctx.spec.seed, role="representation").model
+    model = ctx.train((), data, ctx.seed, role="representation").model
     features: Callable[[Tensor], Tensor] = model.features  # type: ignore[assignment]
     with torch.no_grad():
         return in_batches(features, data)

@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from trainables.datasets import LabelledImages
-from trainables.defenses.defense import Defense
+from trainables.defenses.defense import Defense, DefenseContext
 from trainables.defenses.representation import representation
 from trainables.parameters import parameter
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 EXCESS = 1.5
 """Times the expected rate of poison that is removed (Tran et al., 2018)."""
@@ -61,7 +57,7 @@ class SpectralSignatures(Defense):
         meaning="score centred features, as the paper has it; its code and others' do not",
     )  # fmt: skip
 
-    def filter(self, data: LabelledImages, ctx: TrialContext) -> Tensor:
+    def filter(self, data: LabelledImages, ctx: DefenseContext) -> Tensor:
         """Give the rows that are kept, in order."""
         scores = self.row_scores(data, ctx)
         kept = torch.ones(len(data), dtype=torch.bool, device=data.labels.device)
@@ -72,7 +68,7 @@ class SpectralSignatures(Defense):
             kept[rows[scores[rows].argsort(descending=True, stable=True)[:count]]] = False
         return kept.nonzero().flatten()
 
-    def row_scores(self, data: LabelledImages, ctx: TrialContext) -> Tensor:
+    def row_scores(self, data: LabelledImages, ctx: DefenseContext) -> Tensor:
         """Give the spectral score (N,) of each row in its own class."""
         features = representation(data, ctx)
         scores = torch.zeros(len(data), dtype=torch.float64, device=data.labels.device)

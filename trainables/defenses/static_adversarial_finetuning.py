@@ -5,20 +5,16 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from trainables.datasets.images import LabelledImages
 from trainables.defenses.adversarial_examples import CRAFTED_BY, craft, draw_radii
-from trainables.defenses.defense import Defense, Preparation
+from trainables.defenses.defense import Defense, DefenseContext, Preparation
 from trainables.device import synchronize
 from trainables.identity import seed_from
 from trainables.parameters import PIXELS, parameter
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 LEVELS = 255
 """Steps between black and white of the stored examples."""
@@ -79,7 +75,7 @@ class StaticAdversarialFinetuning(Defense):
         meaning="highest learning rate of the fine-tuning; not given: half of the training's",
     )  # fmt: skip
 
-    def prepare(self, ctx: TrialContext, data: LabelledImages, seed: int) -> Preparation | None:
+    def prepare(self, ctx: DefenseContext, data: LabelledImages, seed: int) -> Preparation | None:
         """Train the undefended model, or take it from the store, and attack it."""
         model = ctx.train((), data, seed, role="undefended").model
         started = time.perf_counter()
@@ -95,11 +91,11 @@ class StaticAdversarialFinetuning(Defense):
             scale=LEVELS,
         )
         synchronize(ctx.device)  # else the time below is that of queueing alone
-        rate = self.learning_rate or ctx.spec.training.learning_rate / 2
+        rate = self.learning_rate or ctx.training.learning_rate / 2
         return Preparation(
             weights=model.state_dict(),
             data=examples,
-            settings=dataclasses.replace(ctx.spec.training, epochs=self.epochs, learning_rate=rate),
+            settings=dataclasses.replace(ctx.training, epochs=self.epochs, learning_rate=rate),
             seconds=(time.perf_counter() - started,),
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from scipy import optimize
@@ -12,12 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainables.artefacts import Artefact
-from trainables.defenses.defense import Defense
+from trainables.defenses.defense import Defense, DefenseContext
 from trainables.parameters import parameter
 from trainables.predictor import Prediction, Predictor, Surface, WrappedPredictor
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 FIT = "fit"
 _LOG_T_BOUNDS = (math.log(0.01), math.log(100.0))
@@ -56,7 +52,7 @@ class Temperature(Defense):
         """Whether T is fitted."""
         return self.T == FIT
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Wrap the predictor, with T fitted on the calibration pool where it is to be."""
         if self.T != FIT:
             return TemperedPredictor(predictor, float(self.T))
@@ -66,7 +62,7 @@ class Temperature(Defense):
         return TemperedPredictor(predictor, float(fitted.values["T"]))
 
 
-def fit_temperature(predictor: Predictor, ctx: TrialContext) -> float:
+def fit_temperature(predictor: Predictor, ctx: DefenseContext) -> float:
     """Find the T that minimises the calibration pool's NLL, over log T in a bounded search."""
     assert ctx.pools.calibration is not None
     scores, labels = ctx.scores(predictor, ctx.pools.calibration), ctx.pools.calibration.labels

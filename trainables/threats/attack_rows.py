@@ -5,21 +5,17 @@ Axes: N points.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from torch import Tensor
 
 from trainables import intervals
 from trainables.attacks import variant
+from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.metrics import MetricValue, Missing
 from trainables.perceptual import lpips_distance
 from trainables.similarity import ssim
 from trainables.threats.attacking import Run, lengths
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 _EVERY = (
     "adversarial_accuracy",

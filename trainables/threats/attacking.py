@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainables.attacks import Variant, variant
 from trainables.attacks.autoattack import EOT_DRAWS as AUTOATTACK_DRAWS
+from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.datasets.images import content_hash
 from trainables.predictor import (
@@ -26,9 +27,6 @@ from trainables.predictor import (
     ask,
     surface_scores,
 )
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 BATCH = 256
 EOT_DRAWS = 10

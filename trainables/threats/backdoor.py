@@ -6,13 +6,13 @@ Axes: N images.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trainables import intervals
+from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import Stack
 from trainables.errors import InputError
@@ -24,9 +24,6 @@ from trainables.threats.clean_label import obscured
 from trainables.threats.poison import Poisoned, Recipe
 from trainables.threats.threat import Findings, Threat
 from trainables.threats.triggers import KINDS, PLACES, Trigger
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 ALL = "all"
 _BINS = 40

@@ -5,16 +5,12 @@ Axes: N images.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from trainables.attacks import ATTACKS
+from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.evaluation import batches
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 STEPS = 30
 

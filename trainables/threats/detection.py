@@ -6,13 +6,13 @@ Axes: N points.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trainables import intervals
+from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.metrics import MetricValue, Missing
 from trainables.predictor import REFUSED, Predictor, ask
@@ -20,9 +20,6 @@ from trainables.threats.attacking import BATCH, Target, run_attack, target_of
 from trainables.threats.efforts import settings_of
 from trainables.threats.points import points_for
 from trainables.threats.threat import Findings, Threat
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 _FPR = 0.05
 _NO_DETECTOR = "the deployed model rejects nothing"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
@@ -16,13 +16,11 @@ from sklearn.svm import SVC
 from torch import Tensor, nn
 
 from trainables import intervals
+from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.errors import InputError
 from trainables.evaluation import BATCH
 from trainables.metrics import Measured
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 NETWORKS = ("small_cnn", "lenet5")
 """Evaluator networks; the first that is not the target's is taken."""

@@ -6,12 +6,13 @@ Axes: N points, C channels, H, W, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from trainables import intervals
 from trainables.attacks import variant
+from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.errors import InputError
 from trainables.evaluation import in_batches
@@ -33,9 +34,6 @@ from trainables.threats.pictures import pictures
 from trainables.threats.points import points_for
 from trainables.threats.robustness_curve import CURVE_NAMES, robustness_curve
 from trainables.threats.threat import Findings, Threat
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 WHOLE, HEADLINE = "whole", "headline"
 

@@ -6,12 +6,13 @@ Axes: B images (classes x starts), C channels, H, W, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainables import intervals
+from trainables.context import TrialContext
 from trainables.errors import InputError
 from trainables.metrics import Measured, MetricValue
 from trainables.parameters import parameter
@@ -32,9 +33,6 @@ from trainables.threats.inversion_work import Work, asking, differentiating
 from trainables.threats.pictures import encoded
 from trainables.threats.reconstructions import ClassReference, class_references, likeness
 from trainables.threats.threat import Findings, Threat
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 WHITE_BOX, BLACK_BOX = "white_box", "black_box"
 TOTAL_VARIATION, GENERATIVE = "total_variation", "generative"

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from trainables.context import TrialContext
 from trainables.predictor import Predictor
 from trainables.threats.inversion_attack import BATCH
 from trainables.threats.points import limits_of_slow
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 _STEPS = {"screen": 50, "audit": 300}
 _STARTS = {"screen": 12, "audit": 48}

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from trainables import intervals
 from trainables.attacks.balls import Radius, broadcast
+from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.metrics import MetricValue, at_eps
 from trainables.predictor import ask
@@ -27,9 +27,6 @@ from trainables.threats.attacking import (
     withstands,
 )
 from trainables.threats.threat import Findings
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 _METRIC = "robust_accuracy_l2"
 _CW, _STRETCHED, _PGD = "carlini_wagner", "carlini_wagner_stretched", "pgd_l2"

@@ -6,17 +6,14 @@ Axes: N points, C channels, H, W.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
+from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.evaluation import batches
 from trainables.predictor import Predictor, ask
 from trainables.threats.membership_scores import Floats, label_kept
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 SIZES = (2.0, 1.0, 4.0, 0.5)
 """Standard deviations of the noise in multiples of the data set's radius, used in turn."""

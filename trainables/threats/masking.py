@@ -11,19 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from scipy import stats
 from torch import Tensor
 
 from trainables.attacks.losses import LOSSES
+from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.predictor import surface_scores
 from trainables.threats.attacking import BATCH, Target
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 MARGIN = 0.02
 """A paired difference counts from here on: honest models differ by a point or two as well."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.predictor import Surface
 from trainables.threats.attacking import Run, Settings, Target, run_attack
@@ -22,9 +22,6 @@ from trainables.threats.masking import (
     share,
     without_gradient,
 )
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 _GRADIENT = ("pgd", "pgd_dlr", "targeted_margin_pgd")
 _CONVERGED = {"pgd": {"steps": 100}}

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainables import intervals
+from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.errors import InputError
 from trainables.metrics import Measured, MetricValue
@@ -43,9 +44,7 @@ from trainables.threats.rmia import fitted_a, relative_probability, rmia
 from trainables.threats.shadow_classifier import shadow_classifier
 from trainables.threats.shadows import ShadowAnswers, population, shadow_answers
 from trainables.threats.threat import Findings, Threat
-
-if TYPE_CHECKING:
-    from trainables.context import Trained, TrialContext
+from trainables.trained import Trained
 
 OF_ANSWERS: Mapping[str, Callable[[Floats, Integers], Floats]] = {
     "loss_threshold": loss_threshold,

@@ -6,16 +6,14 @@ Axes: N points, C channels, H, W.
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
+from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.predictor import Predictor, ask
 from trainables.threats.attacking import Run
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 _COUNT = 6
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.predictor import Predictor
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 SLOW_POINTS = 128
 """Points that a screen attacks of a model that is to be attacked on several surfaces."""

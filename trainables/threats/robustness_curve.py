@@ -5,17 +5,13 @@ Axes: N points.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from trainables import intervals
+from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.metrics import CURVE_MULTIPLES, UNBOUNDED, MetricValue, curve_metric
 from trainables.threats.attacking import Settings, Target, run_attack
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 _ON_RANDOM: Settings = {"pgd": {"steps": 10}}
 CURVE_NAMES = (*(curve_metric(multiple) for multiple in CURVE_MULTIPLES), UNBOUNDED)

@@ -6,7 +6,6 @@ Axes: S shadow models, P points of the population, N points that are asked, K cl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,14 +13,12 @@ from torch import Tensor
 
 from trainables import training
 from trainables.artefacts import Artefact
+from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.datasets.images import content_hash
 from trainables.identity import seed_from
 from trainables.threats.lira import Inside
 from trainables.threats.membership_scores import Floats
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 VERSION = 1
 
