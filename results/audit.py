@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from results.effects import pooled
 from results.errors import ResultsError
-from results.load import UNDEFENDED, Record, Run
+from results.load import Run
+from results.record import UNDEFENDED, Record
 from results.values import Value, counted
 
 Verdict = Literal["verified", "unverified", "masking suspected"]

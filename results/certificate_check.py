@@ -11,7 +11,8 @@ from scipy.special import bdtrc, betaincinv, ndtri
 
 from results.certificates import CERTIFIED, share
 from results.errors import ResultsError
-from results.load import Record, Run
+from results.load import Run
+from results.record import Record
 from results.values import Value, number_text
 
 _EMPIRICAL = "robust_accuracy_l2"

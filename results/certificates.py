@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from results.load import Record, Run, setting_text, stack_label
+from results.load import Run
 from results.pareto import Front
+from results.record import Record, setting_text, stack_label
 from results.values import Value, counted, number_text
 
 MAX_SHOWN = 6

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from results.audit import Audited
-from results.load import Record, Run
+from results.load import Run
 from results.pareto import Front
+from results.record import Record
 from results.values import Value
 
 COSTS = (

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from results.load import Objective, Record, Run, setting_text
+from results.load import Run
 from results.outcomes import outcome_matrix
+from results.record import Objective, Record, setting_text
 from results.statistics import HIGHER, LOWER, difference, pool, side, two_way
 from results.values import Value
 

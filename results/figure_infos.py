@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from results.effects import STRUCK_OFF, Effect
-from results.load import UNDEFENDED, Record
 from results.pareto import Front
+from results.record import UNDEFENDED, Record
 from results.values import Value, counted, number_text
 
 MAX_CURVES = 8

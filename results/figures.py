@@ -29,7 +29,7 @@ from results.figure_infos import (
     is_stack,
 )
 from results.files import replace_bytes
-from results.load import UNDEFENDED
+from results.record import UNDEFENDED
 from results.reproduction import PublishedFigure
 from results.robustness import RobustnessInfo, curve_label
 from results.values import Value

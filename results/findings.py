@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from results.effects import Change, change, undefended
-from results.load import Objective, Record, Run
+from results.load import Run
 from results.pareto import Front, membership
+from results.record import Objective, Record
 from results.status import Counts, best_record, counts
 from results.values import Value, counted, number_text, signed_text
 

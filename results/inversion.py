@@ -10,7 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from results.attacked_images import ImagesInfo, ShownImage, decoded, draw_images
-from results.load import Record, Run
+from results.load import Run
+from results.record import Record
 
 ACCURACY = "inversion_accuracy"
 EVALUATORS = ("network", "svm")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from results.audit import Audited
-from results.load import Objective, Record
 from results.paired import compare as compare_paired
+from results.record import Objective, Record
 from results.statistics import UNTOLD
 from results.statistics import compare as compare_values
 

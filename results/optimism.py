@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from results.audit import Audited, audited
-from results.load import Objective, Run
+from results.load import Run
+from results.record import Objective
 from results.statistics import difference
 from results.values import Value
 

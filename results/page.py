@@ -13,14 +13,13 @@ from results.certificates import certificate_columns, confidence_text
 from results.content import Content
 from results.costs import COSTS
 from results.findings import counts_sentence, measured_on
-from results.load import Record
 from results.page_data import page_data, script_text
 from results.pareto import draws_of
 from results.poisoning import COLUMNS, attack_text, rows_text
 from results.privacy import delta_text, privacy_columns, strongest_text
 from results.recommendation import run_address
+from results.record import Record
 from results.robustness import DETECTION
-from results.tables import metric_names
 from results.values import number_text, signed_text
 
 MOST_ROWS = 300
@@ -57,7 +56,7 @@ def page_text(content: Content, pictures: Sequence[Picture], *, running: bool = 
         "strongest": strongest_text, "delta": delta_text, "draws": draws_of,
     }  # fmt: skip
     run = content.run
-    names = metric_names(run)
+    names = run.metric_names()
     page = _page_data(content)
     return environment.get_template("report.html.j2").render(
         content=content,

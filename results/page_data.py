@@ -10,10 +10,10 @@ from typing import Any
 from results.audit import Audited
 from results.costs import COSTS
 from results.figure_infos import pareto_info
-from results.load import Record, Run
+from results.load import Run
 from results.matrix import HEADLINES
 from results.pareto import Front
-from results.tables import metric_names
+from results.record import Record
 from results.values import Value
 
 MOST_TRIALS = 2_000
@@ -86,7 +86,7 @@ def _offered(run: Run, kept: Sequence[Record], candidates: Sequence[Audited]) ->
     measured = _measured(kept) | set(audited)
     first = [each.metric for each in run.objectives]
     first += [metric for _, metric in HEADLINES]
-    order = dict.fromkeys([*first, *COSTS, *metric_names(run), *sorted(audited)])
+    order = dict.fromkeys([*first, *COSTS, *run.metric_names(), *sorted(audited)])
     names = [n for n in order if n in measured and _direction(run, n) in ("minimize", "maximize")]
     room = MOST_CELLS // max(1, len(kept))
     return names[: max(room, len(run.objectives))]

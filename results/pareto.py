@@ -12,7 +12,8 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
-from results.load import Objective, Record, Run
+from results.load import Run
+from results.record import Objective, Record
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

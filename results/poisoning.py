@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from results.figures import PALETTE
-from results.load import Record, Run, setting_text
+from results.load import Run
 from results.poisoning_notes import ScoreHistogram
+from results.record import Record, setting_text
 from results.values import counted
 
 SUCCESS = "backdoor_success_rate"

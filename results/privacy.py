@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from results.figures import PALETTE
-from results.load import Record, Run, setting_text
+from results.load import Run
 from results.privacy_notes import Scores
+from results.record import Record, setting_text
 from results.values import Value
 
 AUC = "membership_auc"

@@ -11,13 +11,13 @@ from results.comparisons import plain_pairs
 from results.content import Content
 from results.costs import plain_cost
 from results.findings import standard_radius
-from results.load import Record
 from results.matrix import plain_matrix
 from results.optimism import Optimism
 from results.pareto import Front
 from results.poisoning import plain_poisoning
 from results.privacy import plain_privacy
 from results.recommendation import plain_recommendation
+from results.record import Record
 from results.reproduction import PublishedTable
 from results.robustness import DETECTION, RobustnessCurve
 

@@ -9,7 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 from results.effects import pooled
-from results.load import Record, Run, setting_text
+from results.load import Run
+from results.record import Record, setting_text
 from results.statistics import HIGHER, LOWER, Order, difference, side
 from results.values import Value
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from results.evasion_notes import UNATTACKED, WITHSTOOD
-from results.load import Record, Run
+from results.load import Run
 from results.pareto import CLEAN, Front
+from results.record import Record
 from results.values import Value, counted
 
 MAX_SHOWN = 6

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from results.load import Objective, Record, Run
+from results.load import Run
 from results.pareto import fronts
+from results.record import Objective, Record
 from results.values import Value
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from results.audit import Audited
 from results.bundle.writing import Facts
-from results.load import stack_label
+from results.record import stack_label
 from results.values import Value
 from trainables.datasets import Dataset
 from trainables.defenses import Defense, Stack

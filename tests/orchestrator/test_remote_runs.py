@@ -20,7 +20,7 @@ from orchestrator.doctor import storage
 from orchestrator.heartbeat import beating
 from orchestrator.manifest import refuse_other_space
 from orchestrator.paths import RunPaths, check_writable, run_paths
-from results.load import ResultsError
+from results.errors import ResultsError
 from tests.object_store import Fault, ObjectStore, object_store
 from tests.orchestrator.commands import run
 from tests.orchestrator.test_cli import call

@@ -10,8 +10,9 @@ import pytest
 from results import ResultsError, write_report
 from results.audit import audited
 from results.certificate_check import answer_margin, check_certificates
-from results.load import Record, load
+from results.load import load
 from results.optimism import optimism
+from results.record import Record
 from tests.results.audits import (
     AUDIT_METRICS,
     POINTS,

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 import results
-from results.load import ResultsError, load, stack_label
+from results.errors import ResultsError
+from results.load import load
+from results.record import stack_label
 from tests.results.records import (
     evasion_notes,
     fgsm,

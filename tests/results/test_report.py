@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from results import write_report
-from results.load import ResultsError
+from results.errors import ResultsError
 from tests.results.audits import write_demo_audit
 from tests.results.records import EVIL, demo_records, fgsm, manifest, record, write_run
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from results.load import load
-from results.tables import metric_names, trials_frame, write_tables
+from results.tables import write_tables
 from tests.results.records import (
     demo_records,
     evasion_notes,
@@ -63,7 +63,7 @@ def test_masking_and_adaptive_are_empty_where_the_record_says_nothing(tmp_path: 
 
 def test_a_metric_that_no_trial_has_keeps_its_float_type(tmp_path: Path) -> None:
     missing = {"clean_accuracy": {"value": None, "reason": "no points"}}
-    frame = trials_frame(load(write_run(tmp_path, manifest(), [record("a", metrics=missing)])))
+    frame = load(write_run(tmp_path, manifest(), [record("a", metrics=missing)])).trials()
     assert frame["clean_accuracy"].dtype == "float64"
     assert frame["robust_accuracy_low"].dtype == "float64"
     assert frame["clean_accuracy"].isna().all()
@@ -71,7 +71,7 @@ def test_a_metric_that_no_trial_has_keeps_its_float_type(tmp_path: Path) -> None
 
 def test_a_run_without_records_has_the_objectives_as_columns(tmp_path: Path) -> None:
     run = load(write_run(tmp_path, manifest(), []))
-    assert metric_names(run) == ["clean_accuracy", "robust_accuracy", "membership_auc"]
+    assert run.metric_names() == ["clean_accuracy", "robust_accuracy", "membership_auc"]
     assert len(run.trials()) == 0
     assert run.trials()["clean_accuracy"].dtype == "float64"
 
