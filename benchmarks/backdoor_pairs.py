@@ -23,7 +23,7 @@ import torch
 from trainables.artefacts import ArtefactStore
 from trainables.datasets import load_dataset
 from trainables.defenses import Stack, build_defense, build_stack
-from trainables.metrics import Measured
+from trainables.records.value import Measured
 from trainables.settings import DataSpec, ModelSpec, TrainingSpec
 from trainables.spec import TrialSpec
 from trainables.threats import build_threat

@@ -40,8 +40,9 @@ from orchestrator.proposals import Proposal, Proposals
 from orchestrator.resources import TrialResources
 from search_spaces import Space, load_space
 from trainables.artefacts import Artefact, ArtefactStore
-from trainables.metrics import METRICS, Measured, MetricValue
+from trainables.metrics import METRICS
 from trainables.record import TrialRecord, write_record
+from trainables.records.value import Measured, MetricValue
 from trainables.trial import stage_versions
 from trainables.tune import GPUS_KEY
 

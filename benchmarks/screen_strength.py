@@ -17,8 +17,8 @@ from trainables.artefacts import ArtefactStore
 from trainables.attacks import ATTACKS
 from trainables.context import TrialContext
 from trainables.defenses import build_defense, build_stack
-from trainables.metrics import Measured
 from trainables.predictor import Predictor
+from trainables.records.value import Measured
 from trainables.settings import DataSpec, ModelSpec, TrainingSpec
 from trainables.spec import TrialSpec
 from trainables.threats.evasion import Evasion

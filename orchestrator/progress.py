@@ -15,8 +15,8 @@ from rich.text import Text
 from orchestrator.audit_plan import AuditPlan
 from orchestrator.proposals import TrialSource, objective_values
 from results.pareto import front, to_losses
-from trainables.metrics import Measured
 from trainables.record import TrialRecord
+from trainables.records.value import Measured
 
 _EVERY_SECONDS = 0.5
 

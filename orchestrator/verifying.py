@@ -25,7 +25,8 @@ from trainables.datasets import Dataset, load_dataset
 from trainables.datasets.registry import FOLDER_PREFIX
 from trainables.device import full_precision, given_device
 from trainables.errors import InputError
-from trainables.metrics import Measured, MetricValue, metric
+from trainables.metrics import metric
+from trainables.records.value import Measured, MetricValue
 from trainables.settings import EFFORTS
 from trainables.spec import TrialSpec
 from trainables.threats import Threat

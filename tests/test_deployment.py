@@ -12,7 +12,7 @@ from trainables.defenses import build_defense
 from trainables.deployment import context_without_data, deploy_noting
 from trainables.errors import InputError
 from trainables.fits import Fitted, Fitting
-from trainables.metrics import Missing
+from trainables.records.value import Missing
 from trainables.settings import DataSpec
 from trainables.threats import THREATS, build_threat
 from trainables.trial import run_trial

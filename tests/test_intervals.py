@@ -6,7 +6,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from trainables import intervals
-from trainables.metrics import Measured, Missing
+from trainables.records.value import Measured, Missing
 
 RUNS = 1500
 LEAST = 0.93

@@ -8,8 +8,8 @@ import pytest
 from tests.making import CPU, EPS, spec_of
 from trainables.artefacts import ArtefactStore
 from trainables.defenses import build_defense
-from trainables.metrics import Measured
 from trainables.record import TrialRecord
+from trainables.records.value import Measured
 from trainables.spec import TrialSpec
 from trainables.threats.evasion import Evasion
 from trainables.trial import run_trial

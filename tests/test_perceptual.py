@@ -6,7 +6,6 @@ from torch import nn
 from torchvision import models
 
 from trainables.errors import InputError
-from trainables.metrics import Measured, Missing
 from trainables.perceptual import (
     WEIGHTS_NAME,
     distances,
@@ -14,6 +13,7 @@ from trainables.perceptual import (
     load_lpips,
     lpips_distance,
 )
+from trainables.records.value import Measured, Missing
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from trainables.folders import LocalFolder, write_atomically
-from trainables.metrics import Measured, Missing
 from trainables.record import (
     TrialRecord,
     metric_from_plain,
@@ -13,6 +12,7 @@ from trainables.record import (
     read_record,
     write_record,
 )
+from trainables.records.value import Measured, Missing
 
 RECORD = TrialRecord(
     trial="abc",

@@ -15,9 +15,9 @@ from trainables import training
 from trainables.artefacts import ArtefactStore
 from trainables.defenses import build_defense
 from trainables.errors import InputError
-from trainables.metrics import Measured, MetricValue, Missing
 from trainables.perceptual import WEIGHTS_NAME
 from trainables.record import TrialRecord, write_record
+from trainables.records.value import Measured, MetricValue, Missing
 from trainables.settings import ModelSpec
 from trainables.spec import TrialSpec
 from trainables.threats import THREATS, Findings, build_threat

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from trainables.metrics import Measured, MetricValue, Missing
+from trainables.records.value import Measured, MetricValue, Missing
 
 LEVEL = 0.95
 _Z = float(stats.norm.ppf(0.5 + LEVEL / 2))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainables.folders import Folder, LocalFolder
-from trainables.metrics import Measured, MetricValue, Missing
+from trainables.records.value import Measured, MetricValue, Missing
 
 Status = Literal["completed", "failed", "stopped"]
 LOST = "its worker or its storage failed, again and again"

@@ -8,7 +8,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from trainables import intervals
-from trainables.metrics import Measured
+from trainables.records.value import Measured
 
 _WINDOW = 7
 """Side of the window in pixels (Wang et al., 2004); smaller images take the largest odd one."""

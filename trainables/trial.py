@@ -30,10 +30,10 @@ from trainables.device import (
 from trainables.errors import DeviceError, InputError, StorageError
 from trainables.gpu import GpuUse, gpu_use
 from trainables.limits import NO_LIMITS, TrialLimits, enforced
-from trainables.metrics import MetricValue
 from trainables.perceptual import find_weights
 from trainables.predictor import Predictor
 from trainables.record import TrialRecord, metric_from_plain, metric_to_plain
+from trainables.records.value import MetricValue
 from trainables.spec import TrialSpec
 from trainables.threats import THREATS, Findings, Threat
 from trainables.threats import clean as clean_stage

@@ -15,8 +15,8 @@ from trainables.errors import InputError, StorageError
 from trainables.folders import Folder, open_folder
 from trainables.gpu import hide_gpus
 from trainables.limits import NO_LIMITS, TrialLimits
-from trainables.metrics import Measured
 from trainables.record import TrialRecord, read_record, write_record
+from trainables.records.value import Measured
 from trainables.spec import TrialSpec
 from trainables.trial import failed_record, run_trial
 

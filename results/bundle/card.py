@@ -12,7 +12,8 @@ from results.record import stack_label
 from results.values import Value
 from trainables.datasets import Dataset
 from trainables.defenses import Defense, Stack
-from trainables.metrics import Measured, MetricValue, metric
+from trainables.metrics import metric
+from trainables.records.value import Measured, MetricValue
 from trainables.spec import TrialSpec
 from trainables.threats import Threat
 

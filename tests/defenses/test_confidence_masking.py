@@ -13,8 +13,8 @@ from trainables.defenses.confidence_masking import (
     MaskedPredictor,
     mask_probabilities,
 )
-from trainables.metrics import Measured
 from trainables.predictor import REFUSED, Certificates, Prediction, Predictor
+from trainables.records.value import Measured
 from trainables.threats import build_threat
 from trainables.trial import run_trial
 

@@ -22,8 +22,8 @@ from trainables.defenses.early_stopping import EarlyStopping
 from trainables.defenses.label_smoothing import LabelSmoothing
 from trainables.defenses.private_steps import PrivateSteps, check_rowwise
 from trainables.errors import InputError
-from trainables.metrics import Measured, Missing
 from trainables.models import build_model
+from trainables.records.value import Measured, Missing
 from trainables.settings import ModelSpec, TrainingSpec
 from trainables.trained import Trained
 from trainables.training import Progress, TrainingPlan, train

@@ -14,9 +14,9 @@ from trainables.artefacts import ArtefactStore
 from trainables.defenses import Defense, EpochData, build_defense
 from trainables.errors import InputError
 from trainables.evaluation import loss_and_accuracy
-from trainables.metrics import Measured
 from trainables.models import Classifier
 from trainables.predictor import Predictor
+from trainables.records.value import Measured
 from trainables.settings import ModelSpec, TrainingSpec
 from trainables.threats import build_threat
 from trainables.trial import run_trial

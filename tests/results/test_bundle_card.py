@@ -15,8 +15,8 @@ from results.bundle.writing import Facts
 from results.values import Value
 from tests.making import EPS, context_of, spec_of
 from trainables.defenses import DEFENSES, Defense, build_defense
-from trainables.metrics import Measured, Missing
 from trainables.predictor import Predictor
+from trainables.records.value import Measured, Missing
 from trainables.threats import build_threat
 
 VALUE = Value(0.8125, 0.75, 0.875, 270)

@@ -19,8 +19,8 @@ from trainables.context import TrialContext
 from trainables.datasets.images import content_hash
 from trainables.defenses import Defense, build_defense
 from trainables.errors import InputError, PredictorError
-from trainables.metrics import Measured, MetricValue
 from trainables.predictor import REFUSED, Prediction, Predictor
+from trainables.records.value import Measured, MetricValue
 from trainables.threats import build_threat
 from trainables.threats.backdoor import Backdoor
 from trainables.threats.poison import Poisoned, Recipe

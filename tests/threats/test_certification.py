@@ -10,8 +10,8 @@ from tests.making import EPS, context_of
 from trainables.datasets import stratified_subset
 from trainables.defenses.randomized_smoothing import RandomizedSmoothing, SmoothedPredictor
 from trainables.errors import InputError, PredictorError
-from trainables.metrics import Measured, MetricValue, Missing
 from trainables.predictor import REFUSED, Certificates, Predictor
+from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats import build_threat
 from trainables.threats.certification import Certification
 from trainables.threats.threat import Findings

@@ -2,8 +2,8 @@ import torch
 
 from tests.conftest import TrainedNet
 from tests.threats.predictors import Rejecting, brightness
-from trainables.metrics import Measured, Missing
 from trainables.predictor import Predictor
+from trainables.records.value import Measured, Missing
 from trainables.threats.detection import Detection
 from trainables.threats.evasion import Evasion
 

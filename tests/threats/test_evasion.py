@@ -8,8 +8,8 @@ from tests.conftest import TrainedNet
 from tests.making import EPS
 from trainables.attacks.pgd import pgd
 from trainables.errors import InputError
-from trainables.metrics import Measured, MetricValue, Missing
 from trainables.predictor import REFUSED, Prediction, Predictor, Surface
+from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats.evasion import Evasion
 from trainables.threats.points import SLOW_POINTS
 from trainables.threats.threat import Findings

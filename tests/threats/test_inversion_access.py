@@ -13,10 +13,10 @@ from tests.threats.predictors import OneRow, Rejecting, brightness
 from trainables.defenses.confidence_masking import MaskedPredictor
 from trainables.defenses.temperature import Temperature
 from trainables.errors import InputError, PredictorError
-from trainables.metrics import Measured
 from trainables.models import build_model
 from trainables.modes import seeded
 from trainables.predictor import REFUSED, Prediction, Predictor, Surface
+from trainables.records.value import Measured
 from trainables.settings import DataSpec
 from trainables.threats import build_threat
 from trainables.threats.inversion import Inversion

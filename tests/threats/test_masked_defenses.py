@@ -12,8 +12,8 @@ from tests.threats.predictors import Noisy
 from trainables.context import TrialContext
 from trainables.defenses import build_defense
 from trainables.defenses.temperature import TemperedPredictor
-from trainables.metrics import Measured
 from trainables.predictor import Predictor, Surface
+from trainables.records.value import Measured
 from trainables.threats.evasion import Evasion
 from trainables.threats.threat import Findings
 

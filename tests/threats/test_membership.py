@@ -14,9 +14,9 @@ from tests.making import EPS, context_of, spec_of
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.errors import InputError, PredictorError
-from trainables.metrics import Measured, MetricValue, Missing
 from trainables.metrics.membership import MEMBERSHIP_ATTACKS, auc_metric
 from trainables.predictor import REFUSED, Prediction, Predictor
+from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats import build_threat
 from trainables.threats.membership import CHEAP, LABEL_ONLY, OF_ANSWERS, OF_SHADOWS, Membership
 from trainables.threats.membership_rates import tpr_at_fpr

@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from trainables import intervals
-from trainables.metrics import Measured, MetricValue, Missing
+from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats import lira
 from trainables.threats.label_only import affordable
 from trainables.threats.membership import OF_ANSWERS, OF_SHADOWS

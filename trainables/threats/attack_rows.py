@@ -12,8 +12,8 @@ from trainables import intervals
 from trainables.attacks import variant
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
-from trainables.metrics import MetricValue, Missing
 from trainables.perceptual import lpips_distance
+from trainables.records.value import MetricValue, Missing
 from trainables.similarity import ssim
 from trainables.threats.attacking import Run, lengths
 

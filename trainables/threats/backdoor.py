@@ -17,9 +17,9 @@ from trainables.datasets import LabelledImages
 from trainables.defenses import Stack
 from trainables.errors import InputError
 from trainables.identity import seed_from
-from trainables.metrics import MetricValue
 from trainables.parameters import PIXELS, parameter
 from trainables.predictor import Predictor
+from trainables.records.value import MetricValue
 from trainables.threats.clean_label import obscured
 from trainables.threats.poison import Poisoned, Recipe
 from trainables.threats.threat import Findings, Threat

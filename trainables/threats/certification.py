@@ -16,9 +16,10 @@ from trainables import intervals
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.errors import InputError, PredictorError
-from trainables.metrics import Measured, MetricValue, Missing, at_threshold
+from trainables.metrics import at_threshold
 from trainables.parameters import parameter
 from trainables.predictor import REFUSED, Certificates, Predictor
+from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats.threat import Findings, Threat
 
 POINTS = {"screen": 64, "audit": 500}

@@ -12,8 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 from trainables import intervals
 from trainables.context import TrialContext
 from trainables.device import accelerated, backend, synchronize
-from trainables.metrics import MetricValue, Missing
 from trainables.predictor import Predictor
+from trainables.records.value import MetricValue, Missing
 from trainables.threats.threat import Findings, Threat
 
 _REPEATS = {1: 100, 128: 80}

@@ -20,7 +20,7 @@ from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.errors import InputError
 from trainables.evaluation import BATCH
-from trainables.metrics import Measured
+from trainables.records.value import Measured
 
 NETWORKS = ("small_cnn", "lenet5")
 """Evaluator networks; the first that is not the target's is taken."""

@@ -16,9 +16,10 @@ from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.errors import InputError
 from trainables.evaluation import in_batches
-from trainables.metrics import MetricValue, at_eps
+from trainables.metrics import at_eps
 from trainables.parameters import PIXELS, parameter
 from trainables.predictor import Predictor, ask
+from trainables.records.value import MetricValue
 from trainables.threats.attack_rows import distance_deciles, row_names, rows_of
 from trainables.threats.attacking import Run, Settings, Target, run_attack, target_of
 from trainables.threats.efforts import (

@@ -16,10 +16,10 @@ from trainables import intervals
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.errors import InputError
-from trainables.metrics import Measured, MetricValue
 from trainables.metrics.membership import MEMBERSHIP_ATTACKS, auc_metric
 from trainables.parameters import parameter
 from trainables.predictor import Predictor
+from trainables.records.value import Measured, MetricValue
 from trainables.threats import lira
 from trainables.threats.label_only import SIZES, Work, affordable, label_only
 from trainables.threats.membership_rates import (

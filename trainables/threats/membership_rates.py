@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from trainables import intervals
-from trainables.metrics import Measured, MetricValue, Missing
+from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats.membership_scores import Floats
 
 _BINS = 30

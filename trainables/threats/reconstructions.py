@@ -15,7 +15,7 @@ from torch import Tensor
 from trainables import intervals
 from trainables.datasets import LabelledImages
 from trainables.errors import InputError
-from trainables.metrics import Measured
+from trainables.records.value import Measured
 from trainables.similarity import ssim
 
 MOST = 100

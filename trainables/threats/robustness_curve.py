@@ -10,7 +10,8 @@ from torch import Tensor
 from trainables import intervals
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
-from trainables.metrics import CURVE_MULTIPLES, UNBOUNDED, MetricValue, curve_metric
+from trainables.metrics import CURVE_MULTIPLES, UNBOUNDED, curve_metric
+from trainables.records.value import MetricValue
 from trainables.threats.attacking import Settings, Target, run_attack
 
 _ON_RANDOM: Settings = {"pgd": {"steps": 10}}

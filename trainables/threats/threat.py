@@ -10,9 +10,9 @@ from torch import Tensor
 
 from trainables.context import TrialContext
 from trainables.device import full_precision
-from trainables.metrics import MetricValue
 from trainables.parameters import check_parameters, plain_parameters
 from trainables.predictor import Predictor
+from trainables.records.value import MetricValue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
