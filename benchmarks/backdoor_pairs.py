@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainables.artefacts import ArtefactStore
 from trainables.datasets import load_dataset
 from trainables.defenses import Stack, build_defense, build_stack
 from trainables.records.value import Measured
 from trainables.settings import DataSpec, ModelSpec, TrainingSpec
 from trainables.spec import TrialSpec
+from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import build_threat
 from trainables.trial import run_trial
 

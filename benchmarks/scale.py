@@ -39,10 +39,10 @@ from orchestrator.progress import Progress
 from orchestrator.proposals import Proposal, Proposals
 from orchestrator.resources import TrialResources
 from search_spaces import Space, load_space
-from trainables.artefacts import Artefact, ArtefactStore
 from trainables.metrics import METRICS
 from trainables.record import TrialRecord, write_record
 from trainables.records.value import Measured, MetricValue
+from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.trial import stage_versions
 from trainables.tune import GPUS_KEY
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from trainables.artefacts import ArtefactStore
 from trainables.attacks import ATTACKS
 from trainables.context import TrialContext
 from trainables.defenses import build_defense, build_stack
@@ -21,6 +20,7 @@ from trainables.predictor import Predictor
 from trainables.records.value import Measured
 from trainables.settings import DataSpec, ModelSpec, TrainingSpec
 from trainables.spec import TrialSpec
+from trainables.storage.artefacts import ArtefactStore
 from trainables.threats.evasion import Evasion
 from trainables.trial import prepare_trial
 

@@ -13,8 +13,8 @@ from trainables.datasets import DATASETS, load_dataset
 from trainables.datasets.torchvision_files import DATA_DIR_VARIABLE
 from trainables.device import CPU, accelerator_names, why_unusable
 from trainables.errors import InputError, StorageError
-from trainables.folders import cache_folder, is_uri, redacted
 from trainables.perceptual import WEIGHTS_NAME, find_weights
+from trainables.storage.folders import cache_folder, is_uri, redacted
 
 _PACKAGES = ("ray", "torch", "torchvision", "optuna", "scikit-learn", "pandas", "lpips")
 

@@ -17,14 +17,14 @@ from results.bundle.contents import Deployed
 from results.bundle.members import check_absent
 from results.bundle.writing import write
 from results.load import Run
-from trainables.artefacts import ArtefactStore
 from trainables.context import TrialContext
 from trainables.datasets import dataset_entry
 from trainables.deployment import deploy_noting
 from trainables.errors import InputError, TrialFailedError
-from trainables.identity import seed_from
 from trainables.record import TrialRecord
 from trainables.spec import TrialSpec, spec_from_canonical
+from trainables.storage.artefacts import ArtefactStore
+from trainables.storage.identity import seed_from
 from trainables.threats import Threat, build_threat
 from trainables.threats.evasion import HEADLINE
 from trainables.trial import prepare_trial, run_trial

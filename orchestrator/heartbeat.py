@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import InputError, StorageError
-from trainables.folders import RemoteFolder, write_atomically
+from trainables.storage.folders import RemoteFolder, write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from orchestrator.samplers import describe_sampler
 from search_spaces import Space
 from trainables.defenses import DEFENSES
 from trainables.errors import InputError
-from trainables.folders import RemoteFolder, read_all, redacted
 from trainables.metrics import METRICS, metric
 from trainables.record import LOST, TrialRecord
+from trainables.storage.folders import RemoteFolder, read_all, redacted
 from trainables.trial import stage_versions
 
 logger = logging.getLogger(__name__)

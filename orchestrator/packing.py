@@ -13,8 +13,8 @@ from typing import Any
 
 from orchestrator.proposals import Proposal
 from orchestrator.resources import MOST_ON_A_GPU
-from trainables.identity import identity_hash
 from trainables.record import TrialRecord
+from trainables.storage.identity import identity_hash
 
 WHOLE = 1.0
 HEADROOM = 1.2

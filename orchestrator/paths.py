@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainables.errors import InputError, StorageError
-from trainables.folders import Folder, is_uri, joined, open_folder, redacted, uri_hash
+from trainables.storage.folders import Folder, is_uri, joined, open_folder, redacted, uri_hash
 
 STATE_VARIABLE = "DEFENSE_SWEEP_STATE"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")

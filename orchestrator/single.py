@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.arguments import parse_named, parse_stack, parse_threats
-from trainables.artefacts import ArtefactStore
 from trainables.datasets import absolute_name, dataset_entry, load_dataset
 from trainables.errors import InputError
 from trainables.parameters import build
@@ -18,6 +17,7 @@ from trainables.record import TrialRecord
 from trainables.records.value import Missing
 from trainables.settings import EFFORTS, DataSpec, ModelSpec, TrainingSpec
 from trainables.spec import TrialSpec
+from trainables.storage.artefacts import ArtefactStore
 from trainables.trial import run_trial
 
 

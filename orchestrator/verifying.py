@@ -19,7 +19,6 @@ from results.bundle.comparison import Row, compare, falls_short
 from results.bundle.reference import TOLERANCE, differences
 from results.values import Value
 from trainables import intervals
-from trainables.artefacts import ArtefactStore
 from trainables.context import TrialContext, build_context
 from trainables.datasets import Dataset, load_dataset
 from trainables.datasets.registry import FOLDER_PREFIX
@@ -29,6 +28,7 @@ from trainables.metrics import metric
 from trainables.records.value import Measured, MetricValue
 from trainables.settings import EFFORTS
 from trainables.spec import TrialSpec
+from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import Threat
 from trainables.threats.certification import Certification
 from trainables.threats.detection import Detection

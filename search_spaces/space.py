@@ -14,10 +14,10 @@ from trainables.defenses import SLOTS, build_defense, build_stack, defense_type
 from trainables.defenses.defense import Defense, Slot
 from trainables.defenses.stack import conflict
 from trainables.errors import InputError
-from trainables.identity import seed_from
 from trainables.parameters import build, declared_parameters
 from trainables.settings import DataSpec, ModelSpec, TrainingSpec
 from trainables.spec import TrialSpec
+from trainables.storage.identity import seed_from
 from trainables.threats import Threat, build_threat
 from trainables.threats.clean import METRIC_NAMES as CLEAN_METRICS
 

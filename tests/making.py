@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from trainables.artefacts import Artefact, ArtefactStore
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import DEFENSES, SLOTS, Defense, build_defense, build_stack
@@ -16,6 +15,7 @@ from trainables.defenses.stack import conflict
 from trainables.predictor import Predictor
 from trainables.settings import DataSpec, ModelSpec, TrainingSpec
 from trainables.spec import TrialSpec
+from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.threats import Threat
 from trainables.trial import prepare_trial
 

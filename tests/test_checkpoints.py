@@ -15,13 +15,13 @@ import torch
 
 from tests.making import EPS, all_finite, context_of, spec_of
 from trainables import checkpoints, training
-from trainables.artefacts import Artefact, ArtefactStore, FileLease
 from trainables.checkpoints import Checkpoints, packed, unpacked
 from trainables.defenses import DEFENSES, build_defense, image_network
 from trainables.defenses.defense import shapes_training
 from trainables.errors import StorageError, TrainingDivergedError
 from trainables.settings import TrainingSpec
 from trainables.spec import TrialSpec
+from trainables.storage.artefacts import Artefact, ArtefactStore, FileLease
 from trainables.trained import Trained
 
 EPOCHS = 3
@@ -296,7 +296,7 @@ import sys, time
 from pathlib import Path
 from tests import test_checkpoints as t
 from trainables import checkpoints
-from trainables.artefacts import ArtefactStore
+from trainables.storage.artefacts import ArtefactStore
 
 keep = ArtefactStore.keep_progress
 def keep_and_wait(store, key, artefact):

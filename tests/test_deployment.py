@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from tests.making import EPS, context_of, spec_of
-from trainables.artefacts import Artefact, ArtefactStore
 from trainables.defenses import build_defense
 from trainables.deployment import context_without_data, deploy_noting
 from trainables.errors import InputError
 from trainables.fits import Fitted, Fitting
 from trainables.records.value import Missing
 from trainables.settings import DataSpec
+from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.threats import THREATS, build_threat
 from trainables.trial import run_trial
 

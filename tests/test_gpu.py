@@ -8,8 +8,8 @@ import torch
 
 from tests.making import spec_of
 from trainables import trial
-from trainables.artefacts import ArtefactStore
 from trainables.gpu import CONTEXT_MIB, GpuUse, hide_gpus, memory_fraction
+from trainables.storage.artefacts import ArtefactStore
 
 GIB = 2**30
 

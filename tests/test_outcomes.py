@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.making import CPU, EPS, spec_of
-from trainables.artefacts import ArtefactStore
 from trainables.defenses import build_defense
 from trainables.record import TrialRecord
 from trainables.records.value import Measured
 from trainables.spec import TrialSpec
+from trainables.storage.artefacts import ArtefactStore
 from trainables.threats.evasion import Evasion
 from trainables.trial import run_trial
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from trainables.folders import LocalFolder, write_atomically
 from trainables.record import (
     TrialRecord,
     metric_from_plain,
@@ -13,6 +12,7 @@ from trainables.record import (
     write_record,
 )
 from trainables.records.value import Measured, Missing
+from trainables.storage.folders import LocalFolder, write_atomically
 
 RECORD = TrialRecord(
     trial="abc",

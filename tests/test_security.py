@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.making import spec_of
-from trainables.artefacts import ArtefactStore
+from trainables.storage.artefacts import ArtefactStore
 from trainables.trial import run_trial
 
 ROOT = Path(__file__).parent.parent

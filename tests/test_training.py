@@ -14,13 +14,13 @@ from tests.making import (
     spec_of,
     train_in,
 )
-from trainables.artefacts import ArtefactStore
 from trainables.defenses import build_defense
 from trainables.defenses.early_stopping import EarlyStopping
 from trainables.errors import TrainingDivergedError
 from trainables.evaluation import loss_and_accuracy
 from trainables.settings import ModelSpec, TrainingSpec
 from trainables.spec import TrialSpec
+from trainables.storage.artefacts import ArtefactStore
 from trainables.trained import Trained
 from trainables.training import TrainingPlan, train
 from trainables.trial import run_trial

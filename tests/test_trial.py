@@ -12,7 +12,6 @@ import torch
 from tests.defenses import toys
 from tests.making import CPU, EPS, spec_of
 from trainables import training
-from trainables.artefacts import ArtefactStore
 from trainables.defenses import build_defense
 from trainables.errors import InputError
 from trainables.perceptual import WEIGHTS_NAME
@@ -20,6 +19,7 @@ from trainables.record import TrialRecord, write_record
 from trainables.records.value import Measured, MetricValue, Missing
 from trainables.settings import ModelSpec
 from trainables.spec import TrialSpec
+from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import THREATS, Findings, build_threat
 from trainables.threats.clean import METRIC_NAMES
 from trainables.trial import run_trial, stage_versions

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from trainables.artefacts import Artefact, ArtefactStore
 from trainables.device import ran_out_of_memory, rng_state, set_rng_state
 from trainables.errors import StorageError, TrainingDivergedError
+from trainables.storage.artefacts import Artefact, ArtefactStore
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from trainables import training
-from trainables.artefacts import Artefact, ArtefactStore
 from trainables.checkpoints import Checkpoints, resumable
 from trainables.datasets import Dataset, LabelledImages, Pools, split_pools, stratified_subset
 from trainables.datasets.dataset import Augmentation
@@ -24,12 +23,13 @@ from trainables.deployment_spec import DeploymentSpec
 from trainables.errors import InputError
 from trainables.evaluation import batches, in_batches
 from trainables.fits import Fits
-from trainables.identity import identity_hash, seed_from
 from trainables.imports import code_fingerprint
 from trainables.models import build_model, missing_parts, model_code_fingerprint
 from trainables.modes import seeded
 from trainables.predictor import Prediction, Predictor, ask
 from trainables.settings import TrainingSpec
+from trainables.storage.artefacts import Artefact, ArtefactStore
+from trainables.storage.identity import identity_hash, seed_from
 from trainables.trained import Trained
 
 SCREEN_POINTS = 512

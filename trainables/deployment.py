@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 
 import torch
 
-from trainables.artefacts import Artefact
 from trainables.context import TrialContext
 from trainables.datasets import Dataset, LabelledImages
 from trainables.defenses.stack import Stack
@@ -20,6 +19,7 @@ from trainables.deployment_spec import DeploymentSpec
 from trainables.errors import InputError
 from trainables.fits import Fitted, Fitting
 from trainables.predictor import Predictor
+from trainables.storage.artefacts import Artefact
 
 _GUARDED = ("pools", "store")
 """What of a context only a builder may look into: a bundle has none of it."""

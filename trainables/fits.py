@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from trainables.artefacts import Artefact
 from trainables.errors import InputError
+from trainables.storage.artefacts import Artefact
 
 Builder = Callable[[], Artefact]
 

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from trainables import intervals
 from trainables.errors import InputError
-from trainables.folders import is_uri, staged_file
 from trainables.records.value import MetricValue, Missing
+from trainables.storage.folders import is_uri, staged_file
 
 SMALLEST_SIDE = 64
 """Smaller images are resized up to this: AlexNet's strides leave nothing of them otherwise."""

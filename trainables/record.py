@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from trainables.folders import Folder, LocalFolder
 from trainables.records.value import Measured, MetricValue, Missing
+from trainables.storage.folders import Folder, LocalFolder
 
 Status = Literal["completed", "failed", "stopped"]
 LOST = "its worker or its storage failed, again and again"

@@ -11,9 +11,9 @@ from trainables.datasets import dataset_entry
 from trainables.defenses import build_defense, build_stack
 from trainables.deployment_spec import DeploymentSpec
 from trainables.errors import InputError
-from trainables.identity import identity_hash
 from trainables.parameters import build
 from trainables.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.storage.identity import identity_hash
 from trainables.threats import Threat, build_threat
 
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from trainables import training
-from trainables.artefacts import Artefact, ArtefactStore
 from trainables.context import TrialContext, build_context
 from trainables.datasets import load_dataset
 from trainables.device import (
@@ -35,6 +34,7 @@ from trainables.predictor import Predictor
 from trainables.record import TrialRecord, metric_from_plain, metric_to_plain
 from trainables.records.value import MetricValue
 from trainables.spec import TrialSpec
+from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.threats import THREATS, Findings, Threat
 from trainables.threats import clean as clean_stage
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from results.bundle.errors import BundleError
-from trainables.artefacts import Artefact
 from trainables.context import TrialContext
 from trainables.datasets import Dataset, LabelledImages
 from trainables.deployment import context_without_data
@@ -21,6 +20,7 @@ from trainables.fits import Fitted
 from trainables.imports import code_fingerprint
 from trainables.predictor import PREDICTION_SEED, Predictor
 from trainables.spec import TrialSpec, spec_from_canonical
+from trainables.storage.artefacts import Artefact
 
 _MODEL, _FITTED = "model.", "fitted."
 _FACTS = ("name", "title", "num_train", "radius", "radius_l2", "augmentation", "fingerprint")

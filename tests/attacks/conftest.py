@@ -8,9 +8,9 @@ import torch
 from tests.conftest import TrainedNet
 from tests.datasets.making import real_data
 from tests.making import CPU
-from trainables.artefacts import ArtefactStore
 from trainables.settings import DataSpec, ModelSpec, TrainingSpec
 from trainables.spec import TrialSpec
+from trainables.storage.artefacts import ArtefactStore
 from trainables.trial import prepare_trial
 
 

@@ -15,7 +15,7 @@ from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import activation_clustering
 from trainables.defenses.activation_clustering import ActivationClustering, smaller_cluster
-from trainables.identity import seed_from
+from trainables.storage.identity import seed_from
 
 Floats = NDArray[np.float64]
 

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from tests.conftest import TrainedNet
 from tests.making import EPS, FixedPredictor, spec_of
-from trainables.artefacts import ArtefactStore
 from trainables.defenses.confidence_masking import (
     SMALLEST,
     ConfidenceMasking,
@@ -15,6 +14,7 @@ from trainables.defenses.confidence_masking import (
 )
 from trainables.predictor import REFUSED, Certificates, Prediction, Predictor
 from trainables.records.value import Measured
+from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import build_threat
 from trainables.trial import run_trial
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.making import EPS, LinearSoftmax, context_of, random_images, same_weights, spec_of
-from trainables.artefacts import ArtefactStore
 from trainables.datasets import LabelledImages
 from trainables.defenses import build_defense, build_stack
 from trainables.defenses.defense import Defense, StepPolicy, TrainingRun, View
@@ -25,6 +24,7 @@ from trainables.errors import InputError
 from trainables.models import build_model
 from trainables.records.value import Measured, Missing
 from trainables.settings import ModelSpec, TrainingSpec
+from trainables.storage.artefacts import ArtefactStore
 from trainables.trained import Trained
 from trainables.training import Progress, TrainingPlan, train
 from trainables.trial import run_trial

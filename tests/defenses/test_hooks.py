@@ -10,7 +10,6 @@ from torch import nn
 from tests.conftest import TrainedNet
 from tests.defenses import toys
 from tests.making import context_of, same_weights, spec_of, train_in
-from trainables.artefacts import ArtefactStore
 from trainables.defenses import Defense, EpochData, build_defense
 from trainables.errors import InputError
 from trainables.evaluation import loss_and_accuracy
@@ -18,6 +17,7 @@ from trainables.models import Classifier
 from trainables.predictor import Predictor
 from trainables.records.value import Measured
 from trainables.settings import ModelSpec, TrainingSpec
+from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import build_threat
 from trainables.trial import run_trial
 

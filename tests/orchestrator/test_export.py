@@ -25,10 +25,10 @@ from tests.orchestrator.commands import run as command
 from tests.results.bundle_toys import FitsSecretly
 from tests.results.bundles import change_index, change_tensors
 from tests.results.records import manifest, write_run
-from trainables.artefacts import ArtefactStore
 from trainables.defenses import Defense, build_defense
 from trainables.errors import InputError, TrialFailedError
 from trainables.settings import TrainingSpec
+from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import build_threat
 from trainables.trial import run_trial
 

@@ -22,7 +22,7 @@ from tests.orchestrator.commands import REPOSITORY, end, run, start, wait_for
 from tests.orchestrator.processes import descendants, kill_all
 from tests.orchestrator.test_sweep import records_of, study_of
 from tests.search_spaces.writing import write_space
-from trainables.artefacts import Artefact, ArtefactStore
+from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.tune import ActorLease
 
 pytestmark = pytest.mark.slow

@@ -27,7 +27,7 @@ from tests.orchestrator.test_cli import call
 from tests.results.records import manifest, record
 from tests.search_spaces.writing import write_space
 from trainables.errors import InputError
-from trainables.folders import RemoteFolder, open_folder
+from trainables.storage.folders import RemoteFolder, open_folder
 
 SECRET = "us3r:hunter2%2Fsecret"
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from trainables.artefacts import Artefact
 from trainables.context import TrialContext
 from trainables.defenses import Defense
 from trainables.defenses.temperature import TemperedPredictor
 from trainables.predictor import Predictor
+from trainables.storage.artefacts import Artefact
 
 HERE = "tests.results.bundle_toys"
 

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from tests.defenses.toys import DropClass
 from tests.making import EPS, context_of, spec_of, train_in
-from trainables.artefacts import ArtefactStore
 from trainables.context import TrialContext
 from trainables.datasets.images import content_hash
 from trainables.defenses import Defense, build_defense
 from trainables.errors import InputError, PredictorError
 from trainables.predictor import REFUSED, Prediction, Predictor
 from trainables.records.value import Measured, MetricValue
+from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import build_threat
 from trainables.threats.backdoor import Backdoor
 from trainables.threats.poison import Poisoned, Recipe

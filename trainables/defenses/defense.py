@@ -13,11 +13,11 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from trainables.artefacts import Artefact, ArtefactStore
 from trainables.datasets import Dataset, LabelledImages, Pools
 from trainables.parameters import check_parameters, plain_parameters
 from trainables.predictor import Predictor
 from trainables.settings import TrainingSpec
+from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.trained import Trained
 
 Guarantee = Literal["none", "empirical", "certified"]

@@ -12,11 +12,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trainables.artefacts import Artefact
 from trainables.defenses.defense import DefenseContext
 from trainables.errors import InputError, PredictorError
 from trainables.evaluation import in_batches
 from trainables.predictor import REFUSED, Prediction, Predictor, Surface, WrappedPredictor
+from trainables.storage.artefacts import Artefact
 
 Score = Callable[[Tensor, torch.Generator], Tensor]
 """(x (B, C, H, W), generator) -> (B,), larger is more suspicious, differentiable in x."""

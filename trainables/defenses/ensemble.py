@@ -12,12 +12,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from trainables.artefacts import Artefact
 from trainables.defenses.averaging import log_mean_softmax
 from trainables.defenses.defense import Defense, DefenseContext
-from trainables.identity import seed_from
 from trainables.parameters import parameter
 from trainables.predictor import Predictor, Surface
+from trainables.storage.artefacts import Artefact
+from trainables.storage.identity import seed_from
 
 
 @dataclass(frozen=True, kw_only=True)

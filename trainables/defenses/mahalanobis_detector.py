@@ -15,12 +15,12 @@ from scipy.linalg import solve_triangular
 from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
-from trainables.artefacts import Artefact
 from trainables.defenses.defense import Defense, DefenseContext
 from trainables.defenses.detector import DetectingPredictor, threshold_on_calibration
 from trainables.evaluation import in_batches
 from trainables.parameters import parameter
 from trainables.predictor import Predictor
+from trainables.storage.artefacts import Artefact
 
 
 @dataclass(frozen=True, kw_only=True)

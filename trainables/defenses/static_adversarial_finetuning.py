@@ -13,8 +13,8 @@ from trainables.datasets.images import LabelledImages
 from trainables.defenses.adversarial_examples import CRAFTED_BY, craft, draw_radii
 from trainables.defenses.defense import Defense, DefenseContext, Preparation
 from trainables.device import synchronize
-from trainables.identity import seed_from
 from trainables.parameters import PIXELS, parameter
+from trainables.storage.identity import seed_from
 
 LEVELS = 255
 """Steps between black and white of the stored examples."""

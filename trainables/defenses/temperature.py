@@ -10,10 +10,10 @@ from scipy import optimize
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.artefacts import Artefact
 from trainables.defenses.defense import Defense, DefenseContext
 from trainables.parameters import parameter
 from trainables.predictor import Prediction, Predictor, Surface, WrappedPredictor
+from trainables.storage.artefacts import Artefact
 
 FIT = "fit"
 _LOG_T_BOUNDS = (math.log(0.01), math.log(100.0))

@@ -16,10 +16,10 @@ from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import Stack
 from trainables.errors import InputError
-from trainables.identity import seed_from
 from trainables.parameters import PIXELS, parameter
 from trainables.predictor import Predictor
 from trainables.records.value import MetricValue
+from trainables.storage.identity import seed_from
 from trainables.threats.clean_label import obscured
 from trainables.threats.poison import Poisoned, Recipe
 from trainables.threats.threat import Findings, Threat

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from trainables.artefacts import Artefact
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.datasets.images import content_hash
 from trainables.errors import TrainingDivergedError
-from trainables.identity import identity_hash, seed_from
 from trainables.models.autoencoder import Autoencoder, Decoder
 from trainables.modes import seeded
+from trainables.storage.artefacts import Artefact
+from trainables.storage.identity import identity_hash, seed_from
 
 VERSION = 1
 """Raised when the results of the training change, so that older decoders are not taken for new."""

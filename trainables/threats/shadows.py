@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from trainables import training
-from trainables.artefacts import Artefact
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.datasets.images import content_hash
-from trainables.identity import seed_from
+from trainables.storage.artefacts import Artefact
+from trainables.storage.identity import seed_from
 from trainables.threats.lira import Inside
 from trainables.threats.membership_scores import Floats
 

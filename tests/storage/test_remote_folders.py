@@ -9,7 +9,7 @@ import pytest
 
 from tests.object_store import Fault, ObjectStore, object_store
 from trainables.errors import InputError, StorageError
-from trainables.folders import (
+from trainables.storage.folders import (
     CachedFolder,
     LocalFolder,
     RemoteFolder,

@@ -13,10 +13,10 @@ import pyarrow
 from pyarrow import fs
 
 from trainables.errors import InputError, StorageError
-from trainables.folders.folder import Folder
-from trainables.folders.local import LocalFolder
-from trainables.folders.remote import ATTEMPTS, RemoteFolder
-from trainables.folders.uris import is_uri, parse_uri, redacted
+from trainables.storage.folders.folder import Folder
+from trainables.storage.folders.local import LocalFolder
+from trainables.storage.folders.remote import ATTEMPTS, RemoteFolder
+from trainables.storage.folders.uris import is_uri, parse_uri, redacted
 
 _THREADS = 32
 """Readers of many small files at once: an object store answers each in tens of milliseconds."""

@@ -11,12 +11,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from trainables.errors import InputError, StorageError
-from trainables.folders.folder import Entry, checked_name
-from trainables.folders.local import write_atomically
-from trainables.folders.opening import open_folder
-from trainables.folders.remote import RemoteFolder
-from trainables.folders.uris import cache_folder, joined, redacted
-from trainables.identity import identity_hash
+from trainables.storage.folders.folder import Entry, checked_name
+from trainables.storage.folders.local import write_atomically
+from trainables.storage.folders.opening import open_folder
+from trainables.storage.folders.remote import RemoteFolder
+from trainables.storage.folders.uris import cache_folder, joined, redacted
+from trainables.storage.identity import identity_hash
 
 _THREADS = 8
 """Files fetched at once; each is held whole in memory."""

@@ -14,8 +14,8 @@ import pyarrow
 from pyarrow import fs
 
 from trainables.errors import StorageError
-from trainables.folders.folder import Entry, checked_name
-from trainables.folders.uris import joined
+from trainables.storage.folders.folder import Entry, checked_name
+from trainables.storage.folders.uris import joined
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.identity import canonical_json, identity_hash, seed_from
+from trainables.storage.identity import canonical_json, identity_hash, seed_from
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False,
@@ -51,7 +51,7 @@ def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
 def test_a_hash_is_the_same_in_another_process() -> None:
     identity = {"eps": 8 / 255, "name": "ä", "steps": [1, 2], "none": None}
     code = (
-        "from trainables.identity import identity_hash, seed_from;"
+        "from trainables.storage.identity import identity_hash, seed_from;"
         f"print(identity_hash({identity!r}), seed_from('a', 1))"
     )
     found = subprocess.run(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.object_store import KEY, SECRET, ObjectStore, object_store
 from trainables.errors import InputError
-from trainables.folders import (
+from trainables.storage.folders import (
     Folder,
     LocalFolder,
     RemoteFolder,
@@ -166,7 +166,7 @@ FULL = """
 import sys
 from pathlib import Path
 import torch
-from trainables.artefacts import Artefact, ArtefactStore
+from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.errors import StorageError
 from trainables.record import TrialRecord, write_record
 

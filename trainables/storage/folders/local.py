@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.errors import StorageError
-from trainables.folders.folder import Entry, checked_name
+from trainables.storage.folders.folder import Entry, checked_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import torch
 
 from tests.making import counting
 from tests.object_store import Fault, ObjectStore, object_store
-from trainables.artefacts import Artefact, ArtefactStore
 from trainables.errors import StorageError
-from trainables.folders import open_folder
+from trainables.storage.artefacts import Artefact, ArtefactStore
+from trainables.storage.folders import open_folder
 
 IDENTITY = {"version": 1}
 

@@ -24,7 +24,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from trainables.errors import StorageError
-from trainables.folders import (
+from trainables.storage.folders import (
     CachedFolder,
     Entry,
     Folder,
@@ -33,7 +33,7 @@ from trainables.folders import (
     cache_folder,
     uri_hash,
 )
-from trainables.identity import identity_hash
+from trainables.storage.identity import identity_hash
 
 logger = logging.getLogger(__name__)
 _POLL_SECONDS, _REMOTE_POLL_SECONDS = 0.05, 1.0

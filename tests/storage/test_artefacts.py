@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from tests.making import counting
-from trainables import artefacts
-from trainables.artefacts import Artefact, ArtefactStore, FileLease
+from trainables.storage import artefacts
+from trainables.storage.artefacts import Artefact, ArtefactStore, FileLease
 
 IDENTITY = {"version": 1}
 
@@ -146,7 +146,7 @@ def test_a_lease_is_renewed_while_the_builder_works(tmp_path: Path) -> None:
 BUILDER = """
 import sys, time
 from pathlib import Path
-from trainables.artefacts import Artefact, ArtefactStore, FileLease
+from trainables.storage.artefacts import Artefact, ArtefactStore, FileLease
 
 def build():
     print("building", flush=True)

@@ -1,12 +1,12 @@
 """Where a run's files lie: one interface for a folder of a file system and for an object store."""
 
-from trainables.folders.cached import CachedFolder
-from trainables.folders.folder import Entry, Folder, checked_name
-from trainables.folders.local import LocalFolder, write_atomically
-from trainables.folders.opening import open_folder, read_all
-from trainables.folders.remote import RemoteFolder
-from trainables.folders.staging import staged_file, staged_folder
-from trainables.folders.uris import (
+from trainables.storage.folders.cached import CachedFolder
+from trainables.storage.folders.folder import Entry, Folder, checked_name
+from trainables.storage.folders.local import LocalFolder, write_atomically
+from trainables.storage.folders.opening import open_folder, read_all
+from trainables.storage.folders.remote import RemoteFolder
+from trainables.storage.folders.staging import staged_file, staged_folder
+from trainables.storage.folders.uris import (
     absolute_place,
     cache_folder,
     is_uri,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from trainables.errors import StorageError
-from trainables.folders.folder import Entry
-from trainables.folders.local import LocalFolder
-from trainables.folders.remote import RemoteFolder
+from trainables.storage.folders.folder import Entry
+from trainables.storage.folders.local import LocalFolder
+from trainables.storage.folders.remote import RemoteFolder
 
 logger = logging.getLogger(__name__)
 
