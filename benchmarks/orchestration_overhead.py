@@ -16,7 +16,7 @@ from orchestrator.proposals import Proposals
 from orchestrator.resources import TrialResources
 from orchestrator.sweep import SweepOptions, ray_session, run_sweep
 from search_spaces import load_space
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 
 SPACE = """
 name: overhead

@@ -40,7 +40,7 @@ from orchestrator.proposals import Proposal, Proposals
 from orchestrator.resources import TrialResources
 from search_spaces import Space, load_space
 from trainables.metrics import METRICS
-from trainables.record import TrialRecord, write_record
+from trainables.records.record import TrialRecord, write_record
 from trainables.records.value import Measured, MetricValue
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.trial import stage_versions

@@ -27,7 +27,7 @@ from search_spaces.objectives import Objective
 from trainables.errors import InputError
 from trainables.given import GivenSpecs, flat_of
 from trainables.limits import TrialLimits
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 from trainables.spec import TrialSpec
 from trainables.storage.folders import absolute_place, redacted
 

@@ -21,7 +21,7 @@ from trainables.context import TrialContext
 from trainables.datasets import dataset_entry
 from trainables.deployment import deploy_noting
 from trainables.errors import InputError, TrialFailedError
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 from trainables.spec import TrialSpec, spec_from_canonical
 from trainables.storage.artefacts import ArtefactStore
 from trainables.storage.identity import seed_from

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from trainables.errors import InputError
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 
 
 class GpuHours:

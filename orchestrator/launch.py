@@ -39,7 +39,7 @@ from trainables.datasets import Dataset, find_data_dir, load_dataset
 from trainables.errors import InputError
 from trainables.limits import TrialLimits
 from trainables.perceptual import find_weights, load_lpips
-from trainables.record import LOST
+from trainables.records.record import LOST
 from trainables.storage.artefacts import ArtefactStore
 from trainables.storage.folders import absolute_place, redacted
 

@@ -17,7 +17,7 @@ from search_spaces import Space
 from trainables.defenses import DEFENSES
 from trainables.errors import InputError
 from trainables.metrics import METRICS, metric
-from trainables.record import LOST, TrialRecord
+from trainables.records.record import LOST, TrialRecord
 from trainables.storage.folders import RemoteFolder, read_all, redacted
 from trainables.trial import stage_versions
 

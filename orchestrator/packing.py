@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.proposals import Proposal
 from orchestrator.resources import MOST_ON_A_GPU
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 from trainables.storage.identity import identity_hash
 
 WHOLE = 1.0

@@ -15,7 +15,7 @@ from rich.text import Text
 from orchestrator.audit_plan import AuditPlan
 from orchestrator.proposals import TrialSource, objective_values
 from results.pareto import front, to_losses
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 from trainables.records.value import Measured
 
 _EVERY_SECONDS = 0.5

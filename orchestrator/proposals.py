@@ -30,7 +30,7 @@ from search_spaces import Space
 from search_spaces.domains import Flat, Range, Scalar
 from search_spaces.objectives import Objective
 from trainables.errors import StorageError
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 from trainables.records.value import Measured
 from trainables.spec import TrialSpec
 

@@ -13,7 +13,7 @@ from orchestrator.arguments import parse_named, parse_stack, parse_threats
 from trainables.datasets import absolute_name, dataset_entry, load_dataset
 from trainables.errors import InputError
 from trainables.parameters import build
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 from trainables.records.value import Missing
 from trainables.settings import EFFORTS, DataSpec, ModelSpec, TrainingSpec
 from trainables.spec import TrialSpec

@@ -20,7 +20,7 @@ from trainables.limits import (
     enforced,
     parse_duration,
 )
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 
 HEAD = """
 import re, sys, time

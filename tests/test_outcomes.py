@@ -7,7 +7,7 @@ import pytest
 
 from tests.making import CPU, EPS, spec_of
 from trainables.defenses import build_defense
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 from trainables.records.value import Measured
 from trainables.spec import TrialSpec
 from trainables.storage.artefacts import ArtefactStore

@@ -15,7 +15,7 @@ from trainables import training
 from trainables.defenses import build_defense
 from trainables.errors import InputError
 from trainables.perceptual import WEIGHTS_NAME
-from trainables.record import TrialRecord, write_record
+from trainables.records.record import TrialRecord, write_record
 from trainables.records.value import Measured, MetricValue, Missing
 from trainables.settings import ModelSpec
 from trainables.spec import TrialSpec

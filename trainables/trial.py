@@ -31,7 +31,7 @@ from trainables.gpu import GpuUse, gpu_use
 from trainables.limits import NO_LIMITS, TrialLimits, enforced
 from trainables.perceptual import find_weights
 from trainables.predictor import Predictor
-from trainables.record import TrialRecord, metric_from_plain, metric_to_plain
+from trainables.records.record import TrialRecord, metric_from_plain, metric_to_plain
 from trainables.records.value import MetricValue
 from trainables.spec import TrialSpec
 from trainables.storage.artefacts import Artefact, ArtefactStore

@@ -13,7 +13,7 @@ from trainables.device import ran_out_of_memory
 from trainables.errors import InputError, StorageError
 from trainables.gpu import hide_gpus
 from trainables.limits import NO_LIMITS, TrialLimits
-from trainables.record import TrialRecord, read_record, write_record
+from trainables.records.record import TrialRecord, read_record, write_record
 from trainables.records.value import Measured
 from trainables.spec import TrialSpec
 from trainables.storage.artefacts import ArtefactStore

@@ -21,7 +21,7 @@ from tests.orchestrator.commands import end, run, start, wait_for
 from tests.orchestrator.processes import descendants, kill_all
 from tests.search_spaces.writing import write_space
 from trainables.errors import InputError
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import pytest
 from tests.orchestrator.autoscaling import autoscaling_cluster
 from tests.orchestrator.commands import REPOSITORY
 from tests.search_spaces.writing import write_space
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ from orchestrator.cli import main
 from orchestrator.listing import LISTS
 from tests.search_spaces.writing import write_space
 from trainables.errors import TrainingDivergedError, TrialFailedError
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -10,7 +10,7 @@ from tests.orchestrator.test_proposals import record_of as proposed_record
 from tests.orchestrator.test_proposals import states
 from tests.search_spaces.writing import write_space
 from trainables.errors import InputError
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 
 
 class Clock:

@@ -9,7 +9,7 @@ from orchestrator.proposals import Proposal
 from orchestrator.resources import MOST_ON_A_GPU
 from tests.making import spec_of
 from trainables.defenses import Defense, build_defense
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 from trainables.settings import TrainingSpec
 from trainables.spec import TrialSpec
 from trainables.threats import build_threat

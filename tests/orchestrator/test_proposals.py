@@ -10,7 +10,7 @@ from orchestrator.proposals import Ended, Proposal, Proposals
 from orchestrator.samplers import Succeeding
 from search_spaces import Space, load_space
 from tests.search_spaces.writing import write_space
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 from trainables.records.value import Measured, Missing
 
 FINITE = {"label_smoothing": {"alpha": [0.1, 0.2]}, "temperature": {"T": [1.5, 2]}}

@@ -14,7 +14,7 @@ from orchestrator.retries import NEW_STARTS, Retries
 from orchestrator.sweep import SweepOptions, _Search
 from search_spaces import load_space
 from tests.search_spaces.writing import write_space
-from trainables.record import read_record
+from trainables.records.record import read_record
 
 
 @pytest.fixture

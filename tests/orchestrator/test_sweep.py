@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 import results
 from tests.orchestrator.commands import end, run, start, wait_for
 from tests.search_spaces.writing import write_space
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 
 pytestmark = pytest.mark.slow
 

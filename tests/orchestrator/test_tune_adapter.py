@@ -11,7 +11,7 @@ from ray.tune.search.optuna import OptunaSearch
 from search_spaces import load_space
 from tests.search_spaces.writing import write_space
 from trainables.errors import StorageError
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 from trainables.tune import ActorLease, trainable
 
 pytestmark = pytest.mark.slow

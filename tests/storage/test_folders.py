@@ -168,7 +168,7 @@ from pathlib import Path
 import torch
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.errors import StorageError
-from trainables.record import TrialRecord, write_record
+from trainables.records.record import TrialRecord, write_record
 
 root = Path(sys.argv[1])
 record = lambda size: TrialRecord(

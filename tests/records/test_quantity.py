@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainables.errors import InputError
-from trainables.quantity import Quantity, parse_quantity
+from trainables.records.quantity import Quantity, parse_quantity
 
 
 @pytest.mark.parametrize(

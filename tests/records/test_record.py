@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.record import (
+from trainables.records.record import (
     TrialRecord,
     metric_from_plain,
     metric_to_plain,
