@@ -11,7 +11,6 @@ import torch
 
 from tests.defenses import toys
 from tests.making import CPU, EPS, spec_of
-from trainables import training
 from trainables.defenses import build_defense
 from trainables.errors import InputError
 from trainables.perceptual import WEIGHTS_NAME
@@ -22,6 +21,7 @@ from trainables.spec import TrialSpec
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import THREATS, Findings, build_threat
 from trainables.threats.clean import METRIC_NAMES
+from trainables.training import loop as training
 from trainables.trial import run_trial, stage_versions
 
 TIMES = {"training_seconds", *(name for name in THREATS["cost"]().metric_names() if "_ms_" in name)}

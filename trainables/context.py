@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainables import training
-from trainables.checkpoints import Checkpoints, resumable
 from trainables.datasets import Dataset, LabelledImages, Pools, split_pools, stratified_subset
 from trainables.datasets.dataset import Augmentation
 from trainables.datasets.images import content_hash
@@ -21,16 +19,18 @@ from trainables.defenses.defense import Defense, shapes_training
 from trainables.defenses.stack import Stack
 from trainables.deployment_spec import DeploymentSpec
 from trainables.errors import InputError
-from trainables.evaluation import batches, in_batches
 from trainables.fits import Fits
 from trainables.imports import code_fingerprint
 from trainables.models import build_model, missing_parts, model_code_fingerprint
-from trainables.modes import seeded
 from trainables.predictor import Prediction, Predictor, ask
 from trainables.settings import TrainingSpec
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.storage.identity import identity_hash, seed_from
-from trainables.trained import Trained
+from trainables.training import loop as training
+from trainables.training.checkpoints import Checkpoints, resumable
+from trainables.training.evaluation import batches, in_batches
+from trainables.training.modes import seeded
+from trainables.training.trained import Trained
 
 SCREEN_POINTS = 512
 """Held-out points that a screen attacks."""

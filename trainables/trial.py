@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables import training
 from trainables.context import TrialContext, build_context
 from trainables.datasets import load_dataset
 from trainables.device import (
@@ -37,6 +36,7 @@ from trainables.spec import TrialSpec
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.threats import THREATS, Findings, Threat
 from trainables.threats import clean as clean_stage
+from trainables.training import loop as training
 
 logger = logging.getLogger(__name__)
 

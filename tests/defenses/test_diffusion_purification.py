@@ -10,8 +10,8 @@ from trainables.attacks.pgd import pgd
 from trainables.defenses import image_network
 from trainables.defenses.diffusion_process import noise_prediction_loss
 from trainables.defenses.diffusion_purification import DiffusionPurification, PurifyingPredictor
-from trainables.modes import seeded
 from trainables.predictor import Predictor
+from trainables.training.modes import seeded
 
 
 @pytest.fixture(scope="module")

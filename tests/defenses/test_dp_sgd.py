@@ -25,8 +25,8 @@ from trainables.models import build_model
 from trainables.records.value import Measured, Missing
 from trainables.settings import ModelSpec, TrainingSpec
 from trainables.storage.artefacts import ArtefactStore
-from trainables.trained import Trained
-from trainables.training import Progress, TrainingPlan, train
+from trainables.training.loop import Progress, TrainingPlan, train
+from trainables.training.trained import Trained
 from trainables.trial import run_trial
 
 BATCH = 16

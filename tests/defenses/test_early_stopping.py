@@ -3,7 +3,7 @@ import pytest
 from tests.making import LinearSoftmax, random_images
 from trainables.defenses import EpochData
 from trainables.defenses.early_stopping import EarlyStopping
-from trainables.evaluation import loss_and_accuracy
+from trainables.training.evaluation import loss_and_accuracy
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from tests.conftest import TrainedNet
 from trainables.defenses.gaussian_noise import GaussianNoise, VotingPredictor, noisy_copies
-from trainables.modes import seeded
 from trainables.predictor import Predictor
+from trainables.training.modes import seeded
 
 CPU = torch.device("cpu")
 

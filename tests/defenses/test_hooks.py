@@ -12,13 +12,13 @@ from tests.defenses import toys
 from tests.making import context_of, same_weights, spec_of, train_in
 from trainables.defenses import Defense, EpochData, build_defense
 from trainables.errors import InputError
-from trainables.evaluation import loss_and_accuracy
 from trainables.models import Classifier
 from trainables.predictor import Predictor
 from trainables.records.value import Measured
 from trainables.settings import ModelSpec, TrainingSpec
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import build_threat
+from trainables.training.evaluation import loss_and_accuracy
 from trainables.trial import run_trial
 
 

@@ -18,9 +18,9 @@ from trainables.defenses.randomized_network import (
 )
 from trainables.errors import InputError
 from trainables.models import build_model
-from trainables.modes import frozen_for_attack, seeded
 from trainables.predictor import Predictor
 from trainables.settings import ModelSpec
+from trainables.training.modes import frozen_for_attack, seeded
 
 
 def _seed(seed: int = 0) -> torch.Generator:

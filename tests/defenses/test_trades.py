@@ -19,7 +19,7 @@ from trainables.defenses import Defense, View
 from trainables.defenses.label_smoothing import LabelSmoothing
 from trainables.defenses.trades import Trades
 from trainables.settings import TrainingSpec
-from trainables.training import TrainingPlan, train
+from trainables.training.loop import TrainingPlan, train
 
 
 def _generator(seed: int = 0) -> torch.Generator:

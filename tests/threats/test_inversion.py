@@ -11,11 +11,11 @@ from tests.conftest import TrainedNet
 from tests.threats.predictors import Noisy, OneRow, Rejecting, brightness
 from trainables.errors import InputError, PredictorError
 from trainables.models import build_model
-from trainables.modes import seeded
 from trainables.predictor import Predictor, Surface
 from trainables.records.value import Measured
 from trainables.threats.inversion import Inversion
 from trainables.threats.threat import Findings
+from trainables.training.modes import seeded
 
 CHANCE = 0.1
 

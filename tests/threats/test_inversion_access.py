@@ -14,13 +14,13 @@ from trainables.defenses.confidence_masking import MaskedPredictor
 from trainables.defenses.temperature import Temperature
 from trainables.errors import InputError, PredictorError
 from trainables.models import build_model
-from trainables.modes import seeded
 from trainables.predictor import REFUSED, Prediction, Predictor, Surface
 from trainables.records.value import Measured
 from trainables.settings import DataSpec
 from trainables.threats import build_threat
 from trainables.threats.inversion import Inversion
 from trainables.threats.threat import Findings
+from trainables.training.modes import seeded
 from trainables.trial import run_trial
 
 CHANCE = 0.1

@@ -14,7 +14,7 @@ from trainables.attacks.bim import bim
 from trainables.attacks.fgsm import fgsm
 from trainables.attacks.pgd import pgd
 from trainables.defenses.defense import several
-from trainables.modes import frozen_for_attack
+from trainables.training.modes import frozen_for_attack
 
 _MANY_STEPS = {"bim": bim, "pgd": pgd}
 CRAFTED_BY = ("fgsm", *_MANY_STEPS)

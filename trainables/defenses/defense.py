@@ -18,7 +18,7 @@ from trainables.parameters import check_parameters, plain_parameters
 from trainables.predictor import Predictor
 from trainables.settings import TrainingSpec
 from trainables.storage.artefacts import Artefact, ArtefactStore
-from trainables.trained import Trained
+from trainables.training.trained import Trained
 
 Guarantee = Literal["none", "empirical", "certified"]
 Slot = Literal[

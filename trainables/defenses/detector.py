@@ -14,9 +14,9 @@ from torch import Tensor
 
 from trainables.defenses.defense import DefenseContext
 from trainables.errors import InputError, PredictorError
-from trainables.evaluation import in_batches
 from trainables.predictor import REFUSED, Prediction, Predictor, Surface, WrappedPredictor
 from trainables.storage.artefacts import Artefact
+from trainables.training.evaluation import in_batches
 
 Score = Callable[[Tensor, torch.Generator], Tensor]
 """(x (B, C, H, W), generator) -> (B,), larger is more suspicious, differentiable in x."""

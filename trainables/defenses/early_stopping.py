@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from trainables.defenses.defense import Defense, EpochData, EpochVerdict
-from trainables.evaluation import loss_and_accuracy
 from trainables.parameters import parameter
+from trainables.training.evaluation import loss_and_accuracy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from trainables.attacks.fgsm import fgsm
 from trainables.attacks.pgd import pgd
 from trainables.defenses.adversarial_examples import draw_radii
 from trainables.defenses.defense import Defense, EpochData, EpochVerdict, View, several
-from trainables.modes import frozen_for_attack
 from trainables.parameters import PIXELS, parameter
+from trainables.training.modes import frozen_for_attack
 
 WATCHED_IMAGES = (16, 128)
 """Training images that are watched for overfitting: few at first, more where those leave doubt."""

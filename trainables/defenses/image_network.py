@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.checkpoints import Checkpoints, Moving, resumable
 from trainables.datasets import LabelledImages
 from trainables.datasets.images import content_hash
 from trainables.defenses.defense import DefenseContext
 from trainables.device import training_precision
 from trainables.errors import TrainingDivergedError
 from trainables.models.unet import UNet
-from trainables.modes import seeded
 from trainables.storage.artefacts import Artefact
 from trainables.storage.identity import identity_hash, seed_from
+from trainables.training.checkpoints import Checkpoints, Moving, resumable
+from trainables.training.modes import seeded
 
 VERSION = 1
 """Raised when the results of such a training change, so that older ones are not taken for new."""

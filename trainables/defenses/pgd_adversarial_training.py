@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from trainables.attacks.pgd import pgd
 from trainables.defenses.adversarial_examples import draw_radii, frozen_in_train_mode
 from trainables.defenses.defense import Defense, View
-from trainables.modes import frozen_for_attack
 from trainables.parameters import PIXELS, parameter
+from trainables.training.modes import frozen_for_attack
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainables.datasets import LabelledImages
 from trainables.defenses.defense import DefenseContext
-from trainables.evaluation import in_batches
+from trainables.training.evaluation import in_batches
 
 
 def representation(data: LabelledImages, ctx: DefenseContext) -> Tensor:

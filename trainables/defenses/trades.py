@@ -17,8 +17,8 @@ from trainables.attacks.balls import ball
 from trainables.attacks.losses import RowLoss
 from trainables.defenses.adversarial_examples import draw_radii
 from trainables.defenses.defense import Defense, View
-from trainables.modes import frozen_for_attack
 from trainables.parameters import PIXELS, parameter
+from trainables.training.modes import frozen_for_attack
 
 START = 0.001
 """Standard deviation of the noise that the ascent starts from, in pixel units. At the image itself

@@ -10,7 +10,7 @@ import torch
 from trainables.attacks import ATTACKS
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
-from trainables.evaluation import batches
+from trainables.training.evaluation import batches
 
 STEPS = 30
 

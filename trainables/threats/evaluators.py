@@ -19,8 +19,8 @@ from trainables import intervals
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.errors import InputError
-from trainables.evaluation import BATCH
 from trainables.records.value import Measured
+from trainables.training.evaluation import BATCH
 
 NETWORKS = ("small_cnn", "lenet5")
 """Evaluator networks; the first that is not the target's is taken."""

@@ -15,7 +15,6 @@ from trainables.attacks import variant
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.errors import InputError
-from trainables.evaluation import in_batches
 from trainables.metrics import at_eps
 from trainables.parameters import PIXELS, parameter
 from trainables.predictor import Predictor, ask
@@ -35,6 +34,7 @@ from trainables.threats.pictures import pictures
 from trainables.threats.points import points_for
 from trainables.threats.robustness_curve import CURVE_NAMES, robustness_curve
 from trainables.threats.threat import Findings, Threat
+from trainables.training.evaluation import in_batches
 
 WHOLE, HEADLINE = "whole", "headline"
 

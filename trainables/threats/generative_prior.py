@@ -17,9 +17,9 @@ from trainables.datasets import LabelledImages
 from trainables.datasets.images import content_hash
 from trainables.errors import TrainingDivergedError
 from trainables.models.autoencoder import Autoencoder, Decoder
-from trainables.modes import seeded
 from trainables.storage.artefacts import Artefact
 from trainables.storage.identity import identity_hash, seed_from
+from trainables.training.modes import seeded
 
 VERSION = 1
 """Raised when the results of the training change, so that older decoders are not taken for new."""

@@ -11,9 +11,9 @@ import torch
 
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
-from trainables.evaluation import batches
 from trainables.predictor import Predictor, ask
 from trainables.threats.membership_scores import Floats, label_kept
+from trainables.training.evaluation import batches
 
 SIZES = (2.0, 1.0, 4.0, 0.5)
 """Standard deviations of the noise in multiples of the data set's radius, used in turn."""

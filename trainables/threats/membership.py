@@ -44,7 +44,7 @@ from trainables.threats.rmia import fitted_a, relative_probability, rmia
 from trainables.threats.shadow_classifier import shadow_classifier
 from trainables.threats.shadows import ShadowAnswers, population, shadow_answers
 from trainables.threats.threat import Findings, Threat
-from trainables.trained import Trained
+from trainables.training.trained import Trained
 
 OF_ANSWERS: Mapping[str, Callable[[Floats, Integers], Floats]] = {
     "loss_threshold": loss_threshold,

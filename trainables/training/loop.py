@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.checkpoints import Checkpoints, Moving
 from trainables.datasets import LabelledImages
 from trainables.datasets.augment import augment
 from trainables.datasets.dataset import Augmentation
@@ -31,8 +30,9 @@ from trainables.defenses.defense import (
 from trainables.defenses.stack import Stack
 from trainables.device import accelerated, training_precision
 from trainables.errors import TrainingDivergedError
-from trainables.evaluation import loss_and_accuracy
 from trainables.settings import TrainingSpec
+from trainables.training.checkpoints import Checkpoints, Moving
+from trainables.training.evaluation import loss_and_accuracy
 
 VERSION = 2
 """Raised when the results of a training change, so that older artefacts are not taken for new."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.datasets.images import LabelledImages
-from trainables.modes import frozen_for_attack
+from trainables.training.modes import frozen_for_attack
 
 BATCH = 512
 

@@ -4,9 +4,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.making import LinearSoftmax, random_images
-from trainables import evaluation
-from trainables.evaluation import in_batches, loss_and_accuracy
-from trainables.modes import frozen_for_attack, seeded
+from trainables.training import evaluation
+from trainables.training.evaluation import in_batches, loss_and_accuracy
+from trainables.training.modes import frozen_for_attack, seeded
 
 
 @pytest.mark.parametrize("batch", [1, 7, 20, 512])
