@@ -16,7 +16,7 @@ import torch
 from trainables.attacks import ATTACKS
 from trainables.context import TrialContext
 from trainables.defenses import build_defense, build_stack
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
 from trainables.records.value import Measured
 from trainables.settings import DataSpec, ModelSpec, TrainingSpec
 from trainables.spec import TrialSpec

@@ -19,7 +19,7 @@ from results.bundle.writing import write
 from results.load import Run
 from trainables.context import TrialContext
 from trainables.datasets import dataset_entry
-from trainables.deployment import deploy_noting
+from trainables.deployed.noting import deploy_noting
 from trainables.errors import InputError, TrialFailedError
 from trainables.records.record import TrialRecord
 from trainables.spec import TrialSpec, spec_from_canonical

@@ -12,7 +12,7 @@ from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import DEFENSES, SLOTS, Defense, build_defense, build_stack
 from trainables.defenses.stack import conflict
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
 from trainables.settings import DataSpec, ModelSpec, TrainingSpec
 from trainables.spec import TrialSpec
 from trainables.storage.artefacts import Artefact, ArtefactStore

@@ -10,7 +10,7 @@ from trainables import context
 from trainables.datasets import LabelledImages
 from trainables.datasets.images import content_hash
 from trainables.defenses import build_defense
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
 from trainables.settings import DataSpec, ModelSpec, TrainingSpec
 from trainables.spec import TrialSpec
 from trainables.threats import build_threat

@@ -17,12 +17,12 @@ from trainables.datasets.images import content_hash
 from trainables.datasets.splits import Protocol
 from trainables.defenses.defense import Defense, shapes_training
 from trainables.defenses.stack import Stack
+from trainables.deployed.fits import Fits
+from trainables.deployed.predictor import Prediction, Predictor, ask
 from trainables.deployment_spec import DeploymentSpec
 from trainables.errors import InputError
-from trainables.fits import Fits
 from trainables.imports import code_fingerprint
 from trainables.models import build_model, missing_parts, model_code_fingerprint
-from trainables.predictor import Prediction, Predictor, ask
 from trainables.settings import TrainingSpec
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.storage.identity import identity_hash, seed_from

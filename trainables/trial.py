@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trainables.context import TrialContext, build_context
 from trainables.datasets import load_dataset
+from trainables.deployed.predictor import Predictor
 from trainables.device import (
     CPU,
     device_name,
@@ -29,7 +30,6 @@ from trainables.errors import DeviceError, InputError, StorageError
 from trainables.gpu import GpuUse, gpu_use
 from trainables.limits import NO_LIMITS, TrialLimits, enforced
 from trainables.perceptual import find_weights
-from trainables.predictor import Predictor
 from trainables.records.record import TrialRecord, metric_from_plain, metric_to_plain
 from trainables.records.value import MetricValue
 from trainables.spec import TrialSpec

@@ -15,10 +15,10 @@ from torch import Tensor
 from results.bundle.errors import BundleError
 from trainables.context import TrialContext
 from trainables.datasets import Dataset, LabelledImages
-from trainables.deployment import context_without_data
-from trainables.fits import Fitted
+from trainables.deployed.fits import Fitted
+from trainables.deployed.noting import context_without_data
+from trainables.deployed.predictor import PREDICTION_SEED, Predictor
 from trainables.imports import code_fingerprint
-from trainables.predictor import PREDICTION_SEED, Predictor
 from trainables.spec import TrialSpec, spec_from_canonical
 from trainables.storage.artefacts import Artefact
 

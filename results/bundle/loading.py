@@ -20,8 +20,8 @@ from results.bundle.errors import BundleError
 from results.bundle.members import CARD, REFERENCE, WEIGHTS, from_json, read_members
 from results.bundle.reference import Reference, reference_of
 from trainables.datasets import Dataset
+from trainables.deployed.predictor import PREDICTION_SEED, Prediction, Predictor
 from trainables.device import full_precision, indexed
-from trainables.predictor import PREDICTION_SEED, Prediction, Predictor
 from trainables.spec import TrialSpec
 
 

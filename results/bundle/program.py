@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export, save
 
 from results.bundle.reference import TOLERANCE
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
 
 _STOCHASTIC = "it draws at random at every answer, and a program would repeat one draw for ever"
 _REJECTS = "it rejects images, which probabilities alone do not show"

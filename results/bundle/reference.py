@@ -11,7 +11,7 @@ from torch import Tensor
 
 from results.bundle.errors import BundleError
 from trainables.datasets import LabelledImages, stratified_subset
-from trainables.predictor import PREDICTION_SEED, Predictor
+from trainables.deployed.predictor import PREDICTION_SEED, Predictor
 
 COUNT = 64
 CERTIFIED = 4

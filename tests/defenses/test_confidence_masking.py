@@ -12,7 +12,7 @@ from trainables.defenses.confidence_masking import (
     MaskedPredictor,
     mask_probabilities,
 )
-from trainables.predictor import REFUSED, Certificates, Prediction, Predictor
+from trainables.deployed.predictor import REFUSED, Certificates, Prediction, Predictor
 from trainables.records.value import Measured
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import build_threat

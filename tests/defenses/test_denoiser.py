@@ -10,7 +10,7 @@ from tests.conftest import TrainedNet
 from tests.making import EPS, context_of, spec_of, train_in
 from trainables.defenses.denoiser import Denoiser, DenoisingPredictor, denoise
 from trainables.defenses.detector import DetectingPredictor
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from trainables.defenses.detector import (
     fit_threshold,
     threshold_on_calibration,
 )
+from trainables.deployed.predictor import REFUSED, Predictor
 from trainables.errors import InputError, PredictorError
-from trainables.predictor import REFUSED, Predictor
 
 GENERATOR = torch.Generator()
 

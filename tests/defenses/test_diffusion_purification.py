@@ -10,7 +10,7 @@ from trainables.attacks.pgd import pgd
 from trainables.defenses import image_network
 from trainables.defenses.diffusion_process import noise_prediction_loss
 from trainables.defenses.diffusion_purification import DiffusionPurification, PurifyingPredictor
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
 from trainables.training.modes import seeded
 
 

@@ -8,7 +8,7 @@ from trainables.attacks import attack
 from trainables.defenses.detector import DetectingPredictor
 from trainables.defenses.energy_detector import EnergyDetector, energy
 from trainables.defenses.randomized_network import RandomizedPredictor
-from trainables.predictor import REFUSED, Predictor
+from trainables.deployed.predictor import REFUSED, Predictor
 
 GENERATOR = torch.Generator()
 

@@ -16,11 +16,11 @@ from tests.making import (
     train_in,
 )
 from trainables.defenses import DEFENSES, build_defense, build_stack
-from trainables.defenses.averaging import log_mean_softmax
 from trainables.defenses.ensemble import Ensemble, EnsemblePredictor, member_seed
 from trainables.defenses.randomized_network import RandomizedNetwork
+from trainables.deployed.averaging import log_mean_softmax
+from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
-from trainables.predictor import Predictor
 
 GENERATOR = torch.Generator()
 

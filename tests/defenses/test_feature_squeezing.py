@@ -6,7 +6,7 @@ from tests.making import EPS
 from trainables.attacks.pgd import pgd
 from trainables.defenses.feature_squeezing import FeatureSqueezing, SqueezingPredictor
 from trainables.defenses.squeezers import median_filter, reduce_bit_depth
-from trainables.predictor import REFUSED, Predictor
+from trainables.deployed.predictor import REFUSED, Predictor
 
 GENERATOR = torch.Generator()
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from tests.conftest import TrainedNet
 from trainables.defenses.gaussian_noise import GaussianNoise, VotingPredictor, noisy_copies
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
 from trainables.training.modes import seeded
 
 CPU = torch.device("cpu")

@@ -11,9 +11,9 @@ from tests.conftest import TrainedNet
 from tests.defenses import toys
 from tests.making import context_of, same_weights, spec_of, train_in
 from trainables.defenses import Defense, EpochData, build_defense
+from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
 from trainables.models import Classifier
-from trainables.predictor import Predictor
 from trainables.records.value import Measured
 from trainables.settings import ModelSpec, TrainingSpec
 from trainables.storage.artefacts import ArtefactStore

@@ -15,8 +15,8 @@ from trainables.defenses.squeezers import (
     median_squeezer,
     reduce_bit_depth,
 )
+from trainables.deployed.predictor import Predictor, Surface
 from trainables.errors import InputError
-from trainables.predictor import Predictor, Surface
 
 GENERATOR = torch.Generator()
 KINDS: list[dict[str, Any]] = [{"kind": "bit_depth"}, {"kind": "median"}, {"kind": "jpeg"}]

@@ -12,8 +12,8 @@ from trainables.attacks import attack
 from trainables.defenses.detector import DetectingPredictor
 from trainables.defenses.mahalanobis_detector import MahalanobisDetector, fit_distance
 from trainables.defenses.randomized_network import RandomDropout
+from trainables.deployed.predictor import REFUSED, Predictor
 from trainables.models.contract import Classifier
-from trainables.predictor import REFUSED, Predictor
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from trainables.defenses import build_defense, build_stack
 from trainables.defenses.ensemble import EnsemblePredictor
 from trainables.defenses.pixeldp import PixelDP, PixelDPNoise, PixelDPPredictor, noise_of
 from trainables.defenses.pixeldp_certificate import ceiling, certified_sizes
-from trainables.defenses.votes import count_votes
+from trainables.deployed.predictor import REFUSED, Predictor
+from trainables.deployed.votes import count_votes
 from trainables.errors import InputError
 from trainables.models import Classifier, build_model
 from trainables.models.lipschitz import lipschitz_bound
-from trainables.predictor import REFUSED, Predictor
 from trainables.settings import ModelSpec
 
 

@@ -9,16 +9,16 @@ from tests.conftest import TrainedNet
 from tests.making import EPS, context_of, same_weights, spec_of, train_in
 from trainables.attacks.pgd import pgd
 from trainables.context import TrialContext
-from trainables.defenses import averaging
-from trainables.defenses.averaging import log_mean_softmax_of_draws, of_copies
 from trainables.defenses.randomized_network import (
     RandomDropout,
     RandomizedNetwork,
     RandomizedPredictor,
 )
+from trainables.deployed import averaging
+from trainables.deployed.averaging import log_mean_softmax_of_draws, of_copies
+from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
 from trainables.models import build_model
-from trainables.predictor import Predictor
 from trainables.settings import ModelSpec
 from trainables.training.modes import frozen_for_attack, seeded
 

@@ -19,8 +19,8 @@ from trainables.defenses.randomized_smoothing import (
     cohen_radius,
     wins_needed,
 )
+from trainables.deployed.predictor import REFUSED, Certificates, Predictor
 from trainables.errors import InputError
-from trainables.predictor import REFUSED, Certificates, Predictor
 from trainables.threats.attacking import target_of
 
 

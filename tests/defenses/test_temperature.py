@@ -10,7 +10,7 @@ from tests.making import FixedPredictor
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses.temperature import Temperature, TemperedPredictor, fit_temperature
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
 
 GENERATOR = torch.Generator()
 

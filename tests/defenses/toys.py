@@ -15,8 +15,8 @@ from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import Defense, EpochData, EpochVerdict, Preparation, View
 from trainables.defenses.defense import StepPolicy
+from trainables.deployed.predictor import REFUSED, Prediction, Predictor
 from trainables.parameters import parameter
-from trainables.predictor import REFUSED, Prediction, Predictor
 
 HERE = "tests.defenses.toys"
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainables.defenses.defense import Defense
-from trainables.predictor import Predictor, Surface, WrappedPredictor
+from trainables.deployed.predictor import Predictor, Surface, WrappedPredictor
 
 if TYPE_CHECKING:
     from trainables.context import TrialContext

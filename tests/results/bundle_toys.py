@@ -7,7 +7,7 @@ from torch import nn
 from trainables.context import TrialContext
 from trainables.defenses import Defense
 from trainables.defenses.temperature import TemperedPredictor
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
 from trainables.storage.artefacts import Artefact
 
 HERE = "tests.results.bundle_toys"

@@ -16,8 +16,8 @@ from results.bundle.writing import write
 from tests.making import context_of, spec_of
 from trainables.context import TrialContext
 from trainables.defenses import Defense
-from trainables.deployment import deploy_noting
-from trainables.predictor import Predictor
+from trainables.deployed.noting import deploy_noting
+from trainables.deployed.predictor import Predictor
 from trainables.settings import ModelSpec
 
 CARD_PLAIN: Mapping[str, Any] = {

@@ -15,7 +15,7 @@ from results.bundle.writing import Facts
 from results.values import Value
 from tests.making import EPS, context_of, spec_of
 from trainables.defenses import DEFENSES, Defense, build_defense
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
 from trainables.records.value import Measured, Missing
 from trainables.threats import build_threat
 

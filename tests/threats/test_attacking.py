@@ -12,8 +12,8 @@ from tests.making import EPS
 from tests.threats.predictors import Noisy, Rejecting, brightness
 from trainables.attacks.registry import ATTACKS
 from trainables.attacks.variants import VARIANTS, Variant
+from trainables.deployed.predictor import Predictor, Surface
 from trainables.errors import PredictorError
-from trainables.predictor import Predictor, Surface
 from trainables.threats import THREATS
 from trainables.threats.attacking import EOT_DRAWS, Run, run_attack, target_of
 

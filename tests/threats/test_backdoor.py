@@ -17,8 +17,8 @@ from tests.making import EPS, context_of, spec_of, train_in
 from trainables.context import TrialContext
 from trainables.datasets.images import content_hash
 from trainables.defenses import Defense, build_defense
+from trainables.deployed.predictor import REFUSED, Prediction, Predictor
 from trainables.errors import InputError, PredictorError
-from trainables.predictor import REFUSED, Prediction, Predictor
 from trainables.records.value import Measured, MetricValue
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import build_threat

@@ -9,8 +9,8 @@ from tests.conftest import TrainedNet
 from tests.making import EPS, context_of
 from trainables.datasets import stratified_subset
 from trainables.defenses.randomized_smoothing import RandomizedSmoothing, SmoothedPredictor
+from trainables.deployed.predictor import REFUSED, Certificates, Predictor
 from trainables.errors import InputError, PredictorError
-from trainables.predictor import REFUSED, Certificates, Predictor
 from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats import build_threat
 from trainables.threats.certification import Certification

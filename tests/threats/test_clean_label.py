@@ -10,8 +10,8 @@ import torch
 
 from tests.making import EPS, context_of, spec_of
 from trainables.context import TrialContext
+from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
-from trainables.predictor import Predictor
 from trainables.records.value import Measured
 from trainables.threats.backdoor import Backdoor
 from trainables.threats.clean_label import obscured

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import TrainedNet
-from trainables.predictor import Certificates, Predictor
+from trainables.deployed.predictor import Certificates, Predictor
 from trainables.records.value import Measured, Missing
 from trainables.threats.cost import Cost
 

@@ -2,7 +2,7 @@ import torch
 
 from tests.conftest import TrainedNet
 from tests.threats.predictors import Rejecting, brightness
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
 from trainables.records.value import Measured, Missing
 from trainables.threats.detection import Detection
 from trainables.threats.evasion import Evasion

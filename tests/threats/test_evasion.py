@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from tests.conftest import TrainedNet
 from tests.making import EPS
 from trainables.attacks.pgd import pgd
+from trainables.deployed.predictor import REFUSED, Prediction, Predictor, Surface
 from trainables.errors import InputError
-from trainables.predictor import REFUSED, Prediction, Predictor, Surface
 from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats.evasion import Evasion
 from trainables.threats.points import SLOW_POINTS

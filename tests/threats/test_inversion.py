@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from tests.conftest import TrainedNet
 from tests.threats.predictors import Noisy, OneRow, Rejecting, brightness
+from trainables.deployed.predictor import Predictor, Surface
 from trainables.errors import InputError, PredictorError
 from trainables.models import build_model
-from trainables.predictor import Predictor, Surface
 from trainables.records.value import Measured
 from trainables.threats.inversion import Inversion
 from trainables.threats.threat import Findings

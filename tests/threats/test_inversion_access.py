@@ -12,9 +12,9 @@ from tests.making import context_of, spec_of
 from tests.threats.predictors import OneRow, Rejecting, brightness
 from trainables.defenses.confidence_masking import MaskedPredictor
 from trainables.defenses.temperature import Temperature
+from trainables.deployed.predictor import REFUSED, Prediction, Predictor, Surface
 from trainables.errors import InputError, PredictorError
 from trainables.models import build_model
-from trainables.predictor import REFUSED, Prediction, Predictor, Surface
 from trainables.records.value import Measured
 from trainables.settings import DataSpec
 from trainables.threats import build_threat

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from tests.making import LinearSoftmax
+from trainables.deployed.predictor import Surface
 from trainables.errors import PredictorError
-from trainables.predictor import Surface
 from trainables.threats.inversion_attack import Climb, invert, margins, surface_slope
 from trainables.threats.inversion_domain import pixels
 

@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 from tests.making import LinearSoftmax
 from tests.threats.predictors import Rejecting, brightness
+from trainables.deployed.predictor import Predictor
 from trainables.errors import PredictorError
-from trainables.predictor import Predictor
 from trainables.threats.inversion_attack import Climb, invert, margins, surface_slope
 from trainables.threats.inversion_domain import pixels
 from trainables.threats.inversion_queries import Asked, asked_slope

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from tests.conftest import TrainedNet
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
 from trainables.threats.inversion_work import Work, asking
 
 

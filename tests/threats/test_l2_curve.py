@@ -11,9 +11,9 @@ from trainables.attacks.deepfool import deepfool
 from trainables.attacks.pgd import pgd
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.defenses import build_defense
+from trainables.deployed.predictor import REFUSED, Prediction, Predictor
 from trainables.errors import InputError
 from trainables.metrics import metric
-from trainables.predictor import REFUSED, Prediction, Predictor
 from trainables.records.value import Measured
 from trainables.threats import build_threat
 from trainables.threats.attacking import Settings, target_of

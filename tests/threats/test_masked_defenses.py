@@ -12,7 +12,7 @@ from tests.threats.predictors import Noisy
 from trainables.context import TrialContext
 from trainables.defenses import build_defense
 from trainables.defenses.temperature import TemperedPredictor
-from trainables.predictor import Predictor, Surface
+from trainables.deployed.predictor import Predictor, Surface
 from trainables.records.value import Measured
 from trainables.threats.evasion import Evasion
 from trainables.threats.threat import Findings

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from tests.conftest import TrainedNet
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
 from trainables.threats.attacking import target_of
 from trainables.threats.masking import MARGIN, paired, share, verdict, without_gradient
 

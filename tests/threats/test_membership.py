@@ -13,9 +13,9 @@ from tests.conftest import TrainedNet
 from tests.making import EPS, context_of, spec_of
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
+from trainables.deployed.predictor import REFUSED, Prediction, Predictor
 from trainables.errors import InputError, PredictorError
 from trainables.metrics.membership import MEMBERSHIP_ATTACKS, auc_metric
-from trainables.predictor import REFUSED, Prediction, Predictor
 from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats import build_threat
 from trainables.threats.membership import CHEAP, LABEL_ONLY, OF_ANSWERS, OF_SHADOWS, Membership

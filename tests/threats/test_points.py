@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.conftest import TrainedNet
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
 from trainables.settings import Effort
 from trainables.threats.points import RANDOM_POINTS, points_for
 

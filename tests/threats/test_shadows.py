@@ -14,8 +14,8 @@ from tests.making import EPS, context_of, spec_of
 from trainables.context import TrialContext
 from trainables.datasets.images import content_hash
 from trainables.defenses import Defense, build_defense
+from trainables.deployed.predictor import Predictor
 from trainables.errors import PredictorError
-from trainables.predictor import Predictor
 from trainables.settings import Effort
 from trainables.threats.membership import Membership
 from trainables.threats.shadows import (

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from trainables.defenses.defense import Defense, DefenseContext
+from trainables.deployed.predictor import Prediction, Predictor, WrappedPredictor
 from trainables.parameters import parameter
-from trainables.predictor import Prediction, Predictor, WrappedPredictor
 
 SMALLEST = 1e-6
 """What a probability that rounds to 0 is given, so that its logarithm is finite; and what the

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from trainables.datasets import Dataset, LabelledImages, Pools
+from trainables.deployed.predictor import Predictor
 from trainables.parameters import check_parameters, plain_parameters
-from trainables.predictor import Predictor
 from trainables.settings import TrainingSpec
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.training.trained import Trained

@@ -20,9 +20,9 @@ from trainables.defenses.image_network import (
     filters_for,
     shared_network,
 )
+from trainables.deployed.predictor import Prediction, Predictor, Surface, WrappedPredictor
 from trainables.models.unet import UNet, in_parts
 from trainables.parameters import PIXELS, parameter
-from trainables.predictor import Prediction, Predictor, Surface, WrappedPredictor
 
 _UPDATES = 800
 """Optimiser steps that a training takes where no epochs are given."""

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from trainables.defenses.defense import DefenseContext
+from trainables.deployed.predictor import REFUSED, Prediction, Predictor, Surface, WrappedPredictor
 from trainables.errors import InputError, PredictorError
-from trainables.predictor import REFUSED, Prediction, Predictor, Surface, WrappedPredictor
 from trainables.storage.artefacts import Artefact
 from trainables.training.evaluation import in_batches
 

@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainables.defenses.averaging import Answer, log_mean_softmax_of_draws, of_copies
 from trainables.defenses.defense import Defense, DefenseContext
 from trainables.defenses.diffusion_process import noise_prediction_loss, purify
 from trainables.defenses.image_network import (
@@ -19,9 +18,10 @@ from trainables.defenses.image_network import (
     filters_for,
     shared_network,
 )
+from trainables.deployed.averaging import Answer, log_mean_softmax_of_draws, of_copies
+from trainables.deployed.predictor import Prediction, Predictor, Surface, WrappedPredictor
 from trainables.models.unet import UNet
 from trainables.parameters import parameter
-from trainables.predictor import Prediction, Predictor, Surface, WrappedPredictor
 
 SCREEN_POINTS = 64
 """Points that a screen attacks: each of its gradients costs draws x steps passes of the network."""

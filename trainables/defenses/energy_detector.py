@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from trainables.defenses.defense import Defense, DefenseContext
 from trainables.defenses.detector import DetectingPredictor, Score, threshold_on_calibration
+from trainables.deployed.predictor import Predictor
 from trainables.parameters import parameter
-from trainables.predictor import Predictor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from trainables.defenses.averaging import log_mean_softmax
 from trainables.defenses.defense import Defense, DefenseContext
+from trainables.deployed.averaging import log_mean_softmax
+from trainables.deployed.predictor import Predictor, Surface
 from trainables.parameters import parameter
-from trainables.predictor import Predictor, Surface
 from trainables.storage.artefacts import Artefact
 from trainables.storage.identity import seed_from
 

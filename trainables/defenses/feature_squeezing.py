@@ -14,8 +14,8 @@ from torch import Tensor
 from trainables.defenses.defense import Defense, DefenseContext
 from trainables.defenses.detector import DetectingPredictor, threshold_on_calibration
 from trainables.defenses.squeezers import Squeezer, bit_depth_squeezer, median_squeezer
+from trainables.deployed.predictor import REFUSED, Prediction, Predictor
 from trainables.parameters import parameter
-from trainables.predictor import REFUSED, Prediction, Predictor
 
 SMALL = 16
 """Side, in pixels, below which the published squeezers do not fit."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainables.defenses.averaging import averaged_surface, log_mean_softmax_of_draws
-from trainables.defenses.votes import count_votes
-from trainables.predictor import Prediction, Predictor, Surface, WrappedPredictor
+from trainables.deployed.averaging import averaged_surface, log_mean_softmax_of_draws
+from trainables.deployed.predictor import Prediction, Predictor, Surface, WrappedPredictor
+from trainables.deployed.votes import count_votes
 
 _ATTACK_DRAWS = 10
 """Draws that an attack's gradient is averaged over; 20 broke no more (PGD-L2 on MNIST under noise

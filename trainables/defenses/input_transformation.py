@@ -12,9 +12,9 @@ from torch import Tensor
 
 from trainables.defenses.defense import Defense, DefenseContext
 from trainables.defenses.squeezers import JPEG_CHANNELS, SQUEEZERS, Squeezer, Transform
+from trainables.deployed.predictor import Prediction, Predictor, Surface, WrappedPredictor
 from trainables.errors import InputError
 from trainables.parameters import parameter
-from trainables.predictor import Prediction, Predictor, Surface, WrappedPredictor
 
 _SETTING = {"bit_depth": "bits", "median": "window", "jpeg": "quality"}
 """Kind -> the parameter that belongs to it."""

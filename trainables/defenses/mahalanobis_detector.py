@@ -17,8 +17,8 @@ from torch import Tensor
 
 from trainables.defenses.defense import Defense, DefenseContext
 from trainables.defenses.detector import DetectingPredictor, threshold_on_calibration
+from trainables.deployed.predictor import Predictor
 from trainables.parameters import parameter
-from trainables.predictor import Predictor
 from trainables.storage.artefacts import Artefact
 from trainables.training.evaluation import in_batches
 

@@ -19,13 +19,13 @@ from trainables.defenses.clopper_pearson import Numbers
 from trainables.defenses.defense import Defense, DefenseContext, StepPolicy
 from trainables.defenses.gaussian_noise import GaussianNoise, VotingPredictor
 from trainables.defenses.pixeldp_certificate import certified_sizes, noise_sigma
-from trainables.defenses.votes import count_votes
+from trainables.deployed.predictor import REFUSED, Certificates, Predictor
+from trainables.deployed.votes import count_votes
 from trainables.errors import InputError
 from trainables.models.contract import Classifier
 from trainables.models.lipschitz import lipschitz_bound, split_path
 from trainables.models.projection import PathProjection
 from trainables.parameters import parameter
-from trainables.predictor import REFUSED, Certificates, Predictor
 
 IMAGE = "image"
 NORMALIZED = "normalized"

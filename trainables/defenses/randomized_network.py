@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.defenses.averaging import averaged_surface, log_mean_softmax_of_draws, of_copies
 from trainables.defenses.defense import Defense, DefenseContext
+from trainables.deployed.averaging import averaged_surface, log_mean_softmax_of_draws, of_copies
+from trainables.deployed.predictor import Prediction, Predictor, Surface, WrappedPredictor
 from trainables.errors import InputError
 from trainables.parameters import parameter
-from trainables.predictor import Prediction, Predictor, Surface, WrappedPredictor
 
 ALL_PLACES = "all"
 

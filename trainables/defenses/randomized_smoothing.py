@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from trainables.defenses import clopper_pearson
 from trainables.defenses.defense import Defense, DefenseContext, View
 from trainables.defenses.gaussian_noise import VotingPredictor, noisy_copies
-from trainables.defenses.votes import Hopeless, count_votes
+from trainables.deployed.predictor import REFUSED, Certificates, Predictor
+from trainables.deployed.votes import Hopeless, count_votes
 from trainables.errors import InputError
 from trainables.parameters import parameter
-from trainables.predictor import REFUSED, Certificates, Predictor
 
 _SURE = 1e-6
 """Probability at which an image is taken for hopeless that could still be certified."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainables.defenses.defense import Defense, DefenseContext
+from trainables.deployed.predictor import Prediction, Predictor, Surface, WrappedPredictor
 from trainables.parameters import parameter
-from trainables.predictor import Prediction, Predictor, Surface, WrappedPredictor
 from trainables.storage.artefacts import Artefact
 
 FIT = "fit"

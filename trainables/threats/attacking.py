@@ -18,7 +18,7 @@ from trainables.attacks.autoattack import EOT_DRAWS as AUTOATTACK_DRAWS
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.datasets.images import content_hash
-from trainables.predictor import (
+from trainables.deployed.predictor import (
     REFUSED,
     SMALLEST_LOG,
     Prediction,

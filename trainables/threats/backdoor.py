@@ -15,9 +15,9 @@ from trainables import intervals
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import Stack
+from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
 from trainables.parameters import PIXELS, parameter
-from trainables.predictor import Predictor
 from trainables.records.value import MetricValue
 from trainables.storage.identity import seed_from
 from trainables.threats.clean_label import obscured

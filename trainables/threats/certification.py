@@ -15,10 +15,10 @@ from torch import Tensor
 from trainables import intervals
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
+from trainables.deployed.predictor import REFUSED, Certificates, Predictor
 from trainables.errors import InputError, PredictorError
 from trainables.metrics import at_threshold
 from trainables.parameters import parameter
-from trainables.predictor import REFUSED, Certificates, Predictor
 from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats.threat import Findings, Threat
 

@@ -17,7 +17,7 @@ from trainables import intervals
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.defenses.private_steps import DELTA_CURVE, EPSILON_CURVE
-from trainables.predictor import SMALLEST_LOG, Predictor
+from trainables.deployed.predictor import SMALLEST_LOG, Predictor
 from trainables.records.value import MetricValue, Missing
 from trainables.threats.threat import Findings
 

@@ -11,8 +11,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from trainables import intervals
 from trainables.context import TrialContext
+from trainables.deployed.predictor import Predictor
 from trainables.device import accelerated, backend, synchronize
-from trainables.predictor import Predictor
 from trainables.records.value import MetricValue, Missing
 from trainables.threats.threat import Findings, Threat
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from trainables import intervals
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
-from trainables.predictor import REFUSED, Predictor, ask
+from trainables.deployed.predictor import REFUSED, Predictor, ask
 from trainables.records.value import MetricValue, Missing
 from trainables.threats.attacking import BATCH, Target, run_attack, target_of
 from trainables.threats.efforts import settings_of

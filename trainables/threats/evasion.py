@@ -14,10 +14,10 @@ from trainables import intervals
 from trainables.attacks import variant
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
+from trainables.deployed.predictor import Predictor, ask
 from trainables.errors import InputError
 from trainables.metrics import at_eps
 from trainables.parameters import PIXELS, parameter
-from trainables.predictor import Predictor, ask
 from trainables.records.value import MetricValue
 from trainables.threats.attack_rows import distance_deciles, row_names, rows_of
 from trainables.threats.attacking import Run, Settings, Target, run_attack, target_of

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from trainables import intervals
 from trainables.context import TrialContext
+from trainables.deployed.predictor import SMALLEST_LOG, Predictor, ask
 from trainables.errors import InputError
 from trainables.parameters import parameter
-from trainables.predictor import SMALLEST_LOG, Predictor, ask
 from trainables.records.value import Measured, MetricValue
 from trainables.threats.evaluators import Evaluators, evaluators, prior_images
 from trainables.threats.generative_prior import generative_prior

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.predictor import Surface, surface_scores
+from trainables.deployed.predictor import Surface, surface_scores
 from trainables.threats.inversion_domain import Domain
 
 Slope = Callable[[Tensor, Tensor], Tensor]

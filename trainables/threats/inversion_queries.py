@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainables.predictor import REFUSED, SMALLEST_LOG, Predictor, ask
+from trainables.deployed.predictor import REFUSED, SMALLEST_LOG, Predictor, ask
 from trainables.threats.inversion_attack import BATCH, Slope, margins
 from trainables.threats.inversion_domain import Domain
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainables.context import TrialContext
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
 from trainables.threats.inversion_attack import BATCH
 from trainables.threats.points import limits_of_slow
 

@@ -16,8 +16,8 @@ from trainables import intervals
 from trainables.attacks.balls import Radius, broadcast
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
+from trainables.deployed.predictor import ask
 from trainables.metrics import at_eps
-from trainables.predictor import ask
 from trainables.records.value import MetricValue
 from trainables.threats.attacking import (
     BATCH,

@@ -11,7 +11,7 @@ import torch
 
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
-from trainables.predictor import Predictor, ask
+from trainables.deployed.predictor import Predictor, ask
 from trainables.threats.membership_scores import Floats, label_kept
 from trainables.training.evaluation import batches
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from trainables.attacks.losses import LOSSES
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
-from trainables.predictor import surface_scores
+from trainables.deployed.predictor import surface_scores
 from trainables.threats.attacking import BATCH, Target
 
 MARGIN = 0.02

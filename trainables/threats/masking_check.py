@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
-from trainables.predictor import Surface
+from trainables.deployed.predictor import Surface
 from trainables.threats.attacking import Run, Settings, Target, run_attack
 from trainables.threats.masking import (
     ZERO_GRADIENTS,

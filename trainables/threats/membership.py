@@ -15,10 +15,10 @@ from torch import Tensor
 from trainables import intervals
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
+from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
 from trainables.metrics.membership import MEMBERSHIP_ATTACKS, auc_metric
 from trainables.parameters import parameter
-from trainables.predictor import Predictor
 from trainables.records.value import Measured, MetricValue
 from trainables.threats import lira
 from trainables.threats.label_only import SIZES, Work, affordable, label_only

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
-from trainables.predictor import Predictor, ask
+from trainables.deployed.predictor import Predictor, ask
 from trainables.threats.attacking import Run
 
 _COUNT = 6

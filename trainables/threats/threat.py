@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from trainables.context import TrialContext
+from trainables.deployed.predictor import Predictor
 from trainables.device import full_precision
 from trainables.parameters import check_parameters, plain_parameters
-from trainables.predictor import Predictor
 from trainables.records.value import MetricValue
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainables.defenses.averaging import Draw
+from trainables.deployed.averaging import Draw
 
 Hopeless = Callable[[Tensor, Tensor, int], Tensor]
 """(counts (R, K), rows (R,), draws taken) -> (R,) whether no further draw can help the image.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from trainables.predictor import Surface
+from trainables.deployed.predictor import Surface
 
 Answer = Callable[[Tensor, torch.Generator], Tensor]
 """(x (B, C, H, W), generator) -> scores (B, K) of one draw, independent from image to image."""

@@ -8,9 +8,9 @@ import torch
 
 from tests.making import EPS, context_of, spec_of
 from trainables.defenses import build_defense
-from trainables.deployment import context_without_data, deploy_noting
+from trainables.deployed.fits import Fitted, Fitting
+from trainables.deployed.noting import context_without_data, deploy_noting
 from trainables.errors import InputError
-from trainables.fits import Fitted, Fitting
 from trainables.records.value import Missing
 from trainables.settings import DataSpec
 from trainables.storage.artefacts import Artefact, ArtefactStore

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainables.defenses.votes import count_votes
+from trainables.deployed.votes import count_votes
 
 CLASSES = 3
 

@@ -15,10 +15,10 @@ import torch
 from trainables.context import TrialContext
 from trainables.datasets import Dataset, LabelledImages
 from trainables.defenses.stack import Stack
+from trainables.deployed.fits import Fitted, Fitting
+from trainables.deployed.predictor import Predictor
 from trainables.deployment_spec import DeploymentSpec
 from trainables.errors import InputError
-from trainables.fits import Fitted, Fitting
-from trainables.predictor import Predictor
 from trainables.storage.artefacts import Artefact
 
 _GUARDED = ("pools", "store")
