@@ -43,7 +43,7 @@ from trainables.metrics import METRICS
 from trainables.records.record import TrialRecord, write_record
 from trainables.records.value import Measured, MetricValue
 from trainables.storage.artefacts import Artefact, ArtefactStore
-from trainables.trial import stage_versions
+from trainables.trial.stages import stage_versions
 from trainables.tune import GPUS_KEY
 
 _POINTS = 270

@@ -14,15 +14,15 @@ from pathlib import Path
 import torch
 
 from trainables.attacks import ATTACKS
-from trainables.context import TrialContext
 from trainables.defenses import build_defense, build_stack
 from trainables.deployed.predictor import Predictor
 from trainables.records.value import Measured
-from trainables.settings import DataSpec, ModelSpec, TrainingSpec
-from trainables.spec import TrialSpec
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats.evasion import Evasion
-from trainables.trial import prepare_trial
+from trainables.trial.context import TrialContext
+from trainables.trial.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.trial.spec import TrialSpec
+from trainables.trial.stages import prepare_trial
 
 RADIUS = 0.15
 ALLOWANCE = 0.02

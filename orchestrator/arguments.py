@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.resources import AUTO, Gpus
-from trainables import limits
 from trainables.defenses import DEFENSES, Stack, build_defense, build_stack
 from trainables.errors import InputError
 from trainables.threats import THREATS, Threat, build_threat
+from trainables.trial import limits
 
 CLEAN = "clean"
 # A plus sign joins the values of a set, but not within a number such as 1e+3.

@@ -12,8 +12,8 @@ from orchestrator.paths import RunPaths
 from results.record import stack_label
 from search_spaces import Space
 from trainables.errors import InputError
-from trainables.spec import TrialSpec, spec_from_canonical
 from trainables.storage.identity import canonical_json
+from trainables.trial.spec import TrialSpec, spec_from_canonical
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,11 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 
-from trainables.spec import TrialSpec
 from trainables.threats import Threat
 from trainables.threats.certification import Certification
 from trainables.threats.evasion import HEADLINE, Evasion
 from trainables.threats.membership import CHEAP, OF_SHADOWS, Membership
+from trainables.trial.spec import TrialSpec
 
 FIRST_SEED = 1001
 """Far from what searches take, which begin at 0."""

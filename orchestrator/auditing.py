@@ -25,11 +25,11 @@ from results.audit import VERIFIED, audited
 from search_spaces import Space, stored_space
 from search_spaces.objectives import Objective
 from trainables.errors import InputError
-from trainables.given import GivenSpecs, flat_of
-from trainables.limits import TrialLimits
 from trainables.records.record import TrialRecord
-from trainables.spec import TrialSpec
 from trainables.storage.folders import absolute_place, redacted
+from trainables.trial.given import GivenSpecs, flat_of
+from trainables.trial.limits import TrialLimits
+from trainables.trial.spec import TrialSpec
 
 NO_CANDIDATE = "no defended trial that completed may be on a front"
 TIME_FACTOR = 10

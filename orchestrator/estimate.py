@@ -7,12 +7,12 @@ import torch
 from orchestrator.audit_plan import AuditOptions
 from orchestrator.resources import TrialResources
 from search_spaces import Space
-from trainables.context import SCREEN_POINTS
 from trainables.datasets import Dataset, split_pools
 from trainables.device import given_device
 from trainables.models import build_model
 from trainables.training import loop as training
 from trainables.training.modes import seeded
+from trainables.trial.context import SCREEN_POINTS
 
 DEFENSE_FACTOR = 4
 """Mean cost of a defended training against a plain one: 1 to 10 for those that are here."""

@@ -17,17 +17,17 @@ from results.bundle.contents import Deployed
 from results.bundle.members import check_absent
 from results.bundle.writing import write
 from results.load import Run
-from trainables.context import TrialContext
 from trainables.datasets import dataset_entry
 from trainables.deployed.noting import deploy_noting
 from trainables.errors import InputError, TrialFailedError
 from trainables.records.record import TrialRecord
-from trainables.spec import TrialSpec, spec_from_canonical
 from trainables.storage.artefacts import ArtefactStore
 from trainables.storage.identity import seed_from
 from trainables.threats import Threat, build_threat
 from trainables.threats.evasion import HEADLINE
-from trainables.trial import prepare_trial, run_trial
+from trainables.trial.context import TrialContext
+from trainables.trial.spec import TrialSpec, spec_from_canonical
+from trainables.trial.stages import prepare_trial, run_trial
 
 _SEEDS = 2**31
 _WORDS: Mapping[str, str] = {

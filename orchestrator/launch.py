@@ -34,14 +34,14 @@ from orchestrator.samplers import MOST_FOR_TPE, describe_sampler
 from orchestrator.sessions import RaySession
 from search_spaces import Overrides, Space, load_space
 from search_spaces.domains import Flat
-from trainables.context import TrialContext, build_context
 from trainables.datasets import Dataset, find_data_dir, load_dataset
 from trainables.errors import InputError
-from trainables.limits import TrialLimits
 from trainables.perceptual import find_weights, load_lpips
 from trainables.records.record import LOST
 from trainables.storage.artefacts import ArtefactStore
 from trainables.storage.folders import absolute_place, redacted
+from trainables.trial.context import TrialContext, build_context
+from trainables.trial.limits import TrialLimits
 
 logger = logging.getLogger(__name__)
 

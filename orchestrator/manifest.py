@@ -19,7 +19,7 @@ from trainables.errors import InputError
 from trainables.metrics import METRICS, metric
 from trainables.records.record import LOST, TrialRecord
 from trainables.storage.folders import RemoteFolder, read_all, redacted
-from trainables.trial import stage_versions
+from trainables.trial.stages import stage_versions
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from search_spaces.objectives import Objective
 from trainables.errors import StorageError
 from trainables.records.record import TrialRecord
 from trainables.records.value import Measured
-from trainables.spec import TrialSpec
+from trainables.trial.spec import TrialSpec
 
 logger = logging.getLogger(__name__)
 

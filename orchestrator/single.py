@@ -15,10 +15,10 @@ from trainables.errors import InputError
 from trainables.parameters import build
 from trainables.records.record import TrialRecord
 from trainables.records.value import Missing
-from trainables.settings import EFFORTS, DataSpec, ModelSpec, TrainingSpec
-from trainables.spec import TrialSpec
 from trainables.storage.artefacts import ArtefactStore
-from trainables.trial import run_trial
+from trainables.trial.settings import EFFORTS, DataSpec, ModelSpec, TrainingSpec
+from trainables.trial.spec import TrialSpec
+from trainables.trial.stages import run_trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

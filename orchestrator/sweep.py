@@ -27,11 +27,11 @@ from orchestrator.proposals import Ended, Measures, Proposal, TrialSource
 from orchestrator.resources import Machine, TrialResources, this_machine
 from orchestrator.retries import NEW_STARTS, WORKER_FAILURES, Retries
 from trainables.errors import InputError, StorageError
-from trainables.limits import NO_LIMITS, TrialLimits
 from trainables.records.record import LOST, read_record, write_record
 from trainables.storage.artefacts import ArtefactStore
 from trainables.storage.folders import open_folder
-from trainables.trial import failed_record
+from trainables.trial.limits import NO_LIMITS, TrialLimits
+from trainables.trial.stages import failed_record
 from trainables.tune import GPUS_KEY, OUTGREW, ActorLease, trainable
 
 logger = logging.getLogger(__name__)

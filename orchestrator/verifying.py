@@ -19,20 +19,20 @@ from results.bundle.comparison import Row, compare, falls_short
 from results.bundle.reference import TOLERANCE, differences
 from results.values import Value
 from trainables import intervals
-from trainables.context import TrialContext, build_context
 from trainables.datasets import Dataset, load_dataset
 from trainables.datasets.registry import FOLDER_PREFIX
 from trainables.device import full_precision, given_device
 from trainables.errors import InputError
 from trainables.metrics import metric
 from trainables.records.value import Measured, MetricValue
-from trainables.settings import EFFORTS
-from trainables.spec import TrialSpec
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import Threat
 from trainables.threats.certification import Certification
 from trainables.threats.detection import Detection
 from trainables.threats.evasion import HEADLINE, Evasion
+from trainables.trial.context import TrialContext, build_context
+from trainables.trial.settings import EFFORTS
+from trainables.trial.spec import TrialSpec
 
 _SEEDS = 2**31
 

@@ -15,11 +15,11 @@ from trainables.defenses.defense import Defense, Slot
 from trainables.defenses.stack import conflict
 from trainables.errors import InputError
 from trainables.parameters import build, declared_parameters
-from trainables.settings import DataSpec, ModelSpec, TrainingSpec
-from trainables.spec import TrialSpec
 from trainables.storage.identity import seed_from
 from trainables.threats import Threat, build_threat
 from trainables.threats.clean import METRIC_NAMES as CLEAN_METRICS
+from trainables.trial.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.trial.spec import TrialSpec
 
 NONE = "none"
 

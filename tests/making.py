@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import DEFENSES, SLOTS, Defense, build_defense, build_stack
 from trainables.defenses.stack import conflict
 from trainables.deployed.predictor import Predictor
-from trainables.settings import DataSpec, ModelSpec, TrainingSpec
-from trainables.spec import TrialSpec
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.threats import Threat
-from trainables.trial import prepare_trial
+from trainables.trial.context import TrialContext
+from trainables.trial.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.trial.spec import TrialSpec
+from trainables.trial.stages import prepare_trial
 
 CPU = torch.device("cpu")
 EPS = 0.15

@@ -16,9 +16,9 @@ from tests.cuda_driver import GIB, TOTAL, stub_cuda
 from tests.making import spec_of
 from trainables import device as seam
 from trainables.errors import DeviceError
-from trainables.gpu import CONTEXT_MIB, GpuUse, gpu_use
 from trainables.storage.artefacts import ArtefactStore
-from trainables.trial import run_trial
+from trainables.trial.gpu import CONTEXT_MIB, GpuUse, gpu_use
+from trainables.trial.stages import run_trial
 
 ROOT = Path(trainables.__file__).parents[1]
 SOURCES = [

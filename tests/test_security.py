@@ -10,7 +10,7 @@ import torch
 
 from tests.making import spec_of
 from trainables.storage.artefacts import ArtefactStore
-from trainables.trial import run_trial
+from trainables.trial.stages import run_trial
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("orchestrator", "trainables", "search_spaces", "results", "benchmarks")

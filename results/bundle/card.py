@@ -14,8 +14,8 @@ from trainables.datasets import Dataset
 from trainables.defenses import Defense, Stack
 from trainables.metrics import metric
 from trainables.records.value import Measured, MetricValue
-from trainables.spec import TrialSpec
 from trainables.threats import Threat
+from trainables.trial.spec import TrialSpec
 
 FORMAT = 1
 _COST = "cost"

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from results.bundle.errors import BundleError
-from trainables.context import TrialContext
 from trainables.datasets import Dataset, LabelledImages
 from trainables.deployed.fits import Fitted
 from trainables.deployed.noting import context_without_data
 from trainables.deployed.predictor import PREDICTION_SEED, Predictor
 from trainables.imports import code_fingerprint
-from trainables.spec import TrialSpec, spec_from_canonical
 from trainables.storage.artefacts import Artefact
+from trainables.trial.context import TrialContext
+from trainables.trial.spec import TrialSpec, spec_from_canonical
 
 _MODEL, _FITTED = "model.", "fitted."
 _FACTS = ("name", "title", "num_train", "radius", "radius_l2", "augmentation", "fingerprint")

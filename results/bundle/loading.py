@@ -22,7 +22,7 @@ from results.bundle.reference import Reference, reference_of
 from trainables.datasets import Dataset
 from trainables.deployed.predictor import PREDICTION_SEED, Prediction, Predictor
 from trainables.device import full_precision, indexed
-from trainables.spec import TrialSpec
+from trainables.trial.spec import TrialSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

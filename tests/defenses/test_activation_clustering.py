@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from tests.making import context_of, random_images, spec_of
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import activation_clustering
 from trainables.defenses.activation_clustering import ActivationClustering, smaller_cluster
 from trainables.storage.identity import seed_from
+from trainables.trial.context import TrialContext
 
 Floats = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from trainables.deployed.predictor import REFUSED, Certificates, Prediction, Pre
 from trainables.records.value import Measured
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import build_threat
-from trainables.trial import run_trial
+from trainables.trial.stages import run_trial
 
 
 def _seed() -> torch.Generator:

@@ -23,11 +23,11 @@ from trainables.defenses.private_steps import PrivateSteps, check_rowwise
 from trainables.errors import InputError
 from trainables.models import build_model
 from trainables.records.value import Measured, Missing
-from trainables.settings import ModelSpec, TrainingSpec
 from trainables.storage.artefacts import ArtefactStore
 from trainables.training.loop import Progress, TrainingPlan, train
 from trainables.training.trained import Trained
-from trainables.trial import run_trial
+from trainables.trial.settings import ModelSpec, TrainingSpec
+from trainables.trial.stages import run_trial
 
 BATCH = 16
 HUGE = 1e9

@@ -14,10 +14,10 @@ from trainables.attacks.pgd import pgd
 from trainables.datasets import LabelledImages
 from trainables.defenses import EpochData, EpochVerdict, View
 from trainables.defenses.fgsm_adversarial_training import FgsmAdversarialTraining
-from trainables.settings import TrainingSpec
 from trainables.training.evaluation import loss_and_accuracy
 from trainables.training.loop import TrainingPlan, train
 from trainables.training.modes import frozen_for_attack
+from trainables.trial.settings import TrainingSpec
 
 
 def _views(net: TrainedNet, defense: FgsmAdversarialTraining, seed: int = 0) -> list[View]:

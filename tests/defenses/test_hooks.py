@@ -15,11 +15,11 @@ from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
 from trainables.models import Classifier
 from trainables.records.value import Measured
-from trainables.settings import ModelSpec, TrainingSpec
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import build_threat
 from trainables.training.evaluation import loss_and_accuracy
-from trainables.trial import run_trial
+from trainables.trial.settings import ModelSpec, TrainingSpec
+from trainables.trial.stages import run_trial
 
 
 def test_hooks_are_called_in_the_order_in_which_data_meets_them(tmp_path: Path) -> None:

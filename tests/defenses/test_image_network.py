@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.making import context_of, same_weights, spec_of
-from trainables.context import TrialContext
 from trainables.defenses import image_network
 from trainables.defenses.image_network import (
     BATCH,
@@ -17,6 +16,7 @@ from trainables.defenses.image_network import (
 )
 from trainables.errors import TrainingDivergedError
 from trainables.models.unet import UNet
+from trainables.trial.context import TrialContext
 
 SETTINGS = NetworkSettings(filters=4, most_halvings=1, time=False, epochs=3)
 

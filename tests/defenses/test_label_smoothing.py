@@ -11,8 +11,8 @@ from tests.making import all_finite, context_of, spec_of, train_in
 from trainables.defenses import View
 from trainables.defenses.dp_sgd import DPSGD
 from trainables.defenses.label_smoothing import MOST_GRADIENT, LabelSmoothing
-from trainables.settings import TrainingSpec
 from trainables.storage.identity import identity_hash
+from trainables.trial.settings import TrainingSpec
 
 
 @pytest.mark.parametrize("alpha", [-0.5, -0.05, 0.0, 0.1, 0.99])

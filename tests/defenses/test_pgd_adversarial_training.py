@@ -15,7 +15,7 @@ from tests.defenses.robustness import (
 from tests.making import EPS, accuracy, context_of, same_weights, spec_of
 from trainables.attacks.balls import ball, broadcast
 from trainables.defenses.pgd_adversarial_training import PgdAdversarialTraining
-from trainables.settings import ModelSpec
+from trainables.trial.settings import ModelSpec
 
 
 def _generator(seed: int = 0) -> torch.Generator:

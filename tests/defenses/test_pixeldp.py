@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from tests.conftest import TrainedNet
 from tests.defenses.robustness import trained_with
 from tests.making import EPS, LinearSoftmax, context_of, spec_of
-from trainables.context import TrialContext
 from trainables.defenses import build_defense, build_stack
 from trainables.defenses.ensemble import EnsemblePredictor
 from trainables.defenses.pixeldp import PixelDP, PixelDPNoise, PixelDPPredictor, noise_of
@@ -18,7 +17,8 @@ from trainables.deployed.votes import count_votes
 from trainables.errors import InputError
 from trainables.models import Classifier, build_model
 from trainables.models.lipschitz import lipschitz_bound
-from trainables.settings import ModelSpec
+from trainables.trial.context import TrialContext
+from trainables.trial.settings import ModelSpec
 
 
 def _seed(seed: int = 0) -> torch.Generator:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from tests.conftest import TrainedNet
 from tests.making import EPS, context_of, same_weights, spec_of, train_in
 from trainables.attacks.pgd import pgd
-from trainables.context import TrialContext
 from trainables.defenses.randomized_network import (
     RandomDropout,
     RandomizedNetwork,
@@ -19,8 +18,9 @@ from trainables.deployed.averaging import log_mean_softmax_of_draws, of_copies
 from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
 from trainables.models import build_model
-from trainables.settings import ModelSpec
 from trainables.training.modes import frozen_for_attack, seeded
+from trainables.trial.context import TrialContext
+from trainables.trial.settings import ModelSpec
 
 
 def _seed(seed: int = 0) -> torch.Generator:

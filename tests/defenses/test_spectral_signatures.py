@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.making import context_of, random_images, spec_of
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import spectral_signatures
 from trainables.defenses.spectral_signatures import SpectralSignatures, spectral_scores
+from trainables.trial.context import TrialContext
 
 Floats = NDArray[np.float64]
 

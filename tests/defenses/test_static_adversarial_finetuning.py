@@ -7,7 +7,6 @@ import torch
 from tests.conftest import TrainedNet
 from tests.defenses.robustness import trained_with, white_box_accuracy
 from tests.making import EPS, accuracy, context_of, same_weights, spec_of
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import Preparation, build_defense
 from trainables.defenses.static_adversarial_finetuning import (
@@ -15,6 +14,7 @@ from trainables.defenses.static_adversarial_finetuning import (
     StaticAdversarialFinetuning,
     in_levels,
 )
+from trainables.trial.context import TrialContext
 
 
 def _prepared(ctx: TrialContext, defense: StaticAdversarialFinetuning) -> Preparation:

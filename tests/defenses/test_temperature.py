@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 from tests.conftest import TrainedNet
 from tests.making import FixedPredictor
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses.temperature import Temperature, TemperedPredictor, fit_temperature
 from trainables.deployed.predictor import Predictor
+from trainables.trial.context import TrialContext
 
 GENERATOR = torch.Generator()
 

@@ -18,8 +18,8 @@ from tests.making import EPS, accuracy, random_images
 from trainables.defenses import Defense, View
 from trainables.defenses.label_smoothing import LabelSmoothing
 from trainables.defenses.trades import Trades
-from trainables.settings import TrainingSpec
 from trainables.training.loop import TrainingPlan, train
+from trainables.trial.settings import TrainingSpec
 
 
 def _generator(seed: int = 0) -> torch.Generator:

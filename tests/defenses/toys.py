@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import Defense, EpochData, EpochVerdict, Preparation, View
 from trainables.defenses.defense import StepPolicy
 from trainables.deployed.predictor import REFUSED, Prediction, Predictor
 from trainables.parameters import parameter
+from trainables.trial.context import TrialContext
 
 HERE = "tests.defenses.toys"
 

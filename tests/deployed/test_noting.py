@@ -12,10 +12,10 @@ from trainables.deployed.fits import Fitted, Fitting
 from trainables.deployed.noting import context_without_data, deploy_noting
 from trainables.errors import InputError
 from trainables.records.value import Missing
-from trainables.settings import DataSpec
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.threats import THREATS, build_threat
-from trainables.trial import run_trial
+from trainables.trial.settings import DataSpec
+from trainables.trial.stages import run_trial
 
 
 def _made(name: str) -> Artefact:

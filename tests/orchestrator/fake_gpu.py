@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from trainables import trial
-from trainables.gpu import GpuUse
+from trainables.trial import stages as trial
+from trainables.trial.gpu import GpuUse
 
 TOTAL_MIB, PEAK_MIB = 8000, 3000
 """Two such trials fit on the GPU."""

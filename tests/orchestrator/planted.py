@@ -15,7 +15,7 @@ from trainables.defenses.defense import Defense
 from trainables.deployed.predictor import Predictor, Surface, WrappedPredictor
 
 if TYPE_CHECKING:
-    from trainables.context import TrialContext
+    from trainables.trial.context import TrialContext
 
 NAME = "tests.orchestrator.planted:Distracting"
 STRENGTH = 3.0

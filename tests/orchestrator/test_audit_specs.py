@@ -6,11 +6,11 @@ import pytest
 
 from orchestrator.audit_specs import FIRST_SEED, AuditSettings, audit_specs, fresh_seeds
 from tests.making import EPS, spec_of
-from trainables.given import GivenSpecs, flat_of
-from trainables.spec import TrialSpec, spec_from_canonical
 from trainables.threats import THREATS, Threat, build_threat
 from trainables.threats.evasion import Evasion
 from trainables.threats.membership import Membership
+from trainables.trial.given import GivenSpecs, flat_of
+from trainables.trial.spec import TrialSpec, spec_from_canonical
 
 OBJECTIVES = {"clean_accuracy", "robust_accuracy", "backdoor_success_rate", "membership_auc"}
 SETTINGS = AuditSettings(shadows=8, points=None)

@@ -27,10 +27,10 @@ from tests.results.bundles import change_index, change_tensors
 from tests.results.records import manifest, write_run
 from trainables.defenses import Defense, build_defense
 from trainables.errors import InputError, TrialFailedError
-from trainables.settings import TrainingSpec
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import build_threat
-from trainables.trial import run_trial
+from trainables.trial.settings import TrainingSpec
+from trainables.trial.stages import run_trial
 
 POINTS = 32
 

@@ -10,9 +10,9 @@ from orchestrator.resources import MOST_ON_A_GPU
 from tests.making import spec_of
 from trainables.defenses import Defense, build_defense
 from trainables.records.record import TrialRecord
-from trainables.settings import TrainingSpec
-from trainables.spec import TrialSpec
 from trainables.threats import build_threat
+from trainables.trial.settings import TrainingSpec
+from trainables.trial.spec import TrialSpec
 
 TOTAL = 24_000
 SMOOTHING = build_defense("label_smoothing", {}, radius=0.1)

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from trainables.context import TrialContext
 from trainables.defenses import Defense
 from trainables.defenses.temperature import TemperedPredictor
 from trainables.deployed.predictor import Predictor
 from trainables.storage.artefacts import Artefact
+from trainables.trial.context import TrialContext
 
 HERE = "tests.results.bundle_toys"
 

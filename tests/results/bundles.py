@@ -14,11 +14,11 @@ from results.bundle.contents import Deployed
 from results.bundle.members import INDEX, SEAL, to_json
 from results.bundle.writing import write
 from tests.making import context_of, spec_of
-from trainables.context import TrialContext
 from trainables.defenses import Defense
 from trainables.deployed.noting import deploy_noting
 from trainables.deployed.predictor import Predictor
-from trainables.settings import ModelSpec
+from trainables.trial.context import TrialContext
+from trainables.trial.settings import ModelSpec
 
 CARD_PLAIN: Mapping[str, Any] = {
     "name": "toy",

@@ -17,7 +17,7 @@ from tests.results.bundle_toys import HERE, FitsOpenly, FitsSecretly, TrainsSecr
 from tests.results.bundles import CARD_PLAIN, make_bundle
 from trainables.defenses import DEFENSES, Defense, build_defense
 from trainables.errors import InputError
-from trainables.settings import ModelSpec
+from trainables.trial.settings import ModelSpec
 
 SMALL: dict[str, dict[str, object]] = {
     "pgd_adversarial_training": {"steps": 2},

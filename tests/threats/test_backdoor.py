@@ -14,7 +14,6 @@ from torch import Tensor
 
 from tests.defenses.toys import DropClass
 from tests.making import EPS, context_of, spec_of, train_in
-from trainables.context import TrialContext
 from trainables.datasets.images import content_hash
 from trainables.defenses import Defense, build_defense
 from trainables.deployed.predictor import REFUSED, Prediction, Predictor
@@ -25,7 +24,8 @@ from trainables.threats import build_threat
 from trainables.threats.backdoor import Backdoor
 from trainables.threats.poison import Poisoned, Recipe
 from trainables.threats.threat import Findings
-from trainables.trial import run_trial
+from trainables.trial.context import TrialContext
+from trainables.trial.stages import run_trial
 
 MEASURED = (
     "backdoor_success_rate", "untriggered_success_rate", "poisoned_clean_accuracy",

@@ -137,7 +137,7 @@ def test_the_points_are_fixed_stratified_and_as_many_as_asked(
 def test_more_points_than_attacks_run_on_come_from_the_whole_pool(
     undefended: TrainedNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainables.context.SCREEN_POINTS", 40)
+    monkeypatch.setattr("trainables.trial.context.SCREEN_POINTS", 40)
     ctx = undefended.ctx
     assert len(ctx.points()) == 40
     assert len(Certification()._points(ctx)) == 40

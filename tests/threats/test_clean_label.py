@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from tests.making import EPS, context_of, spec_of
-from trainables.context import TrialContext
 from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
 from trainables.records.value import Measured
 from trainables.threats.backdoor import Backdoor
 from trainables.threats.clean_label import obscured
+from trainables.trial.context import TrialContext
 
 
 def _context(folder: Path, seed: int = 0) -> TrialContext:

@@ -7,8 +7,8 @@ from tests.conftest import TrainedNet
 from tests.making import random_images
 from trainables.datasets import LabelledImages
 from trainables.errors import InputError
-from trainables.settings import ModelSpec
 from trainables.threats.evaluators import evaluators, prior_images
+from trainables.trial.settings import ModelSpec
 
 
 def _published(net: TrainedNet, test: LabelledImages) -> TrainedNet:

@@ -158,7 +158,7 @@ def test_of_several_surfaces_the_worst_counts_image_by_image(
 def test_an_audit_is_stronger_and_runs_on_test_points(
     hardened: TrainedNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainables.context.AUDIT_POINTS_CPU", 40)
+    monkeypatch.setattr("trainables.trial.context.AUDIT_POINTS_CPU", 40)
     spec = replace(hardened.ctx.spec, effort="audit")
     found = Evasion().measure(Predictor(hardened.model), replace(hardened.ctx, spec=spec))
     assert found.notes["points"] == 40

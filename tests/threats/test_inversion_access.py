@@ -16,12 +16,12 @@ from trainables.deployed.predictor import REFUSED, Prediction, Predictor, Surfac
 from trainables.errors import InputError, PredictorError
 from trainables.models import build_model
 from trainables.records.value import Measured
-from trainables.settings import DataSpec
 from trainables.threats import build_threat
 from trainables.threats.inversion import Inversion
 from trainables.threats.threat import Findings
 from trainables.training.modes import seeded
-from trainables.trial import run_trial
+from trainables.trial.settings import DataSpec
+from trainables.trial.stages import run_trial
 
 CHANCE = 0.1
 BLACK_BOX = {"access": "black_box", "starts": 2, "kept": 2, "steps": 25, "queries": 1000}

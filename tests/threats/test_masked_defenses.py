@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from tests.conftest import TrainedNet
 from tests.making import EPS, context_of, spec_of
 from tests.threats.predictors import Noisy
-from trainables.context import TrialContext
 from trainables.defenses import build_defense
 from trainables.defenses.temperature import TemperedPredictor
 from trainables.deployed.predictor import Predictor, Surface
 from trainables.records.value import Measured
 from trainables.threats.evasion import Evasion
 from trainables.threats.threat import Findings
+from trainables.trial.context import TrialContext
 
 BOTH = ("fgsm", "pgd")
 ALLOWANCE = 0.03

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from tests.conftest import TrainedNet
 from tests.making import EPS, context_of, spec_of
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.deployed.predictor import REFUSED, Prediction, Predictor
 from trainables.errors import InputError, PredictorError
@@ -21,6 +20,7 @@ from trainables.threats import build_threat
 from trainables.threats.membership import CHEAP, LABEL_ONLY, OF_ANSWERS, OF_SHADOWS, Membership
 from trainables.threats.membership_rates import tpr_at_fpr
 from trainables.threats.threat import Findings
+from trainables.trial.context import TrialContext
 
 
 def _measured(found: MetricValue) -> Measured:

@@ -8,8 +8,8 @@ from torch import nn
 
 from tests.conftest import TrainedNet
 from trainables.deployed.predictor import Predictor
-from trainables.settings import Effort
 from trainables.threats.points import RANDOM_POINTS, points_for
+from trainables.trial.settings import Effort
 
 
 class Slow(Predictor):

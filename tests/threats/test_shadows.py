@@ -11,12 +11,10 @@ from torch import Tensor
 
 from tests.defenses import toys
 from tests.making import EPS, context_of, spec_of
-from trainables.context import TrialContext
 from trainables.datasets.images import content_hash
 from trainables.defenses import Defense, build_defense
 from trainables.deployed.predictor import Predictor
 from trainables.errors import PredictorError
-from trainables.settings import Effort
 from trainables.threats.membership import Membership
 from trainables.threats.shadows import (
     ShadowAnswers,
@@ -25,6 +23,8 @@ from trainables.threats.shadows import (
     shadow_answers,
     shadow_seed,
 )
+from trainables.trial.context import TrialContext
+from trainables.trial.settings import Effort
 
 
 class Nothing(Predictor):

@@ -17,13 +17,13 @@ from tests.making import EPS, all_finite, context_of, spec_of
 from trainables.defenses import DEFENSES, build_defense, image_network
 from trainables.defenses.defense import shapes_training
 from trainables.errors import StorageError, TrainingDivergedError
-from trainables.settings import TrainingSpec
-from trainables.spec import TrialSpec
 from trainables.storage.artefacts import Artefact, ArtefactStore, FileLease
 from trainables.training import checkpoints
 from trainables.training import loop as training
 from trainables.training.checkpoints import Checkpoints, packed, unpacked
 from trainables.training.trained import Trained
+from trainables.trial.settings import TrainingSpec
+from trainables.trial.spec import TrialSpec
 
 EPOCHS = 3
 Row = tuple[str, Mapping[str, Any]]

@@ -17,13 +17,13 @@ from tests.making import (
 from trainables.defenses import build_defense
 from trainables.defenses.early_stopping import EarlyStopping
 from trainables.errors import TrainingDivergedError
-from trainables.settings import ModelSpec, TrainingSpec
-from trainables.spec import TrialSpec
 from trainables.storage.artefacts import ArtefactStore
 from trainables.training.evaluation import loss_and_accuracy
 from trainables.training.loop import TrainingPlan, train
 from trainables.training.trained import Trained
-from trainables.trial import run_trial
+from trainables.trial.settings import ModelSpec, TrainingSpec
+from trainables.trial.spec import TrialSpec
+from trainables.trial.stages import run_trial
 
 CURVES = {"train_loss", "train_accuracy", "validation_loss", "validation_accuracy"}
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from trainables.datasets import Dataset, LabelledImages, Pools
 from trainables.deployed.predictor import Predictor
 from trainables.parameters import check_parameters, plain_parameters
-from trainables.settings import TrainingSpec
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.training.trained import Trained
+from trainables.trial.settings import TrainingSpec
 
 Guarantee = Literal["none", "empirical", "certified"]
 Slot = Literal[

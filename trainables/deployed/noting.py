@@ -12,14 +12,14 @@ from typing import Any, NoReturn
 
 import torch
 
-from trainables.context import TrialContext
 from trainables.datasets import Dataset, LabelledImages
 from trainables.defenses.stack import Stack
 from trainables.deployed.fits import Fitted, Fitting
 from trainables.deployed.predictor import Predictor
-from trainables.deployment_spec import DeploymentSpec
 from trainables.errors import InputError
 from trainables.storage.artefacts import Artefact
+from trainables.trial.context import TrialContext
+from trainables.trial.deployment_spec import DeploymentSpec
 
 _GUARDED = ("pools", "store")
 """What of a context only a builder may look into: a bundle has none of it."""

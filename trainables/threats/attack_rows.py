@@ -10,12 +10,12 @@ from torch import Tensor
 
 from trainables import intervals
 from trainables.attacks import variant
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.perceptual import lpips_distance
 from trainables.records.value import MetricValue, Missing
 from trainables.similarity import ssim
 from trainables.threats.attacking import Run, lengths
+from trainables.trial.context import TrialContext
 
 _EVERY = (
     "adversarial_accuracy",

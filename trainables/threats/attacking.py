@@ -15,7 +15,6 @@ from torch import Tensor
 
 from trainables.attacks import Variant, variant
 from trainables.attacks.autoattack import EOT_DRAWS as AUTOATTACK_DRAWS
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.datasets.images import content_hash
 from trainables.deployed.predictor import (
@@ -27,6 +26,7 @@ from trainables.deployed.predictor import (
     ask,
     surface_scores,
 )
+from trainables.trial.context import TrialContext
 
 BATCH = 256
 EOT_DRAWS = 10

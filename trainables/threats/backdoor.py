@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from trainables import intervals
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import Stack
 from trainables.deployed.predictor import Predictor
@@ -24,6 +23,7 @@ from trainables.threats.clean_label import obscured
 from trainables.threats.poison import Poisoned, Recipe
 from trainables.threats.threat import Findings, Threat
 from trainables.threats.triggers import KINDS, PLACES, Trigger
+from trainables.trial.context import TrialContext
 
 ALL = "all"
 _BINS = 40

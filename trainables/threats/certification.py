@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables import intervals
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.deployed.predictor import REFUSED, Certificates, Predictor
 from trainables.errors import InputError, PredictorError
@@ -21,6 +20,7 @@ from trainables.metrics import at_threshold
 from trainables.parameters import parameter
 from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats.threat import Findings, Threat
+from trainables.trial.context import TrialContext
 
 POINTS = {"screen": 64, "audit": 500}
 """Effort -> points that are certified where no number is given; 500 is that of Cohen et al."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 
 from trainables.attacks import ATTACKS
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.training.evaluation import batches
+from trainables.trial.context import TrialContext
 
 STEPS = 30
 

@@ -10,11 +10,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from trainables import intervals
-from trainables.context import TrialContext
 from trainables.deployed.predictor import Predictor
 from trainables.device import accelerated, backend, synchronize
 from trainables.records.value import MetricValue, Missing
 from trainables.threats.threat import Findings, Threat
+from trainables.trial.context import TrialContext
 
 _REPEATS = {1: 100, 128: 80}
 """Batch size -> timed predictions."""

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from trainables import intervals
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.deployed.predictor import REFUSED, Predictor, ask
 from trainables.records.value import MetricValue, Missing
@@ -20,6 +19,7 @@ from trainables.threats.attacking import BATCH, Target, run_attack, target_of
 from trainables.threats.efforts import settings_of
 from trainables.threats.points import points_for
 from trainables.threats.threat import Findings, Threat
+from trainables.trial.context import TrialContext
 
 _FPR = 0.05
 _NO_DETECTOR = "the deployed model rejects nothing"

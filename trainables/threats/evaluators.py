@@ -16,11 +16,11 @@ from sklearn.svm import SVC
 from torch import Tensor, nn
 
 from trainables import intervals
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.errors import InputError
 from trainables.records.value import Measured
 from trainables.training.evaluation import BATCH
+from trainables.trial.context import TrialContext
 
 NETWORKS = ("small_cnn", "lenet5")
 """Evaluator networks; the first that is not the target's is taken."""

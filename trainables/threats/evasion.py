@@ -12,7 +12,6 @@ from torch import Tensor
 
 from trainables import intervals
 from trainables.attacks import variant
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.deployed.predictor import Predictor, ask
 from trainables.errors import InputError
@@ -35,6 +34,7 @@ from trainables.threats.points import points_for
 from trainables.threats.robustness_curve import CURVE_NAMES, robustness_curve
 from trainables.threats.threat import Findings, Threat
 from trainables.training.evaluation import in_batches
+from trainables.trial.context import TrialContext
 
 WHOLE, HEADLINE = "whole", "headline"
 

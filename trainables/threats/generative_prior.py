@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.datasets.images import content_hash
 from trainables.errors import TrainingDivergedError
@@ -20,6 +19,7 @@ from trainables.models.autoencoder import Autoencoder, Decoder
 from trainables.storage.artefacts import Artefact
 from trainables.storage.identity import identity_hash, seed_from
 from trainables.training.modes import seeded
+from trainables.trial.context import TrialContext
 
 VERSION = 1
 """Raised when the results of the training change, so that older decoders are not taken for new."""

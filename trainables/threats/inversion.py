@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from trainables import intervals
-from trainables.context import TrialContext
 from trainables.deployed.predictor import SMALLEST_LOG, Predictor, ask
 from trainables.errors import InputError
 from trainables.parameters import parameter
@@ -33,6 +32,7 @@ from trainables.threats.inversion_work import Work, asking, differentiating
 from trainables.threats.pictures import encoded
 from trainables.threats.reconstructions import ClassReference, class_references, likeness
 from trainables.threats.threat import Findings, Threat
+from trainables.trial.context import TrialContext
 
 WHITE_BOX, BLACK_BOX = "white_box", "black_box"
 TOTAL_VARIATION, GENERATIVE = "total_variation", "generative"

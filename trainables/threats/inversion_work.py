@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trainables.context import TrialContext
 from trainables.deployed.predictor import Predictor
 from trainables.threats.inversion_attack import BATCH
 from trainables.threats.points import limits_of_slow
+from trainables.trial.context import TrialContext
 
 _STEPS = {"screen": 50, "audit": 300}
 _STARTS = {"screen": 12, "audit": 48}

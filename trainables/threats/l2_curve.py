@@ -14,7 +14,6 @@ from torch import Tensor
 
 from trainables import intervals
 from trainables.attacks.balls import Radius, broadcast
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.deployed.predictor import ask
 from trainables.metrics import at_eps
@@ -28,6 +27,7 @@ from trainables.threats.attacking import (
     withstands,
 )
 from trainables.threats.threat import Findings
+from trainables.trial.context import TrialContext
 
 _METRIC = "robust_accuracy_l2"
 _CW, _STRETCHED, _PGD = "carlini_wagner", "carlini_wagner_stretched", "pgd_l2"

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.deployed.predictor import Predictor, ask
 from trainables.threats.membership_scores import Floats, label_kept
 from trainables.training.evaluation import batches
+from trainables.trial.context import TrialContext
 
 SIZES = (2.0, 1.0, 4.0, 0.5)
 """Standard deviations of the noise in multiples of the data set's radius, used in turn."""

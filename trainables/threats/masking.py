@@ -18,10 +18,10 @@ from scipy import stats
 from torch import Tensor
 
 from trainables.attacks.losses import LOSSES
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.deployed.predictor import surface_scores
 from trainables.threats.attacking import BATCH, Target
+from trainables.trial.context import TrialContext
 
 MARGIN = 0.02
 """A paired difference counts from here on: honest models differ by a point or two as well."""

@@ -11,7 +11,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.deployed.predictor import Surface
 from trainables.threats.attacking import Run, Settings, Target, run_attack
@@ -22,6 +21,7 @@ from trainables.threats.masking import (
     share,
     without_gradient,
 )
+from trainables.trial.context import TrialContext
 
 _GRADIENT = ("pgd", "pgd_dlr", "targeted_margin_pgd")
 _CONVERGED = {"pgd": {"steps": 100}}

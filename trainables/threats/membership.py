@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from trainables import intervals
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
@@ -45,6 +44,7 @@ from trainables.threats.shadow_classifier import shadow_classifier
 from trainables.threats.shadows import ShadowAnswers, population, shadow_answers
 from trainables.threats.threat import Findings, Threat
 from trainables.training.trained import Trained
+from trainables.trial.context import TrialContext
 
 OF_ANSWERS: Mapping[str, Callable[[Floats, Integers], Floats]] = {
     "loss_threshold": loss_threshold,

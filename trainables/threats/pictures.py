@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.deployed.predictor import Predictor, ask
 from trainables.threats.attacking import Run
+from trainables.trial.context import TrialContext
 
 _COUNT = 6
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.deployed.predictor import Predictor
+from trainables.trial.context import TrialContext
 
 SLOW_POINTS = 128
 """Points that a screen attacks of a model that is to be attacked on several surfaces."""

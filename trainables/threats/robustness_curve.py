@@ -8,11 +8,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from trainables import intervals
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.metrics import CURVE_MULTIPLES, UNBOUNDED, curve_metric
 from trainables.records.value import MetricValue
 from trainables.threats.attacking import Settings, Target, run_attack
+from trainables.trial.context import TrialContext
 
 _ON_RANDOM: Settings = {"pgd": {"steps": 10}}
 CURVE_NAMES = (*(curve_metric(multiple) for multiple in CURVE_MULTIPLES), UNBOUNDED)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.datasets.images import content_hash
 from trainables.storage.artefacts import Artefact
@@ -19,6 +18,7 @@ from trainables.storage.identity import seed_from
 from trainables.threats.lira import Inside
 from trainables.threats.membership_scores import Floats
 from trainables.training import loop as training
+from trainables.trial.context import TrialContext
 
 VERSION = 1
 

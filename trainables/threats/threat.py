@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from trainables.context import TrialContext
 from trainables.deployed.predictor import Predictor
 from trainables.device import full_precision
 from trainables.parameters import check_parameters, plain_parameters
 from trainables.records.value import MetricValue
+from trainables.trial.context import TrialContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

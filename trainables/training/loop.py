@@ -30,9 +30,9 @@ from trainables.defenses.defense import (
 from trainables.defenses.stack import Stack
 from trainables.device import accelerated, training_precision
 from trainables.errors import TrainingDivergedError
-from trainables.settings import TrainingSpec
 from trainables.training.checkpoints import Checkpoints, Moving
 from trainables.training.evaluation import loss_and_accuracy
+from trainables.trial.settings import TrainingSpec
 
 VERSION = 2
 """Raised when the results of a training change, so that older artefacts are not taken for new."""

@@ -12,7 +12,8 @@ import pytest
 from tests.orchestrator.commands import run
 from tests.search_spaces.writing import write_space
 from trainables.errors import InputError
-from trainables.limits import (
+from trainables.records.record import TrialRecord
+from trainables.trial.limits import (
     EXIT_CODE,
     NO_LIMITS,
     TrialLimits,
@@ -20,7 +21,6 @@ from trainables.limits import (
     enforced,
     parse_duration,
 )
-from trainables.records.record import TrialRecord
 
 HEAD = """
 import re, sys, time
@@ -93,7 +93,7 @@ def test_within_its_limits_a_trial_is_left_alone_and_no_watch_stays() -> None:
 def test_the_memory_of_a_process_is_read() -> None:
     # In a process of its own: this one may hold memory that earlier tests have given back.
     program = (
-        "from trainables.limits import resident_bytes; before = resident_bytes(); "
+        "from trainables.trial.limits import resident_bytes; before = resident_bytes(); "
         "held = b'x' * 2**26; print((resident_bytes() - before) / len(held))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

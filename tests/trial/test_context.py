@@ -6,14 +6,14 @@ import torch
 
 from tests.defenses import toys
 from tests.making import EPS, context_of, same_weights, spec_of
-from trainables import context
 from trainables.datasets import LabelledImages
 from trainables.datasets.images import content_hash
 from trainables.defenses import build_defense
 from trainables.deployed.predictor import Predictor
-from trainables.settings import DataSpec, ModelSpec, TrainingSpec
-from trainables.spec import TrialSpec
 from trainables.threats import build_threat
+from trainables.trial import context
+from trainables.trial.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.trial.spec import TrialSpec
 
 
 def test_a_pools_hash_is_of_its_pixels_labels_and_scale() -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.context import TrialContext, build_context
 from trainables.datasets import load_dataset
 from trainables.deployed.predictor import Predictor
 from trainables.device import (
@@ -27,16 +26,17 @@ from trainables.device import (
     precisions,
 )
 from trainables.errors import DeviceError, InputError, StorageError
-from trainables.gpu import GpuUse, gpu_use
-from trainables.limits import NO_LIMITS, TrialLimits, enforced
 from trainables.perceptual import find_weights
 from trainables.records.record import TrialRecord, metric_from_plain, metric_to_plain
 from trainables.records.value import MetricValue
-from trainables.spec import TrialSpec
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.threats import THREATS, Findings, Threat
 from trainables.threats import clean as clean_stage
 from trainables.training import loop as training
+from trainables.trial.context import TrialContext, build_context
+from trainables.trial.gpu import GpuUse, gpu_use
+from trainables.trial.limits import NO_LIMITS, TrialLimits, enforced
+from trainables.trial.spec import TrialSpec
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from trainables.defenses.stack import Stack, build_stack
 from trainables.errors import InputError
-from trainables.settings import EFFORTS, DataSpec, Effort, ModelSpec, TrainingSpec
+from trainables.trial.settings import EFFORTS, DataSpec, Effort, ModelSpec, TrainingSpec
 
 
 @dataclass(frozen=True, kw_only=True)

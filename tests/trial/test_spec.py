@@ -6,9 +6,9 @@ import pytest
 from tests.making import EPS, one_of_each_slot, spec_of
 from trainables.defenses import build_defense, build_stack
 from trainables.errors import InputError
-from trainables.settings import DataSpec, ModelSpec, TrainingSpec
-from trainables.spec import TrialSpec, spec_from_canonical
 from trainables.threats import THREATS, build_threat
+from trainables.trial.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.trial.spec import TrialSpec, spec_from_canonical
 
 BUSY = spec_of(
     *one_of_each_slot(),

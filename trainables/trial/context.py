@@ -19,11 +19,9 @@ from trainables.defenses.defense import Defense, shapes_training
 from trainables.defenses.stack import Stack
 from trainables.deployed.fits import Fits
 from trainables.deployed.predictor import Prediction, Predictor, ask
-from trainables.deployment_spec import DeploymentSpec
 from trainables.errors import InputError
 from trainables.imports import code_fingerprint
 from trainables.models import build_model, missing_parts, model_code_fingerprint
-from trainables.settings import TrainingSpec
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.storage.identity import identity_hash, seed_from
 from trainables.training import loop as training
@@ -31,6 +29,8 @@ from trainables.training.checkpoints import Checkpoints, resumable
 from trainables.training.evaluation import batches, in_batches
 from trainables.training.modes import seeded
 from trainables.training.trained import Trained
+from trainables.trial.deployment_spec import DeploymentSpec
+from trainables.trial.settings import TrainingSpec
 
 SCREEN_POINTS = 512
 """Held-out points that a screen attacks."""

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.making import spec_of
-from trainables import trial
-from trainables.gpu import CONTEXT_MIB, GpuUse, hide_gpus, memory_fraction
 from trainables.storage.artefacts import ArtefactStore
+from trainables.trial import stages as trial
+from trainables.trial.gpu import CONTEXT_MIB, GpuUse, hide_gpus, memory_fraction
 
 GIB = 2**30
 

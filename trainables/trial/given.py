@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from trainables.spec import TrialSpec, spec_from_canonical
 from trainables.storage.identity import canonical_json
+from trainables.trial.spec import TrialSpec, spec_from_canonical
 
 SPEC_KEY = "spec"
 """In a trial's config: the canonical spec as JSON."""

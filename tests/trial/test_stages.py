@@ -16,13 +16,13 @@ from trainables.errors import InputError
 from trainables.perceptual import WEIGHTS_NAME
 from trainables.records.record import TrialRecord, write_record
 from trainables.records.value import Measured, MetricValue, Missing
-from trainables.settings import ModelSpec
-from trainables.spec import TrialSpec
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import THREATS, Findings, build_threat
 from trainables.threats.clean import METRIC_NAMES
 from trainables.training import loop as training
-from trainables.trial import run_trial, stage_versions
+from trainables.trial.settings import ModelSpec
+from trainables.trial.spec import TrialSpec
+from trainables.trial.stages import run_trial, stage_versions
 
 TIMES = {"training_seconds", *(name for name in THREATS["cost"]().metric_names() if "_ms_" in name)}
 

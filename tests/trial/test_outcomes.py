@@ -9,10 +9,10 @@ from tests.making import CPU, EPS, spec_of
 from trainables.defenses import build_defense
 from trainables.records.record import TrialRecord
 from trainables.records.value import Measured
-from trainables.spec import TrialSpec
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats.evasion import Evasion
-from trainables.trial import run_trial
+from trainables.trial.spec import TrialSpec
+from trainables.trial.stages import run_trial
 
 QUICK = Evasion(extent="headline", points=12)
 

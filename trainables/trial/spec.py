@@ -9,12 +9,12 @@ from typing import Any
 
 from trainables.datasets import dataset_entry
 from trainables.defenses import build_defense, build_stack
-from trainables.deployment_spec import DeploymentSpec
 from trainables.errors import InputError
 from trainables.parameters import build
-from trainables.settings import DataSpec, ModelSpec, TrainingSpec
 from trainables.storage.identity import identity_hash
 from trainables.threats import Threat, build_threat
+from trainables.trial.deployment_spec import DeploymentSpec
+from trainables.trial.settings import DataSpec, ModelSpec, TrainingSpec
 
 
 @dataclass(frozen=True, kw_only=True)
