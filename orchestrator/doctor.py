@@ -13,7 +13,7 @@ from trainables.datasets import DATASETS, load_dataset
 from trainables.datasets.torchvision_files import DATA_DIR_VARIABLE
 from trainables.device import CPU, accelerator_names, why_unusable
 from trainables.errors import InputError, StorageError
-from trainables.perceptual import WEIGHTS_NAME, find_weights
+from trainables.metrics.perceptual import WEIGHTS_NAME, find_weights
 from trainables.storage.folders import cache_folder, is_uri, redacted
 
 _PACKAGES = ("ray", "torch", "torchvision", "optuna", "scikit-learn", "pandas", "lpips")

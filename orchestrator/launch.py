@@ -36,7 +36,7 @@ from search_spaces import Overrides, Space, load_space
 from search_spaces.domains import Flat
 from trainables.datasets import Dataset, find_data_dir, load_dataset
 from trainables.errors import InputError
-from trainables.perceptual import find_weights, load_lpips
+from trainables.metrics.perceptual import find_weights, load_lpips
 from trainables.records.record import LOST
 from trainables.storage.artefacts import ArtefactStore
 from trainables.storage.folders import absolute_place, redacted

@@ -18,12 +18,11 @@ from results.bundle import Bundle, load
 from results.bundle.comparison import Row, compare, falls_short
 from results.bundle.reference import TOLERANCE, differences
 from results.values import Value
-from trainables import intervals
 from trainables.datasets import Dataset, load_dataset
 from trainables.datasets.registry import FOLDER_PREFIX
 from trainables.device import full_precision, given_device
 from trainables.errors import InputError
-from trainables.metrics import metric
+from trainables.metrics import intervals, metric
 from trainables.records.value import Measured, MetricValue
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import Threat

@@ -3,12 +3,12 @@ import torch
 
 from tests.conftest import TrainedNet
 from tests.making import EPS, LinearSoftmax
-from trainables import intervals
 from trainables.attacks import attack
 from trainables.defenses.detector import DetectingPredictor
 from trainables.defenses.energy_detector import EnergyDetector, energy
 from trainables.defenses.randomized_network import RandomizedPredictor
 from trainables.deployed.predictor import REFUSED, Predictor
+from trainables.metrics import intervals
 
 GENERATOR = torch.Generator()
 

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from tests.conftest import TrainedNet
 from tests.making import EPS
-from trainables import intervals
 from trainables.attacks import attack
 from trainables.defenses.detector import DetectingPredictor
 from trainables.defenses.mahalanobis_detector import MahalanobisDetector, fit_distance
 from trainables.defenses.randomized_network import RandomDropout
 from trainables.deployed.predictor import REFUSED, Predictor
+from trainables.metrics import intervals
 from trainables.models.contract import Classifier
 
 

@@ -3,7 +3,7 @@ import pytest
 from results.bundle import BundleError
 from results.bundle.comparison import compare, falls_short
 from results.values import Value
-from trainables import intervals
+from trainables.metrics import intervals
 
 
 def _value(successes: int, n: int) -> Value:

@@ -16,7 +16,7 @@ from scipy.special import ndtri
 from results.certificates import share
 from results.statistics import compare, components, difference, pool, side, two_way
 from results.values import Value
-from trainables import intervals
+from trainables.metrics import intervals
 
 Floats = NDArray[np.float64]
 Z = 1.959964

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from trainables import intervals
+from trainables.metrics import intervals
 from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats import lira
 from trainables.threats.label_only import affordable

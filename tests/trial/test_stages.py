@@ -13,7 +13,7 @@ from tests.defenses import toys
 from tests.making import CPU, EPS, spec_of
 from trainables.defenses import build_defense
 from trainables.errors import InputError
-from trainables.perceptual import WEIGHTS_NAME
+from trainables.metrics.perceptual import WEIGHTS_NAME
 from trainables.records.record import TrialRecord, write_record
 from trainables.records.value import Measured, MetricValue, Missing
 from trainables.storage.artefacts import ArtefactStore

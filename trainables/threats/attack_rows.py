@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from trainables import intervals
 from trainables.attacks import variant
 from trainables.datasets import LabelledImages
-from trainables.perceptual import lpips_distance
+from trainables.metrics import intervals
+from trainables.metrics.perceptual import lpips_distance
+from trainables.metrics.similarity import ssim
 from trainables.records.value import MetricValue, Missing
-from trainables.similarity import ssim
 from trainables.threats.attacking import Run, lengths
 from trainables.trial.context import TrialContext
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables import intervals
 from trainables.datasets import LabelledImages
 from trainables.defenses import Stack
 from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
+from trainables.metrics import intervals
 from trainables.parameters import PIXELS, parameter
 from trainables.records.value import MetricValue
 from trainables.storage.identity import seed_from

@@ -12,11 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables import intervals
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.deployed.predictor import REFUSED, Certificates, Predictor
 from trainables.errors import InputError, PredictorError
-from trainables.metrics import at_threshold
+from trainables.metrics import at_threshold, intervals
 from trainables.parameters import parameter
 from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats.threat import Findings, Threat

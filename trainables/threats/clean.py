@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables import intervals
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.defenses.private_steps import DELTA_CURVE, EPSILON_CURVE
 from trainables.deployed.predictor import SMALLEST_LOG, Predictor
+from trainables.metrics import intervals
 from trainables.records.value import MetricValue, Missing
 from trainables.threats.threat import Findings
 from trainables.trial.context import TrialContext

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from trainables import intervals
 from trainables.deployed.predictor import Predictor
 from trainables.device import accelerated, backend, synchronize
+from trainables.metrics import intervals
 from trainables.records.value import MetricValue, Missing
 from trainables.threats.threat import Findings, Threat
 from trainables.trial.context import TrialContext

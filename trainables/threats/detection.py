@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables import intervals
 from trainables.datasets import LabelledImages
 from trainables.deployed.predictor import REFUSED, Predictor, ask
+from trainables.metrics import intervals
 from trainables.records.value import MetricValue, Missing
 from trainables.threats.attacking import BATCH, Target, run_attack, target_of
 from trainables.threats.efforts import settings_of

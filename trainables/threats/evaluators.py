@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
-from trainables import intervals
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.errors import InputError
+from trainables.metrics import intervals
 from trainables.records.value import Measured
 from trainables.training.evaluation import BATCH
 from trainables.trial.context import TrialContext

@@ -10,12 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from trainables import intervals
 from trainables.attacks import variant
 from trainables.datasets import LabelledImages
 from trainables.deployed.predictor import Predictor, ask
 from trainables.errors import InputError
-from trainables.metrics import at_eps
+from trainables.metrics import at_eps, intervals
 from trainables.parameters import PIXELS, parameter
 from trainables.records.value import MetricValue
 from trainables.threats.attack_rows import distance_deciles, row_names, rows_of

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables import intervals
 from trainables.deployed.predictor import SMALLEST_LOG, Predictor, ask
 from trainables.errors import InputError
+from trainables.metrics import intervals
 from trainables.parameters import parameter
 from trainables.records.value import Measured, MetricValue
 from trainables.threats.evaluators import Evaluators, evaluators, prior_images

@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from trainables import intervals
 from trainables.attacks.balls import Radius, broadcast
 from trainables.datasets import LabelledImages
 from trainables.deployed.predictor import ask
-from trainables.metrics import at_eps
+from trainables.metrics import at_eps, intervals
 from trainables.records.value import MetricValue
 from trainables.threats.attacking import (
     BATCH,

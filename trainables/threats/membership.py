@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables import intervals
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
+from trainables.metrics import intervals
 from trainables.metrics.membership import MEMBERSHIP_ATTACKS, auc_metric
 from trainables.parameters import parameter
 from trainables.records.value import Measured, MetricValue

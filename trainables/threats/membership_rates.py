@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from trainables import intervals
+from trainables.metrics import intervals
 from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats.membership_scores import Floats
 

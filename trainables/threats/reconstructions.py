@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables import intervals
 from trainables.datasets import LabelledImages
 from trainables.errors import InputError
+from trainables.metrics import intervals
+from trainables.metrics.similarity import ssim
 from trainables.records.value import Measured
-from trainables.similarity import ssim
 
 MOST = 100
 """Images of a class that reconstructions are compared with, of each kind."""

@@ -6,7 +6,7 @@ models, N points, Z points of the population.
 
 import numpy as np
 
-from trainables import intervals
+from trainables.metrics import intervals
 from trainables.threats.lira import Inside
 from trainables.threats.membership_scores import TINY, Floats
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from trainables import intervals
 from trainables.datasets import LabelledImages
-from trainables.metrics import CURVE_MULTIPLES, UNBOUNDED, curve_metric
+from trainables.metrics import CURVE_MULTIPLES, UNBOUNDED, curve_metric, intervals
 from trainables.records.value import MetricValue
 from trainables.threats.attacking import Settings, Target, run_attack
 from trainables.trial.context import TrialContext

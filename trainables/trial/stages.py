@@ -26,7 +26,7 @@ from trainables.device import (
     precisions,
 )
 from trainables.errors import DeviceError, InputError, StorageError
-from trainables.perceptual import find_weights
+from trainables.metrics.perceptual import find_weights
 from trainables.records.record import TrialRecord, metric_from_plain, metric_to_plain
 from trainables.records.value import MetricValue
 from trainables.storage.artefacts import Artefact, ArtefactStore

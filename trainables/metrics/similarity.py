@@ -7,7 +7,7 @@ import numpy as np
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from trainables import intervals
+from trainables.metrics import intervals
 from trainables.records.value import Measured
 
 _WINDOW = 7

@@ -3,7 +3,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from trainables.similarity import ssim
+from trainables.metrics.similarity import ssim
 
 
 @pytest.mark.parametrize("shape", [(5, 1, 8, 8), (3, 3, 32, 32), (2, 1, 28, 28), (2, 1, 4, 4)])

@@ -6,7 +6,7 @@ from torch import nn
 from torchvision import models
 
 from trainables.errors import InputError
-from trainables.perceptual import (
+from trainables.metrics.perceptual import (
     WEIGHTS_NAME,
     distances,
     find_weights,

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from trainables import intervals
+from trainables.metrics import intervals
 from trainables.records.value import Measured, Missing
 
 RUNS = 1500

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables import intervals
 from trainables.errors import InputError
+from trainables.metrics import intervals
 from trainables.records.value import MetricValue, Missing
 from trainables.storage.folders import is_uri, staged_file
 
