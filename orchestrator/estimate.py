@@ -10,7 +10,7 @@ from search_spaces import Space
 from trainables.datasets import Dataset, split_pools
 from trainables.device import given_device
 from trainables.models import build_model
-from trainables.training import loop as training
+from trainables.training import loop
 from trainables.training.modes import seeded
 from trainables.trial.context import SCREEN_POINTS
 
@@ -48,7 +48,7 @@ def estimated_hours(
             norm=scenario.model.norm,
             activation=settings.activation,
         ).to(device)
-        plan = training.TrainingPlan(
+        plan = loop.TrainingPlan(
             data=sample,
             held_out=sample.select(torch.arange(1)),
             calibration=None,
@@ -57,7 +57,7 @@ def estimated_hours(
             settings=dataclasses.replace(settings, epochs=2, learning_rate=1e-6),
             stack=(),
         )
-        progress = training.train(model, plan, generator)
+        progress = loop.train(model, plan, generator)
     # The first epoch also pays for what torch sets up once.
     per_image = progress.epoch_seconds[-1] / images
     trained = len(pools.train) * settings.epochs * DEFENSE_FACTOR

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from trainables.trial import stages as trial
+from trainables.trial import stages
 from trainables.trial.gpu import GpuUse
 
 TOTAL_MIB, PEAK_MIB = 8000, 3000
@@ -42,7 +42,7 @@ def fake_use(device: torch.device, use: GpuUse) -> Iterator[None]:
 
 def install() -> None:
     """Put the fake into this process; Ray calls it in each worker before any trial."""
-    trial.gpu_use = fake_use  # type: ignore[attr-defined]
+    stages.gpu_use = fake_use  # type: ignore[attr-defined]
 
 
 def _wait_for_another(marks: Path) -> None:

@@ -18,8 +18,7 @@ from trainables.defenses import DEFENSES, build_defense, image_network
 from trainables.defenses.defense import shapes_training
 from trainables.errors import StorageError, TrainingDivergedError
 from trainables.storage.artefacts import Artefact, ArtefactStore, FileLease
-from trainables.training import checkpoints
-from trainables.training import loop as training
+from trainables.training import checkpoints, loop
 from trainables.training.checkpoints import Checkpoints, packed, unpacked
 from trainables.training.trained import Trained
 from trainables.trial.settings import TrainingSpec
@@ -57,7 +56,7 @@ def after_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 def epochs_trained(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Count the epochs that are trained, of whatever model."""
     trained: list[object] = []
-    for module, name in ((training, "_train_epoch"), (image_network, "_epoch")):
+    for module, name in ((loop, "_train_epoch"), (image_network, "_epoch")):
         original = getattr(module, name)
 
         def counted(*arguments: Any, original: Any = original) -> Any:
@@ -169,9 +168,9 @@ def _interrupted(spec: TrialSpec, folder: Path, monkeypatch: pytest.MonkeyPatch)
     def die(*arguments: Any) -> None:
         raise InterruptedTrainingError
 
-    once = iter([training._end_epoch])
+    once = iter([loop._end_epoch])
     with monkeypatch.context() as patch, pytest.raises(InterruptedTrainingError):
-        patch.setattr(training, "_end_epoch", lambda *rest: next(once, die)(*rest))
+        patch.setattr(loop, "_end_epoch", lambda *rest: next(once, die)(*rest))
         _trained(spec, folder)
     (path,) = _kept_in(folder)
     return path
@@ -271,7 +270,7 @@ def test_a_training_that_diverges_leaves_no_checkpoint(
     def diverge(*arguments: object) -> None:
         raise TrainingDivergedError("the training loss is nan in epoch 2 of 3")
 
-    monkeypatch.setattr(training, "_end_epoch", diverge)
+    monkeypatch.setattr(loop, "_end_epoch", diverge)
     with pytest.raises(TrainingDivergedError):
         _trained(spec, tmp_path)
     assert _kept_in(tmp_path) == []
@@ -295,8 +294,8 @@ def test_what_is_packed_comes_back_as_it_was() -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from tests import test_checkpoints as t
-from trainables import checkpoints
+from tests.training import test_checkpoints as t
+from trainables.training import checkpoints
 from trainables.storage.artefacts import ArtefactStore
 
 keep = ArtefactStore.keep_progress

@@ -8,7 +8,7 @@ import torch
 
 from tests.making import spec_of
 from trainables.storage.artefacts import ArtefactStore
-from trainables.trial import stages as trial
+from trainables.trial import stages
 from trainables.trial.gpu import CONTEXT_MIB, GpuUse, hide_gpus, memory_fraction
 
 GIB = 2**30
@@ -44,16 +44,16 @@ def test_a_record_says_what_the_trial_was_given_and_took(
         yield
         use.peak_mib, use.total_mib = 700, 24_000
 
-    monkeypatch.setattr(trial, "gpu_use", fake)
+    monkeypatch.setattr(stages, "gpu_use", fake)
     store = ArtefactStore(tmp_path)
-    record = trial.run_trial(spec_of(), store, device=torch.device("cpu"), gpus=0.5)
+    record = stages.run_trial(spec_of(), store, device=torch.device("cpu"), gpus=0.5)
     assert {"gpus": 0.5, "gpu_peak_mib": 700, "gpu_total_mib": 24_000}.items() <= (
         record.hardware.items()
     )
 
 
 def test_a_record_of_nobody_who_shares_anything_out_says_nothing_of_gpus(tmp_path: Path) -> None:
-    record = trial.run_trial(spec_of(), ArtefactStore(tmp_path), device=torch.device("cpu"))
+    record = stages.run_trial(spec_of(), ArtefactStore(tmp_path), device=torch.device("cpu"))
     assert set(record.hardware) == {
         "device",
         "machine",

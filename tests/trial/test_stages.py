@@ -19,7 +19,7 @@ from trainables.records.value import Measured, MetricValue, Missing
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import THREATS, Findings, build_threat
 from trainables.threats.clean import METRIC_NAMES
-from trainables.training import loop as training
+from trainables.training import loop
 from trainables.trial.settings import ModelSpec
 from trainables.trial.spec import TrialSpec
 from trainables.trial.stages import run_trial, stage_versions
@@ -79,7 +79,7 @@ def test_a_cache_hit_changes_nothing_but_trains_nothing(
     def refuse(*arguments: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(training, "train", refuse)
+    monkeypatch.setattr(loop, "train", refuse)
     again = _run(_spec(*THREATS), tmp_path)
     assert _repeating(again) == _repeating(first)
     assert again.metrics["training_seconds"] == first.metrics["training_seconds"]
@@ -101,7 +101,7 @@ def test_a_new_temperature_trains_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         return spec_of(build_defense("temperature", {"T": T}, radius=EPS))
 
     first = _run(spec(1.5), tmp_path)
-    monkeypatch.setattr(training, "train", None)  # would fail
+    monkeypatch.setattr(loop, "train", None)  # would fail
     for T in (3.0, "fit"):
         record = _run(spec(T), tmp_path)
         assert record.artefacts["model"] == first.artefacts["model"]

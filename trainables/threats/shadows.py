@@ -17,7 +17,7 @@ from trainables.storage.artefacts import Artefact
 from trainables.storage.identity import seed_from
 from trainables.threats.lira import Inside
 from trainables.threats.membership_scores import Floats
-from trainables.training import loop as training
+from trainables.training import loop
 from trainables.trial.context import TrialContext
 
 VERSION = 1
@@ -118,7 +118,7 @@ def _answers_of(
 
     identity = {
         "version": VERSION,
-        "training": training.VERSION,
+        "training": loop.VERSION,
         "deployment": twin.deployment,
         "rows": content_hash(rows),
         "asked": content_hash(images),

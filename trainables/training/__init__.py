@@ -1,1 +1,1 @@
-"""Training a network: the loop, its checkpoints, and how a model is set up and measured on the way."""
+"""Training a network: the loop, its checkpoints, and what is measured on the way."""

@@ -24,7 +24,7 @@ from trainables.imports import code_fingerprint
 from trainables.models import build_model, missing_parts, model_code_fingerprint
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.storage.identity import identity_hash, seed_from
-from trainables.training import loop as training
+from trainables.training import loop
 from trainables.training.checkpoints import Checkpoints, resumable
 from trainables.training.evaluation import batches, in_batches
 from trainables.training.modes import seeded
@@ -184,7 +184,7 @@ class TrialContext:
         """
         shaping = tuple(defense for defense in stack if shapes_training(defense))
         identity = {
-            "version": training.VERSION,
+            "version": loop.VERSION,
             "data": content_hash(data),
             "curves_on": content_hash(self.curve_pool),
             "calibration": content_hash(self.pools.calibration)
@@ -278,9 +278,9 @@ class TrialContext:
             earlier = phases[0] if phases else None
             if earlier and earlier.seconds:
                 inner.phases[self.store.key("model", identity) + ":prepare"] = earlier.seconds
-            progress = training.train(
+            progress = loop.train(
                 model,
-                training.TrainingPlan(
+                loop.TrainingPlan(
                     data=(earlier and earlier.data) or data.select(kept),
                     held_out=self.curve_pool,
                     calibration=self.pools.calibration,

@@ -32,7 +32,7 @@ from trainables.records.value import MetricValue
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.threats import THREATS, Findings, Threat
 from trainables.threats import clean as clean_stage
-from trainables.training import loop as training
+from trainables.training import loop
 from trainables.trial.context import TrialContext, build_context
 from trainables.trial.gpu import GpuUse, gpu_use
 from trainables.trial.limits import NO_LIMITS, TrialLimits, enforced
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 def stage_versions() -> dict[str, int]:
     """List the version of every stage that makes results."""
     threats = {name: threat.VERSION for name, threat in THREATS.items()}
-    return {"training": training.VERSION, "clean": clean_stage.VERSION, **threats}
+    return {"training": loop.VERSION, "clean": clean_stage.VERSION, **threats}
 
 
 def prepare_trial(
@@ -206,7 +206,7 @@ def _measured(threat: Threat, ctx: TrialContext, predictor: Predictor) -> Findin
     identity = {
         "version": threat.VERSION,
         "deployment": ctx.deployment,
-        "training": training.VERSION,
+        "training": loop.VERSION,
         "threat": threat.canonical(),
         # Where the weights turn up later, what was missing is measured.
         "lpips": str(find_weights(ctx.lpips_weights)),
