@@ -13,7 +13,7 @@ from tests.defenses.robustness import (
     trained_with,
 )
 from tests.making import EPS, accuracy, context_of, same_weights, spec_of
-from trainables.attacks.balls import ball, broadcast
+from trainables.attacks.shared.balls import ball, broadcast
 from trainables.defenses.pgd_adversarial_training import PgdAdversarialTraining
 from trainables.trial.settings import ModelSpec
 

@@ -14,9 +14,9 @@ import torch
 from pyautoattack import AutoAttack
 from torch import Tensor
 
-from trainables.attacks.ascent import Scores
-from trainables.attacks.balls import Radius, ball, broadcast
-from trainables.attacks.batching import BATCH, in_batches
+from trainables.attacks.shared.ascent import Scores
+from trainables.attacks.shared.balls import Radius, ball, broadcast
+from trainables.attacks.shared.batching import BATCH, in_batches
 from trainables.device import forked_rng
 
 _NORMS = {"linf": "Linf", "l2": "L2"}

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainables.attacks.ascent import Scores
-from trainables.attacks.batching import in_batches
-from trainables.attacks.losses import margin
-from trainables.attacks.minimum_norm import fooled, still_right
+from trainables.attacks.shared.ascent import Scores
+from trainables.attacks.shared.batching import in_batches
+from trainables.attacks.shared.losses import margin
+from trainables.attacks.shared.minimum_norm import fooled, still_right
 
 _BELOW_ONE = 0.99
 """Factor on images in [-1, 1], so that black and white pixels have a finite arctanh and move.

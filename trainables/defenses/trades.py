@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.attacks.ascent import ascend
-from trainables.attacks.balls import ball
-from trainables.attacks.losses import RowLoss
+from trainables.attacks.shared.ascent import ascend
+from trainables.attacks.shared.balls import ball
+from trainables.attacks.shared.losses import RowLoss
 from trainables.defenses.adversarial_examples import draw_radii
 from trainables.defenses.defense import Defense, View
 from trainables.parameters import PIXELS, parameter

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from trainables.attacks.balls import Radius, broadcast
+from trainables.attacks.shared.balls import Radius, broadcast
 from trainables.datasets import LabelledImages
 from trainables.deployed.predictor import ask
 from trainables.metrics import at_eps, intervals

@@ -17,7 +17,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from trainables.attacks.losses import LOSSES
+from trainables.attacks.shared.losses import LOSSES
 from trainables.datasets import LabelledImages
 from trainables.deployed.predictor import surface_scores
 from trainables.threats.attacking import BATCH, Target

@@ -6,7 +6,7 @@ Axes: B batch, R rows of it, C channels, H, W, K classes.
 import torch
 from torch import Tensor
 
-from trainables.attacks.losses import margin
+from trainables.attacks.shared.losses import margin
 
 TINY = 1e-8
 """Added to lengths of gradients that are divided by."""

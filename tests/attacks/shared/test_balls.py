@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trainables.attacks.balls import BALLS, ball, broadcast
+from trainables.attacks.shared.balls import BALLS, ball, broadcast
 from trainables.errors import InputError
 
 every_norm = pytest.mark.parametrize(("norm", "order"), [("linf", torch.inf), ("l2", 2)])

@@ -7,8 +7,8 @@ from torch import Tensor
 from tests.attacks.test_contract import Row, every_attack
 from tests.conftest import TrainedNet
 from tests.making import EPS
-from trainables.attacks import batching
 from trainables.attacks.pgd import pgd
+from trainables.attacks.shared import batching
 
 
 class Watching:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trainables.attacks.ascent import Scores
-from trainables.attacks.losses import margin
+from trainables.attacks.shared.ascent import Scores
+from trainables.attacks.shared.losses import margin
 
 Propose = Callable[[Tensor, Tensor, int], Tensor]
 """(best images so far (R, C, H, W), rows of the batch (R,), number of the proposal from 0) -> the

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from trainables.attacks.balls import Ball, Radius, broadcast
-from trainables.attacks.losses import RowLoss
+from trainables.attacks.shared.balls import Ball, Radius, broadcast
+from trainables.attacks.shared.losses import RowLoss
 
 Scores = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) in [0, 1] -> class scores (B, K), softmax not yet applied."""
