@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from trainables.defenses import Defense
-from trainables.defenses.temperature import TemperedPredictor
+from trainables.defenses.prediction.temperature import TemperedPredictor
 from trainables.deployed.predictor import Predictor
 from trainables.storage.artefacts import Artefact
 from trainables.trial.context import TrialContext

@@ -13,7 +13,7 @@ from tests.making import EPS, context_of, spec_of
 from trainables.attacks.carlini_wagner import carlini_wagner
 from trainables.attacks.pgd import pgd
 from trainables.defenses import build_defense
-from trainables.defenses.gaussian_noise import VotingPredictor
+from trainables.defenses.certified.gaussian_noise import VotingPredictor
 from trainables.deployed.averaging import averaged_surface
 from trainables.deployed.predictor import Surface
 from trainables.deployed.votes import count_votes

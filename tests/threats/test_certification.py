@@ -8,7 +8,10 @@ from torch import Tensor, nn
 from tests.conftest import TrainedNet
 from tests.making import EPS, context_of
 from trainables.datasets import stratified_subset
-from trainables.defenses.randomized_smoothing import RandomizedSmoothing, SmoothedPredictor
+from trainables.defenses.certified.randomized_smoothing import (
+    RandomizedSmoothing,
+    SmoothedPredictor,
+)
 from trainables.deployed.predictor import REFUSED, Certificates, Predictor
 from trainables.errors import InputError, PredictorError
 from trainables.records.value import Measured, MetricValue, Missing

@@ -10,8 +10,8 @@ from torch import Tensor
 from tests.conftest import TrainedNet
 from tests.making import context_of, spec_of
 from tests.threats.predictors import OneRow, Rejecting, brightness
-from trainables.defenses.confidence_masking import MaskedPredictor
-from trainables.defenses.temperature import Temperature
+from trainables.defenses.prediction.confidence_masking import MaskedPredictor
+from trainables.defenses.prediction.temperature import Temperature
 from trainables.deployed.predictor import REFUSED, Prediction, Predictor, Surface
 from trainables.errors import InputError, PredictorError
 from trainables.models import build_model

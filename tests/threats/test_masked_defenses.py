@@ -10,7 +10,7 @@ from tests.conftest import TrainedNet
 from tests.making import EPS, context_of, spec_of
 from tests.threats.predictors import Noisy
 from trainables.defenses import build_defense
-from trainables.defenses.temperature import TemperedPredictor
+from trainables.defenses.prediction.temperature import TemperedPredictor
 from trainables.deployed.predictor import Predictor, Surface
 from trainables.records.value import Measured
 from trainables.threats.evasion import Evasion

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from tests.making import EPS, all_finite, context_of, spec_of
-from trainables.defenses import DEFENSES, build_defense, image_network
+from trainables.defenses import DEFENSES, build_defense
 from trainables.defenses.defense import shapes_training
+from trainables.defenses.prediction import image_network
 from trainables.errors import StorageError, TrainingDivergedError
 from trainables.storage.artefacts import Artefact, ArtefactStore, FileLease
 from trainables.training import checkpoints, loop

@@ -15,7 +15,7 @@ from tests.making import (
     train_in,
 )
 from trainables.defenses import build_defense
-from trainables.defenses.early_stopping import EarlyStopping
+from trainables.defenses.training.early_stopping import EarlyStopping
 from trainables.errors import TrainingDivergedError
 from trainables.storage.artefacts import ArtefactStore
 from trainables.training.evaluation import loss_and_accuracy

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainables.datasets import LabelledImages, stratified_subset
-from trainables.defenses.private_steps import DELTA_CURVE, EPSILON_CURVE
+from trainables.defenses.training.private_steps import DELTA_CURVE, EPSILON_CURVE
 from trainables.deployed.predictor import SMALLEST_LOG, Predictor
 from trainables.metrics import intervals
 from trainables.records.value import MetricValue, Missing
