@@ -18,7 +18,7 @@ from trainables.defenses import build_defense, build_stack
 from trainables.deployed.predictor import Predictor
 from trainables.records.value import Measured
 from trainables.storage.artefacts import ArtefactStore
-from trainables.threats.evasion import Evasion
+from trainables.threats.evasion.evasion import Evasion
 from trainables.trial.context import TrialContext
 from trainables.trial.settings import DataSpec, ModelSpec, TrainingSpec
 from trainables.trial.spec import TrialSpec

@@ -10,8 +10,8 @@ from itertools import count, islice
 
 from trainables.threats import Threat
 from trainables.threats.certification import Certification
-from trainables.threats.evasion import HEADLINE, Evasion
-from trainables.threats.membership import CHEAP, OF_SHADOWS, Membership
+from trainables.threats.evasion.evasion import HEADLINE, Evasion
+from trainables.threats.membership.membership import CHEAP, OF_SHADOWS, Membership
 from trainables.trial.spec import TrialSpec
 
 FIRST_SEED = 1001

@@ -24,7 +24,7 @@ from trainables.records.record import TrialRecord
 from trainables.storage.artefacts import ArtefactStore
 from trainables.storage.identity import seed_from
 from trainables.threats import Threat, build_threat
-from trainables.threats.evasion import HEADLINE
+from trainables.threats.evasion.evasion import HEADLINE
 from trainables.trial.context import TrialContext
 from trainables.trial.spec import TrialSpec, spec_from_canonical
 from trainables.trial.stages import prepare_trial, run_trial

@@ -28,7 +28,7 @@ from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import Threat
 from trainables.threats.certification import Certification
 from trainables.threats.detection import Detection
-from trainables.threats.evasion import HEADLINE, Evasion
+from trainables.threats.evasion.evasion import HEADLINE, Evasion
 from trainables.trial.context import TrialContext, build_context
 from trainables.trial.settings import EFFORTS
 from trainables.trial.spec import TrialSpec

@@ -18,8 +18,8 @@ from trainables.metrics.metric import (
 )
 from trainables.threats import THREATS
 from trainables.threats.clean import METRIC_NAMES
-from trainables.threats.evasion import Evasion
-from trainables.threats.membership import Membership
+from trainables.threats.evasion.evasion import Evasion
+from trainables.threats.membership.membership import Membership
 
 KNOWN_INTERVALS = {WILSON, MEAN, BOOTSTRAP, DELONG, EXACT, DIFFERENCE, ORDER, BONFERRONI}
 

@@ -7,8 +7,8 @@ import pytest
 from orchestrator.audit_specs import FIRST_SEED, AuditSettings, audit_specs, fresh_seeds
 from tests.making import EPS, spec_of
 from trainables.threats import THREATS, Threat, build_threat
-from trainables.threats.evasion import Evasion
-from trainables.threats.membership import Membership
+from trainables.threats.evasion.evasion import Evasion
+from trainables.threats.membership.membership import Membership
 from trainables.trial.given import GivenSpecs, flat_of
 from trainables.trial.spec import TrialSpec, spec_from_canonical
 

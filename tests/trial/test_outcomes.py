@@ -10,7 +10,7 @@ from trainables.defenses import build_defense
 from trainables.records.record import TrialRecord
 from trainables.records.value import Measured
 from trainables.storage.artefacts import ArtefactStore
-from trainables.threats.evasion import Evasion
+from trainables.threats.evasion.evasion import Evasion
 from trainables.trial.spec import TrialSpec
 from trainables.trial.stages import run_trial
 

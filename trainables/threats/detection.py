@@ -15,9 +15,9 @@ from trainables.datasets import LabelledImages
 from trainables.deployed.predictor import REFUSED, Predictor, ask
 from trainables.metrics import intervals
 from trainables.records.value import MetricValue, Missing
-from trainables.threats.attacking import BATCH, Target, run_attack, target_of
-from trainables.threats.efforts import settings_of
-from trainables.threats.points import points_for
+from trainables.threats.evasion.attacking import BATCH, Target, run_attack, target_of
+from trainables.threats.evasion.efforts import settings_of
+from trainables.threats.evasion.points import points_for
 from trainables.threats.threat import Findings, Threat
 from trainables.trial.context import TrialContext
 
