@@ -9,7 +9,7 @@ from orchestrator.audit_specs import AuditSettings, audit_specs, fresh_seeds
 from orchestrator.candidates import UNDEFENDED, Candidate, choose
 from orchestrator.manifest import read_manifest, write_manifest
 from orchestrator.paths import RunPaths
-from results.record import stack_label
+from results.records.record import stack_label
 from search_spaces import Space
 from trainables.errors import InputError
 from trainables.storage.identity import canonical_json

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from results.load import Run
 from results.pareto import Front, front, fronts, to_losses
-from results.record import Record
+from results.records.record import Record
+from results.records.run import Run
 from trainables.datasets import dataset_entry
 
 Floats = NDArray[np.float64]

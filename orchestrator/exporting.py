@@ -16,7 +16,7 @@ from results.bundle.card import Measurements, model_card
 from results.bundle.contents import Deployed
 from results.bundle.members import check_absent
 from results.bundle.writing import write
-from results.load import Run
+from results.records.run import Run
 from trainables.datasets import dataset_entry
 from trainables.deployed.noting import deploy_noting
 from trainables.errors import InputError, TrialFailedError

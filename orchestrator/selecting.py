@@ -14,9 +14,10 @@ from rich.text import Text
 from orchestrator.paths import RunPaths
 from results.audit import Audited
 from results.certificate_check import check_certificates
-from results.load import Run, load
 from results.merging import Group, merged_audited
 from results.paired import compare
+from results.records.run import Run, load
+from results.records.values import counted, signed_text
 from results.requirements import Goal, check_metric, parse_requirement
 from results.selection import Selection, known_metrics, select
 from results.selection_words import (
@@ -27,7 +28,6 @@ from results.selection_words import (
     plain_selection,
     requirement_sentences,
 )
-from results.values import counted, signed_text
 
 FITS, NOTHING_FITS = 0, 3
 

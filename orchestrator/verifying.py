@@ -17,7 +17,7 @@ from rich.text import Text
 from results.bundle import Bundle, load
 from results.bundle.comparison import Row, compare, falls_short
 from results.bundle.reference import TOLERANCE, differences
-from results.values import Value
+from results.records.values import Value
 from trainables.datasets import Dataset, load_dataset
 from trainables.datasets.registry import FOLDER_PREFIX
 from trainables.device import full_precision, given_device

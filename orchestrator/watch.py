@@ -6,9 +6,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from results import load
 from results.audit import VERIFIED, audited
-from results.load import Run
+from results.records import run as load
+from results.records.run import Run
 from results.status import counts, summary
 
 _MOST_FAILURES = 10

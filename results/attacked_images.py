@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from results.load import Run
-from results.record import Record
+from results.records.record import Record
+from results.records.run import Run
 
 _RIGHT, _WRONG = "#00664B", "#B22222"
 _REJECTED = -1

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from results.effects import pooled
 from results.errors import ResultsError
-from results.load import Run
-from results.record import UNDEFENDED, Record
-from results.values import Value, counted
+from results.records.record import UNDEFENDED, Record
+from results.records.run import Run
+from results.records.values import Value, counted
 
 Verdict = Literal["verified", "unverified", "masking suspected"]
 VERIFIED: Verdict = "verified"

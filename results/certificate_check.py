@@ -11,9 +11,9 @@ from scipy.special import bdtrc, betaincinv, ndtri
 
 from results.certificates import CERTIFIED, share
 from results.errors import ResultsError
-from results.load import Run
-from results.record import Record
-from results.values import Value, number_text
+from results.records.record import Record
+from results.records.run import Run
+from results.records.values import Value, number_text
 
 _EMPIRICAL = "robust_accuracy_l2"
 _CERTIFIED_AT = re.compile(rf"^{CERTIFIED}_at_(\d+(?:\.\d+)?)$")

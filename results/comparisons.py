@@ -8,8 +8,8 @@ from itertools import combinations
 from typing import Any
 
 from results.audit import VERIFIED, Audited
-from results.load import Run
 from results.paired import Comparison, compare
+from results.records.run import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,14 +14,14 @@ from results.costs import Cost, costs
 from results.effects import Effect, defense_effects
 from results.findings import Best, best_points, findings, standard_radius, warning
 from results.inversion import ReconstructionsInfo, reconstructions
-from results.load import Run
 from results.matrix import Matrix, matrix
 from results.optimism import Optimism, optimism
 from results.pareto import Front, fronts, membership
 from results.poisoning import ScoresInfo, poisoned, scores_info
 from results.privacy import MembershipInfo, membership_info, telling
 from results.recommendation import Recommendation, recommendation
-from results.record import Record
+from results.records.record import Record
+from results.records.run import Run
 from results.reproduction import PublishedTable, compare_published
 from results.robustness import (
     BrokenBy,

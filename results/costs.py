@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from results.audit import Audited
-from results.load import Run
 from results.pareto import Front
-from results.record import Record
-from results.values import Value
+from results.records.record import Record
+from results.records.run import Run
+from results.records.values import Value
 
 COSTS = (
     "training_seconds",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from results.effects import STRUCK_OFF, Effect
 from results.pareto import Front
-from results.record import UNDEFENDED, Record
-from results.values import Value, counted, number_text
+from results.records.record import UNDEFENDED, Record
+from results.records.values import Value, counted, number_text
 
 MAX_CURVES = 8
 MOST_INTERVALS = 500

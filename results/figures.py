@@ -28,11 +28,11 @@ from results.figure_infos import (
     effect_label,
     is_stack,
 )
-from results.files import replace_bytes
-from results.record import UNDEFENDED
+from results.records.files import replace_bytes
+from results.records.record import UNDEFENDED
+from results.records.values import Value
 from results.reproduction import PublishedFigure
 from results.robustness import RobustnessInfo, curve_label
-from results.values import Value
 
 DPI = 150
 # Okabe and Ito's palette, without its yellow, which is hard to see on white.

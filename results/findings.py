@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from results.effects import Change, change, undefended
-from results.load import Run
 from results.pareto import Front, membership
-from results.record import Objective, Record
+from results.records.record import Objective, Record
+from results.records.run import Run
+from results.records.values import Value, counted, number_text, signed_text
 from results.status import Counts, best_record, counts
-from results.values import Value, counted, number_text, signed_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from results.attacked_images import ImagesInfo, ShownImage, decoded, draw_images
-from results.load import Run
-from results.record import Record
+from results.records.record import Record
+from results.records.run import Run
 
 ACCURACY = "inversion_accuracy"
 EVALUATORS = ("network", "svm")

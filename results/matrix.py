@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from results.audit import SUSPECTED, Audited
 from results.effects import Change, Effect, changed, disbelieved, effects_over
-from results.load import Run
 from results.paired import compare
-from results.record import Objective
+from results.records.record import Objective
+from results.records.run import Run
 
 HEADLINES = (
     ("clean images", "clean_accuracy"),

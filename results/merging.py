@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from results.audit import Audited
 from results.paired import compare as compare_paired
-from results.record import Objective, Record
+from results.records.record import Objective, Record
 from results.statistics import UNTOLD
 from results.statistics import compare as compare_values
 

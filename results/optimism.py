@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from results.audit import Audited, audited
-from results.load import Run
-from results.record import Objective
+from results.records.record import Objective
+from results.records.run import Run
+from results.records.values import Value
 from results.statistics import difference
-from results.values import Value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

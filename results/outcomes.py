@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from results.record import Record
+from results.records.record import Record
 
 Floats = NDArray[np.float64]
 

@@ -18,9 +18,9 @@ from results.pareto import draws_of
 from results.poisoning import COLUMNS, attack_text, rows_text
 from results.privacy import delta_text, privacy_columns, strongest_text
 from results.recommendation import run_address
-from results.record import Record
+from results.records.record import Record
+from results.records.values import number_text, signed_text
 from results.robustness import DETECTION
-from results.values import number_text, signed_text
 
 MOST_ROWS = 300
 """Rows of a table of trials on the page; the page says where the others are."""

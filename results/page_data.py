@@ -10,11 +10,11 @@ from typing import Any
 from results.audit import Audited
 from results.costs import COSTS
 from results.figure_infos import pareto_info
-from results.load import Run
 from results.matrix import HEADLINES
 from results.pareto import Front
-from results.record import Record
-from results.values import Value
+from results.records.record import Record
+from results.records.run import Run
+from results.records.values import Value
 
 MOST_TRIALS = 2_000
 """Of more trials the page takes the front, the audited, the best, and a sample of the others."""

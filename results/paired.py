@@ -15,8 +15,8 @@ from scipy.special import bdtr
 
 from results.audit import Audited
 from results.outcomes import outcome_matrix
+from results.records.values import Value
 from results.statistics import components, difference
-from results.values import Value
 
 Floats = NDArray[np.float64]
 DRAWS = 2000

@@ -12,8 +12,8 @@ import moocore
 import numpy as np
 from numpy.typing import NDArray
 
-from results.load import Run
-from results.record import Objective, Record
+from results.records.record import Objective, Record
+from results.records.run import Run
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

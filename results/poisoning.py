@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from results.figures import PALETTE
-from results.load import Run
-from results.poisoning_notes import ScoreHistogram
-from results.record import Record, setting_text
-from results.values import counted
+from results.records.poisoning_notes import ScoreHistogram
+from results.records.record import Record, setting_text
+from results.records.run import Run
+from results.records.values import counted
 
 SUCCESS = "backdoor_success_rate"
 RECALL = "poison_recall"

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from results.figures import PALETTE
-from results.load import Run
-from results.privacy_notes import Scores
-from results.record import Record, setting_text
-from results.values import Value
+from results.records.privacy_notes import Scores
+from results.records.record import Record, setting_text
+from results.records.run import Run
+from results.records.values import Value
 
 AUC = "membership_auc"
 RATES = ("membership_balanced_accuracy", "tpr_at_fpr_0_01", "tpr_at_fpr_0_001")

@@ -26,14 +26,14 @@ from results.figures import (
     draw_robustness,
     save,
 )
-from results.files import replace_file, replace_text
-from results.garbage import without_collections
 from results.inversion import draw_reconstructions
-from results.load import load
-from results.mirror import is_uri, put_report
 from results.page import Picture, page_text
 from results.poisoning import draw_scores
 from results.privacy import draw_membership
+from results.records.files import replace_file, replace_text
+from results.records.garbage import without_collections
+from results.records.mirror import is_uri, put_report
+from results.records.run import load
 from results.report_json import plain
 from results.reproduction import PublishedTable
 from results.tables import write_tables

@@ -17,7 +17,7 @@ from results.pareto import Front
 from results.poisoning import plain_poisoning
 from results.privacy import plain_privacy
 from results.recommendation import plain_recommendation
-from results.record import Record
+from results.records.record import Record
 from results.reproduction import PublishedTable
 from results.robustness import DETECTION, RobustnessCurve
 

@@ -9,10 +9,10 @@ from itertools import pairwise
 from typing import Any
 
 from results.effects import pooled
-from results.load import Run
-from results.record import Record, setting_text
+from results.records.record import Record, setting_text
+from results.records.run import Run
+from results.records.values import Value
 from results.statistics import HIGHER, LOWER, Order, difference, side
-from results.values import Value
 
 HOLDS, FAILS, UNTOLD = "holds", "fails", "cannot be told"
 _EXPECTED: Mapping[str, Order] = {

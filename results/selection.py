@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from results.audit import VERIFIED, Audited, audited
 from results.errors import ResultsError
 from results.knee import marginal_utilities
-from results.load import Run
 from results.pareto import front
+from results.records.run import Run
 from results.requirements import Goal, Requirement
 
 Floats = NDArray[np.float64]

@@ -8,8 +8,8 @@ from typing import Any
 
 from results.audit import Audited
 from results.merging import Group
+from results.records.values import counted, number_text
 from results.selection import NearestMiss, Selection
-from results.values import counted, number_text
 
 KNEE = (
     "the knee of the front: of all weightings of the goals, scaled to the front's span, it is the "

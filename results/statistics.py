@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from results.values import Value
+from results.records.values import Value
 
 Floats = NDArray[np.float64]
 Order = Literal["higher", "lower", "cannot be told"]

@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv
 
-from results.files import replace_file
-from results.load import Run
 from results.pareto import Front, fronts
-from results.table import text_column
+from results.records.files import replace_file
+from results.records.run import Run
+from results.records.table import text_column
 
 
 def front_frame(frame: pd.DataFrame, found: Sequence[Front]) -> pd.DataFrame:

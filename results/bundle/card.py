@@ -8,8 +8,8 @@ from typing import Any
 
 from results.audit import Audited
 from results.bundle.writing import Facts
-from results.record import stack_label
-from results.values import Value
+from results.records.record import stack_label
+from results.records.values import Value
 from trainables.datasets import Dataset
 from trainables.defenses import Defense, Stack
 from trainables.metrics import metric

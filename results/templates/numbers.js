@@ -1,4 +1,4 @@
-// Numbers as results/values.py writes them.
+// Numbers as results/records/values.py writes them.
 
 function numberText(number) {
   const size = Math.abs(number);

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from orchestrator.candidates import Pick, choose, spread
-from results import load
+from results.records import run as load
 from tests.results.records import fgsm, manifest, record, share, temperature, write_run
 
 

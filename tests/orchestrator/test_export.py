@@ -18,8 +18,8 @@ from results.audit import Audited
 from results.bundle import BundleError, load
 from results.bundle.members import REFERENCE, WEIGHTS
 from results.bundle.reference import make_reference
-from results.load import Run
-from results.load import load as load_run
+from results.records.run import Run
+from results.records.run import load as load_run
 from tests.making import CPU, EPS, context_of, spec_of
 from tests.orchestrator.commands import run as command
 from tests.results.bundle_toys import FitsSecretly

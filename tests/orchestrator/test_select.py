@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from results.audited_front import audited_front
-from results.load import load
+from results.records.run import load
 from tests.results.audits import write_demo_audit
 from tests.results.records import manifest, record, share, write_run
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 
 from results.attacked_images import attacked_images, draw_images
-from results.load import load
+from results.records.run import load
 from tests.results.records import (
     ATTACK_METRICS,
     attacked_records,

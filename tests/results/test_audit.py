@@ -10,9 +10,9 @@ import pytest
 from results import ResultsError, write_report
 from results.audit import audited
 from results.certificate_check import answer_margin, check_certificates
-from results.load import load
 from results.optimism import optimism
-from results.record import Record
+from results.records.record import Record
+from results.records.run import load
 from tests.results.audits import (
     AUDIT_METRICS,
     POINTS,

@@ -12,7 +12,7 @@ from results.audit import Audited
 from results.bundle.card import Measurements, model_card
 from results.bundle.card_text import card_markdown
 from results.bundle.writing import Facts
-from results.values import Value
+from results.records.values import Value
 from tests.making import EPS, context_of, spec_of
 from trainables.defenses import DEFENSES, Defense, build_defense
 from trainables.deployed.predictor import Predictor

@@ -2,7 +2,7 @@ import pytest
 
 from results.bundle import BundleError
 from results.bundle.comparison import compare, falls_short
-from results.values import Value
+from results.records.values import Value
 from trainables.metrics import intervals
 
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from results import load
 from results.audit import audited
 from results.costs import costs, guarantee
 from results.pareto import fronts
+from results.records import run as load
 from tests.results.audits import write_demo_audit
 from tests.results.records import Json, fgsm, manifest, record, temperature, write_run
 

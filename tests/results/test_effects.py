@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from results.effects import bounds, defense_effects, undefended
-from results.load import load
+from results.records.run import load
 from tests.results.records import declared, fgsm, manifest, record, temperature, write_run
 
 

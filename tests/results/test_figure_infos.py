@@ -8,8 +8,8 @@ import pytest
 from results.effects import defense_effects
 from results.figure_infos import curves_info, effects_info, hypervolume_info, pareto_info
 from results.figures import draw_pareto
-from results.load import load
 from results.pareto import fronts
+from results.records.run import load
 from tests.results.records import demo_records, manifest, record, temperature, write_run
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from results.inversion import attack_text, draw_reconstructions, reconstructions
-from results.load import load
+from results.records.run import load
 from results.report import write_report
 from tests.results.records import (
     METRICS,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from results import load
 from results.audit import audited
 from results.effects import STRUCK_OFF
 from results.matrix import matrix, plain_matrix
 from results.paired import compare
+from results.records import run as load
 from tests.results.audits import write_demo_audit
 from tests.results.records import fgsm, manifest, record, write_run
 

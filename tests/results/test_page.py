@@ -10,7 +10,8 @@ import pytest
 from playwright.sync_api import Browser
 
 import results.page
-from results import load, write_report
+from results import write_report
+from results.records import run as load
 from results.requirements import Goal, Requirement
 from results.selection import select
 from tests.results.audits import write_demo_audit

@@ -11,9 +11,9 @@ from scipy import stats
 from scipy.special import ndtri
 
 from results.audit import audited
-from results.load import load
 from results.merging import merged, merged_audited
 from results.paired import compare, mcnemar, paired_bootstrap, resampled_means
+from results.records.run import load
 from results.statistics import difference, two_way
 from tests.results.audits import write_demo_audit
 

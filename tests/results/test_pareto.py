@@ -7,7 +7,6 @@ import pytest
 
 from results.content import gather
 from results.findings import findings
-from results.load import load
 from results.pareto import (
     draws_of,
     front,
@@ -18,6 +17,7 @@ from results.pareto import (
     membership,
     to_losses,
 )
+from results.records.run import load
 from results.report_json import plain
 from tests.results.records import OBJECTIVES, evasion_notes, fgsm, manifest, record, write_run
 

@@ -8,7 +8,6 @@ import pytest
 from matplotlib.patches import StepPatch
 
 from results import write_report
-from results.load import Run, load
 from results.privacy import (
     delta_text,
     draw_membership,
@@ -17,6 +16,7 @@ from results.privacy import (
     strongest_text,
     telling,
 )
+from results.records.run import Run, load
 from tests.results.records import Json, manifest, record, share, temperature, write_run
 
 SCORES: Json = {"edges": [-2.0, -1.0, 0.0, 1.0], "members": [1, 1, 8], "non_members": [10, 5, 5]}

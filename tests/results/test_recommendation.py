@@ -3,10 +3,11 @@
 import json
 from pathlib import Path
 
-from results import load, write_report
+from results import write_report
 from results.audit import audited
 from results.matrix import matrix
 from results.recommendation import Recommendation, recommendation, run_address
+from results.records import run as load
 from tests.results.audits import Candidate, demo_candidates, write_audited, write_demo_audit
 from tests.results.records import demo_records, manifest, write_run
 

@@ -9,9 +9,9 @@ import pytest
 
 from results import write_report
 from results.findings import best_points, findings
-from results.load import Run, load
 from results.pareto import fronts
-from results.record import Record
+from results.records.record import Record
+from results.records.run import Run, load
 from tests.results.records import (
     ATTACK_METRICS,
     EVIL,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from results.load import Run, load
+from results.records.run import Run, load
 from results.report import write_report
 from results.reproduction import compare_published, same_settings
 from tests.results.records import fgsm, manifest, record, share, write_run

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from results.load import load
 from results.pareto import Front, fronts
+from results.records.run import load
 from results.robustness import (
     broken_by,
     rejecting,

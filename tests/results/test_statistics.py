@@ -14,8 +14,8 @@ from scipy import stats
 from scipy.special import ndtri
 
 from results.certificates import share
+from results.records.values import Value
 from results.statistics import compare, components, difference, pool, side, two_way
-from results.values import Value
 from trainables.metrics import intervals
 
 Floats = NDArray[np.float64]

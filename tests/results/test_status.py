@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from results.load import load
+from results.records.run import load
 from results.status import summary
 from tests.results.records import demo_records, manifest, write_run
 

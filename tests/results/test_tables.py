@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from results.load import load
+from results.records.run import load
 from results.tables import write_tables
 from tests.results.records import (
     demo_records,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from results.record import Record, setting_text
+from results.records.record import Record, setting_text
 
 _MISSING = SimpleNamespace(value=math.nan, low=math.nan, high=math.nan)
 

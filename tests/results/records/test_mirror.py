@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from results.audit import audited
-from results.load import load
-from results.mirror import CACHE_VARIABLE
+from results.records.mirror import CACHE_VARIABLE
+from results.records.run import load
 from tests.results.audits import write_demo_audit
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
-from results.certification_notes import CertificationNotes
-from results.evasion_notes import EvasionNotes
-from results.poisoning_notes import PoisoningNotes
-from results.privacy_notes import PrivacyNotes
-from results.values import Value
+from results.records.certification_notes import CertificationNotes
+from results.records.evasion_notes import EvasionNotes
+from results.records.poisoning_notes import PoisoningNotes
+from results.records.privacy_notes import PrivacyNotes
+from results.records.values import Value
 
 UNDEFENDED = "none"
 MASKING = "masking_suspected"

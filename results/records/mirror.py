@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from results.errors import ResultsError
-from results.files import replace_file
+from results.records.files import replace_file
 
 if TYPE_CHECKING:
     from pyarrow import fs

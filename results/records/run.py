@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import orjson
 
-from results.certification_notes import certification_notes
 from results.errors import ResultsError
-from results.evasion_notes import evasion_notes
-from results.garbage import without_collections
-from results.mirror import is_uri, mirrored
-from results.poisoning_notes import poisoning_notes
-from results.privacy_notes import privacy_notes
-from results.record import Objective, Record, stack_label
-from results.values import Value
+from results.records.certification_notes import certification_notes
+from results.records.evasion_notes import evasion_notes
+from results.records.garbage import without_collections
+from results.records.mirror import is_uri, mirrored
+from results.records.poisoning_notes import poisoning_notes
+from results.records.privacy_notes import privacy_notes
+from results.records.record import Objective, Record, stack_label
+from results.records.values import Value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +89,7 @@ class Run:
 
     def trials(self) -> pd.DataFrame:
         """Give the table of trials; its columns are those of `table.trials_frame`."""
-        from results.table import trials_frame  # pandas: who reads a run needs no table
+        from results.records.table import trials_frame  # pandas: who reads a run needs no table
 
         return trials_frame(self.records, self.metric_names())
 

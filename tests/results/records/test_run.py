@@ -8,8 +8,8 @@ import pytest
 
 import results
 from results.errors import ResultsError
-from results.load import load
-from results.record import stack_label
+from results.records.record import stack_label
+from results.records.run import load
 from tests.results.records import (
     evasion_notes,
     fgsm,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from results.values import Value, counted, number_text, signed_text
+from results.records.values import Value, counted, number_text, signed_text
 
 
 @pytest.mark.parametrize(
