@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.candidates import Pick, choose, spread
 from results.records import run as load
-from tests.results.records import fgsm, manifest, record, share, temperature, write_run
+from tests.results.run_folders import fgsm, manifest, record, share, temperature, write_run
 
 
 def picked(

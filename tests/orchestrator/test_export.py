@@ -24,7 +24,7 @@ from tests.making import CPU, EPS, context_of, spec_of
 from tests.orchestrator.commands import run as command
 from tests.results.bundle_toys import FitsSecretly
 from tests.results.bundles import change_index, change_tensors
-from tests.results.records import manifest, write_run
+from tests.results.run_folders import manifest, write_run
 from trainables.defenses import Defense, build_defense
 from trainables.errors import InputError, TrialFailedError
 from trainables.storage.artefacts import ArtefactStore

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.live_report import LiveReport
 from orchestrator.paths import RunPaths
 from results import write_report
-from tests.results.records import demo_records, manifest, write_run
+from tests.results.run_folders import demo_records, manifest, write_run
 
 
 def _writer(body: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from results.errors import ResultsError
 from tests.object_store import Fault, ObjectStore, object_store
 from tests.orchestrator.commands import run
 from tests.orchestrator.test_cli import call
-from tests.results.records import manifest, record
+from tests.results.run_folders import manifest, record
 from tests.search_spaces.writing import write_space
 from trainables.errors import InputError
 from trainables.storage.folders import RemoteFolder, open_folder

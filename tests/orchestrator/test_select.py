@@ -10,7 +10,7 @@ import pytest
 from results.audited_front import audited_front
 from results.records.run import load
 from tests.results.audits import write_demo_audit
-from tests.results.records import manifest, record, share, write_run
+from tests.results.run_folders import manifest, record, share, write_run
 
 
 @pytest.fixture(scope="module")

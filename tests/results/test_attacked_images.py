@@ -4,7 +4,7 @@ import numpy as np
 
 from results.attacked_images import attacked_images, draw_images
 from results.records.run import load
-from tests.results.records import (
+from tests.results.run_folders import (
     ATTACK_METRICS,
     attacked_records,
     demo_records,

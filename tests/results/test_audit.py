@@ -23,7 +23,7 @@ from tests.results.audits import (
     write_audited,
     write_demo_audit,
 )
-from tests.results.records import Json, evasion_notes, fgsm, manifest, record, share, write_run
+from tests.results.run_folders import Json, evasion_notes, fgsm, manifest, record, share, write_run
 
 
 def test_without_an_audit_nothing_is_audited(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from results.certificates import (
 from results.pareto import fronts
 from results.records.record import Record
 from results.records.run import load
-from tests.results.records import Json, evasion_notes, manifest, record, write_run
+from tests.results.run_folders import Json, evasion_notes, manifest, record, write_run
 
 RADII = [0.5, 0.25, 0.0, 0.25, 1.0, 0.7]
 RIGHT = [True, True, False, True, True, False]

@@ -7,7 +7,7 @@ from results.costs import costs, guarantee
 from results.pareto import fronts
 from results.records import run as load
 from tests.results.audits import write_demo_audit
-from tests.results.records import Json, fgsm, manifest, record, temperature, write_run
+from tests.results.run_folders import Json, fgsm, manifest, record, temperature, write_run
 
 SMOOTHING: Json = {"name": "randomized_smoothing", "sigma": 0.25}
 KINDS = {

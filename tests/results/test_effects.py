@@ -6,7 +6,7 @@ import pytest
 
 from results.effects import bounds, defense_effects, undefended
 from results.records.run import load
-from tests.results.records import declared, fgsm, manifest, record, temperature, write_run
+from tests.results.run_folders import declared, fgsm, manifest, record, temperature, write_run
 
 
 def test_single_defenses_are_set_against_the_undefended_of_their_scenario(tmp_path: Path) -> None:

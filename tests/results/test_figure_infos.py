@@ -10,7 +10,7 @@ from results.figure_infos import curves_info, effects_info, hypervolume_info, pa
 from results.figures import draw_pareto
 from results.pareto import fronts
 from results.records.run import load
-from tests.results.records import demo_records, manifest, record, temperature, write_run
+from tests.results.run_folders import demo_records, manifest, record, temperature, write_run
 
 
 def test_the_plane_has_every_compared_trial_and_the_undefended_first(tmp_path: Path) -> None:

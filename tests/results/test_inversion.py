@@ -7,7 +7,7 @@ import numpy as np
 from results.inversion import attack_text, draw_reconstructions, reconstructions
 from results.records.run import load
 from results.report import write_report
-from tests.results.records import (
+from tests.results.run_folders import (
     METRICS,
     declared,
     demo_records,

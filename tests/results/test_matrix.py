@@ -11,7 +11,7 @@ from results.matrix import matrix, plain_matrix
 from results.paired import compare
 from results.records import run as load
 from tests.results.audits import write_demo_audit
-from tests.results.records import fgsm, manifest, record, write_run
+from tests.results.run_folders import fgsm, manifest, record, write_run
 
 
 def test_a_column_stands_for_every_threat_that_was_measured(tmp_path: Path) -> None:

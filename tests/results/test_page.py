@@ -16,7 +16,7 @@ from results.requirements import Goal, Requirement
 from results.selection import select
 from tests.results.audits import write_demo_audit
 from tests.results.browser import DESKTOP, PHONE, Opened, chromium, opened
-from tests.results.records import (
+from tests.results.run_folders import (
     EVIL,
     attacked_records,
     demo_records,

@@ -19,7 +19,7 @@ from results.pareto import (
 )
 from results.records.run import load
 from results.report_json import plain
-from tests.results.records import OBJECTIVES, evasion_notes, fgsm, manifest, record, write_run
+from tests.results.run_folders import OBJECTIVES, evasion_notes, fgsm, manifest, record, write_run
 
 
 def test_signs_are_flipped_where_more_is_better() -> None:

@@ -17,7 +17,7 @@ from results.privacy import (
     telling,
 )
 from results.records.run import Run, load
-from tests.results.records import Json, manifest, record, share, temperature, write_run
+from tests.results.run_folders import Json, manifest, record, share, temperature, write_run
 
 SCORES: Json = {"edges": [-2.0, -1.0, 0.0, 1.0], "members": [1, 1, 8], "non_members": [10, 5, 5]}
 

@@ -9,7 +9,7 @@ from results.matrix import matrix
 from results.recommendation import Recommendation, recommendation, run_address
 from results.records import run as load
 from tests.results.audits import Candidate, demo_candidates, write_audited, write_demo_audit
-from tests.results.records import demo_records, manifest, write_run
+from tests.results.run_folders import demo_records, manifest, write_run
 
 
 def _advice(folder: Path) -> Recommendation:

@@ -10,7 +10,7 @@ import pytest
 from results import write_report
 from results.errors import ResultsError
 from tests.results.audits import write_demo_audit
-from tests.results.records import EVIL, demo_records, fgsm, manifest, record, write_run
+from tests.results.run_folders import EVIL, demo_records, fgsm, manifest, record, write_run
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from results.findings import best_points, findings
 from results.pareto import fronts
 from results.records.record import Record
 from results.records.run import Run, load
-from tests.results.records import (
+from tests.results.run_folders import (
     ATTACK_METRICS,
     EVIL,
     attacked_records,

@@ -13,7 +13,7 @@ from results.robustness import (
     robustness_info,
     shown_trials,
 )
-from tests.results.records import (
+from tests.results.run_folders import (
     Json,
     attacked_records,
     curve_scores,

@@ -14,7 +14,7 @@ from results.requirements import Goal, Requirement, parse_requirement
 from results.selection import known_metrics, select
 from results.selection_words import nearest_sentence, plain_selection, requirement_sentences
 from tests.results.audits import Candidate, demo_candidates, scores, write_audited, write_demo_audit
-from tests.results.records import fgsm, manifest, record, write_run
+from tests.results.run_folders import fgsm, manifest, record, write_run
 
 KNOWN = ("clean_accuracy", "robust_accuracy", "latency_ms_p95", "certified_accuracy_at_0.25")
 

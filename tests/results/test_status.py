@@ -4,7 +4,7 @@ from pathlib import Path
 
 from results.records.run import load
 from results.status import summary
-from tests.results.records import demo_records, manifest, write_run
+from tests.results.run_folders import demo_records, manifest, write_run
 
 
 def test_summary_counts_each_record_once_and_names_the_best(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from results.records.run import load
 from results.tables import write_tables
-from tests.results.records import (
+from tests.results.run_folders import (
     demo_records,
     evasion_notes,
     fgsm,

@@ -10,7 +10,7 @@ import results
 from results.errors import ResultsError
 from results.records.record import stack_label
 from results.records.run import load
-from tests.results.records import (
+from tests.results.run_folders import (
     evasion_notes,
     fgsm,
     manifest,
