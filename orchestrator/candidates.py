@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from results.pareto import Front, front, fronts, to_losses
 from results.records.record import Record
 from results.records.run import Run
+from results.statistics.fronts import Front, front, fronts, to_losses
 from trainables.datasets import dataset_entry
 
 Floats = NDArray[np.float64]

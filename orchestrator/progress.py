@@ -14,7 +14,7 @@ from rich.text import Text
 
 from orchestrator.audit_plan import AuditPlan
 from orchestrator.proposals import TrialSource, objective_values
-from results.pareto import front, to_losses
+from results.statistics.fronts import front, to_losses
 from trainables.records.record import TrialRecord
 from trainables.records.value import Measured
 

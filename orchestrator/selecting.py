@@ -15,7 +15,6 @@ from orchestrator.paths import RunPaths
 from results.audit import Audited
 from results.certificate_check import check_certificates
 from results.merging import Group, merged_audited
-from results.paired import compare
 from results.records.run import Run, load
 from results.records.values import counted, signed_text
 from results.requirements import Goal, check_metric, parse_requirement
@@ -28,6 +27,7 @@ from results.selection_words import (
     plain_selection,
     requirement_sentences,
 )
+from results.statistics.paired import compare
 
 FITS, NOTHING_FITS = 0, 3
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from results.effects import pooled
 from results.errors import ResultsError
 from results.records.record import UNDEFENDED, Record
 from results.records.run import Run
 from results.records.values import Value, counted
+from results.statistics.effects import pooled
 
 Verdict = Literal["verified", "unverified", "masking suspected"]
 VERIFIED: Verdict = "verified"

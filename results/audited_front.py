@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from results.audit import VERIFIED, Audited, audited
-from results.outcomes import outcome_matrix
-from results.paired import resampled_means
-from results.pareto import front, front_shares, split_normal, to_losses
 from results.records.record import Objective
 from results.records.run import Run
+from results.statistics.fronts import front, front_shares, split_normal, to_losses
+from results.statistics.outcomes import outcome_matrix
+from results.statistics.paired import resampled_means
 
 Floats = NDArray[np.float64]
 DRAWS = 1000

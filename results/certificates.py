@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from results.pareto import Front
 from results.records.record import Record, setting_text, stack_label
 from results.records.run import Run
 from results.records.values import Value, counted, number_text
+from results.statistics.fronts import Front
 
 MAX_SHOWN = 6
 CERTIFIED = "certified_accuracy"

@@ -8,8 +8,8 @@ from itertools import combinations
 from typing import Any
 
 from results.audit import VERIFIED, Audited
-from results.paired import Comparison, compare
 from results.records.run import Run
+from results.statistics.paired import Comparison, compare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,10 @@ from results.audited_front import AuditedFront, audited_front
 from results.certificates import CertificatesInfo, certificates_info, certifying
 from results.comparisons import Pair, pairs
 from results.costs import Cost, costs
-from results.effects import Effect, defense_effects
 from results.findings import Best, best_points, findings, standard_radius, warning
 from results.inversion import ReconstructionsInfo, reconstructions
 from results.matrix import Matrix, matrix
 from results.optimism import Optimism, optimism
-from results.pareto import Front, fronts, membership
 from results.poisoning import ScoresInfo, poisoned, scores_info
 from results.privacy import MembershipInfo, membership_info, telling
 from results.recommendation import Recommendation, recommendation
@@ -30,6 +28,8 @@ from results.robustness import (
     rejecting,
     robustness_info,
 )
+from results.statistics.effects import Effect, defense_effects
+from results.statistics.fronts import Front, fronts, membership
 from results.status import Counts, counts
 
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from results.audit import Audited
-from results.pareto import Front
 from results.records.record import Record
 from results.records.run import Run
 from results.records.values import Value
+from results.statistics.fronts import Front
 
 COSTS = (
     "training_seconds",

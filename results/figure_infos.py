@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from results.effects import STRUCK_OFF, Effect
-from results.pareto import Front
 from results.records.record import UNDEFENDED, Record
 from results.records.values import Value, counted, number_text
+from results.statistics.effects import STRUCK_OFF, Effect
+from results.statistics.fronts import Front
 
 MAX_CURVES = 8
 MOST_INTERVALS = 500

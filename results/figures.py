@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from results.certificates import CertificatesInfo, short_labels
-from results.effects import STRUCK_OFF, Effect
 from results.figure_infos import (
     CurvesInfo,
     EffectsInfo,
@@ -33,6 +32,7 @@ from results.records.record import UNDEFENDED
 from results.records.values import Value
 from results.reproduction import PublishedFigure
 from results.robustness import RobustnessInfo, curve_label
+from results.statistics.effects import STRUCK_OFF, Effect
 
 DPI = 150
 # Okabe and Ito's palette, without its yellow, which is hard to see on white.

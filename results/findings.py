@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from results.effects import Change, change, undefended
-from results.pareto import Front, membership
 from results.records.record import Objective, Record
 from results.records.run import Run
 from results.records.values import Value, counted, number_text, signed_text
+from results.statistics.effects import Change, change, undefended
+from results.statistics.fronts import Front, membership
 from results.status import Counts, best_record, counts
 
 

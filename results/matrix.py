@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from results.audit import SUSPECTED, Audited
-from results.effects import Change, Effect, changed, disbelieved, effects_over
-from results.paired import compare
 from results.records.record import Objective
 from results.records.run import Run
+from results.statistics.effects import Change, Effect, changed, disbelieved, effects_over
+from results.statistics.paired import compare
 
 HEADLINES = (
     ("clean images", "clean_accuracy"),

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from results.audit import Audited
-from results.paired import compare as compare_paired
 from results.records.record import Objective, Record
-from results.statistics import UNTOLD
-from results.statistics import compare as compare_values
+from results.statistics.intervals import UNTOLD
+from results.statistics.intervals import compare as compare_values
+from results.statistics.paired import compare as compare_paired
 
 Point = TypeVar("Point")
 

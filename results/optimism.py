@@ -9,7 +9,7 @@ from results.audit import Audited, audited
 from results.records.record import Objective
 from results.records.run import Run
 from results.records.values import Value
-from results.statistics import difference
+from results.statistics.intervals import difference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,13 +14,13 @@ from results.content import Content
 from results.costs import COSTS
 from results.findings import counts_sentence, measured_on
 from results.page_data import page_data, script_text
-from results.pareto import draws_of
 from results.poisoning import COLUMNS, attack_text, rows_text
 from results.privacy import delta_text, privacy_columns, strongest_text
 from results.recommendation import run_address
 from results.records.record import Record
 from results.records.values import number_text, signed_text
 from results.robustness import DETECTION
+from results.statistics.fronts import draws_of
 
 MOST_ROWS = 300
 """Rows of a table of trials on the page; the page says where the others are."""

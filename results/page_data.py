@@ -11,10 +11,10 @@ from results.audit import Audited
 from results.costs import COSTS
 from results.figure_infos import pareto_info
 from results.matrix import HEADLINES
-from results.pareto import Front
 from results.records.record import Record
 from results.records.run import Run
 from results.records.values import Value
+from results.statistics.fronts import Front
 
 MOST_TRIALS = 2_000
 """Of more trials the page takes the front, the audited, the best, and a sample of the others."""

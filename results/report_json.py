@@ -13,13 +13,13 @@ from results.costs import plain_cost
 from results.findings import standard_radius
 from results.matrix import plain_matrix
 from results.optimism import Optimism
-from results.pareto import Front
 from results.poisoning import plain_poisoning
 from results.privacy import plain_privacy
 from results.recommendation import plain_recommendation
 from results.records.record import Record
 from results.reproduction import PublishedTable
 from results.robustness import DETECTION, RobustnessCurve
+from results.statistics.fronts import Front
 
 FORMAT = 1
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from results.effects import pooled
 from results.records.record import Record, setting_text
 from results.records.run import Run
 from results.records.values import Value
-from results.statistics import HIGHER, LOWER, Order, difference, side
+from results.statistics.effects import pooled
+from results.statistics.intervals import HIGHER, LOWER, Order, difference, side
 
 HOLDS, FAILS, UNTOLD = "holds", "fails", "cannot be told"
 _EXPECTED: Mapping[str, Order] = {

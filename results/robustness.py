@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from results.pareto import CLEAN, Front
 from results.records.evasion_notes import UNATTACKED, WITHSTOOD
 from results.records.record import Record
 from results.records.run import Run
 from results.records.values import Value, counted
+from results.statistics.fronts import CLEAN, Front
 
 MAX_SHOWN = 6
 ROBUST = "robust_accuracy"

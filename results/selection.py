@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from results.audit import VERIFIED, Audited, audited
 from results.errors import ResultsError
-from results.knee import marginal_utilities
-from results.pareto import front
 from results.records.run import Run
 from results.requirements import Goal, Requirement
+from results.statistics.fronts import front
+from results.statistics.knee import marginal_utilities
 
 Floats = NDArray[np.float64]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from results.pareto import fronts
 from results.records.record import Objective, Record
 from results.records.run import Run
 from results.records.values import Value
+from results.statistics.fronts import fronts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

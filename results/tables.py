@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv
 
-from results.pareto import Front, fronts
 from results.records.files import replace_file
 from results.records.run import Run
 from results.records.table import text_column
+from results.statistics.fronts import Front, fronts
 
 
 def front_frame(frame: pd.DataFrame, found: Sequence[Front]) -> pd.DataFrame:

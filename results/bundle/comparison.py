@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from results.bundle.errors import BundleError
 from results.records.values import Value
-from results.statistics import difference, side
+from results.statistics.intervals import difference, side
 
 Verdict = Literal["holds", "falls short", "not on the card"]
 COMPARED = re.compile(

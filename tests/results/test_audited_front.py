@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from results.audited_front import audited_front
-from results.paired import resampled_means
-from results.pareto import front, front_shares
 from results.records.run import load
+from results.statistics.fronts import front, front_shares
+from results.statistics.paired import resampled_means
 from tests.results.audits import demo_candidates, write_audited, write_demo_audit
 
 Floats = NDArray[np.float64]

@@ -17,9 +17,9 @@ from results.certificates import (
     share,
     short_labels,
 )
-from results.pareto import fronts
 from results.records.record import Record
 from results.records.run import load
+from results.statistics.fronts import fronts
 from tests.results.run_folders import Json, evasion_notes, manifest, record, write_run
 
 RADII = [0.5, 0.25, 0.0, 0.25, 1.0, 0.7]

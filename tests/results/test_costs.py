@@ -4,8 +4,8 @@ from pathlib import Path
 
 from results.audit import audited
 from results.costs import costs, guarantee
-from results.pareto import fronts
 from results.records import run as load
+from results.statistics.fronts import fronts
 from tests.results.audits import write_demo_audit
 from tests.results.run_folders import Json, fgsm, manifest, record, temperature, write_run
 

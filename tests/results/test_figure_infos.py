@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from results.effects import defense_effects
 from results.figure_infos import curves_info, effects_info, hypervolume_info, pareto_info
 from results.figures import draw_pareto
-from results.pareto import fronts
 from results.records.run import load
+from results.statistics.effects import defense_effects
+from results.statistics.fronts import fronts
 from tests.results.run_folders import demo_records, manifest, record, temperature, write_run
 
 

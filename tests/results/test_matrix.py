@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from results.audit import audited
-from results.effects import STRUCK_OFF
 from results.matrix import matrix, plain_matrix
-from results.paired import compare
 from results.records import run as load
+from results.statistics.effects import STRUCK_OFF
+from results.statistics.paired import compare
 from tests.results.audits import write_demo_audit
 from tests.results.run_folders import fgsm, manifest, record, write_run
 

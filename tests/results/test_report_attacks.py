@@ -9,9 +9,9 @@ import pytest
 
 from results import write_report
 from results.findings import best_points, findings
-from results.pareto import fronts
 from results.records.record import Record
 from results.records.run import Run, load
+from results.statistics.fronts import fronts
 from tests.results.run_folders import (
     ATTACK_METRICS,
     EVIL,

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from results.pareto import Front, fronts
 from results.records.run import load
 from results.robustness import (
     broken_by,
@@ -13,6 +12,7 @@ from results.robustness import (
     robustness_info,
     shown_trials,
 )
+from results.statistics.fronts import Front, fronts
 from tests.results.run_folders import (
     Json,
     attacked_records,

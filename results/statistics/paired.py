@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy.special import bdtr
 
 from results.audit import Audited
-from results.outcomes import outcome_matrix
 from results.records.values import Value
-from results.statistics import components, difference
+from results.statistics.intervals import components, difference
+from results.statistics.outcomes import outcome_matrix
 
 Floats = NDArray[np.float64]
 DRAWS = 2000

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from results.pareto import front
+from results.statistics.fronts import front
 
 Floats = NDArray[np.float64]
 _WEIGHTINGS, _SEED = 20_000, 0

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from results.outcomes import outcome_matrix
 from results.records.record import Objective, Record, setting_text
 from results.records.run import Run
 from results.records.values import Value
-from results.statistics import HIGHER, LOWER, difference, pool, side, two_way
+from results.statistics.intervals import HIGHER, LOWER, difference, pool, side, two_way
+from results.statistics.outcomes import outcome_matrix
 
 STRUCK_OFF = "struck off"
 

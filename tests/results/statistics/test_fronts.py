@@ -7,7 +7,9 @@ import pytest
 
 from results.content import gather
 from results.findings import findings
-from results.pareto import (
+from results.records.run import load
+from results.report_json import plain
+from results.statistics.fronts import (
     draws_of,
     front,
     front_membership,
@@ -17,8 +19,6 @@ from results.pareto import (
     membership,
     to_losses,
 )
-from results.records.run import load
-from results.report_json import plain
 from tests.results.run_folders import OBJECTIVES, evasion_notes, fgsm, manifest, record, write_run
 
 

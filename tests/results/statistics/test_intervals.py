@@ -15,7 +15,7 @@ from scipy.special import ndtri
 
 from results.certificates import share
 from results.records.values import Value
-from results.statistics import compare, components, difference, pool, side, two_way
+from results.statistics.intervals import compare, components, difference, pool, side, two_way
 from trainables.metrics import intervals
 
 Floats = NDArray[np.float64]

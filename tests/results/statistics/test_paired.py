@@ -12,9 +12,9 @@ from scipy.special import ndtri
 
 from results.audit import audited
 from results.merging import merged, merged_audited
-from results.paired import compare, mcnemar, paired_bootstrap, resampled_means
 from results.records.run import load
-from results.statistics import difference, two_way
+from results.statistics.intervals import difference, two_way
+from results.statistics.paired import compare, mcnemar, paired_bootstrap, resampled_means
 from tests.results.audits import write_demo_audit
 
 Floats = NDArray[np.float64]

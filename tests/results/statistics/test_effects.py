@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from results.effects import bounds, defense_effects, undefended
 from results.records.run import load
+from results.statistics.effects import bounds, defense_effects, undefended
 from tests.results.run_folders import declared, fgsm, manifest, record, temperature, write_run
 
 
