@@ -21,7 +21,7 @@ from orchestrator.paths import RunPaths, report_address
 from orchestrator.proposals import Ended, Proposal, budget_end
 from orchestrator.resources import Gpus, TrialResources, asked_resources, machine_for
 from orchestrator.sessions import RaySession
-from results.audit import VERIFIED, audited
+from results.audit.audit import VERIFIED, audited
 from search_spaces import Space, stored_space
 from search_spaces.objectives import Objective
 from trainables.errors import InputError

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator.paths import RunPaths
-from results.audit import Audited
+from results.audit.audit import Audited
 from results.bundle.card import Measurements, model_card
 from results.bundle.contents import Deployed
 from results.bundle.members import check_absent

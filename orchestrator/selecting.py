@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from orchestrator.paths import RunPaths
-from results.audit import Audited
-from results.certificate_check import check_certificates
+from results.audit.audit import Audited
+from results.audit.certificate_check import check_certificates
 from results.merging import Group, merged_audited
 from results.records.run import Run, load
 from results.records.values import counted, signed_text

@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from results.audit import VERIFIED, audited
+from results.audit.audit import VERIFIED, audited
 from results.records import run as load
 from results.records.run import Run
 from results.status import counts, summary

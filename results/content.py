@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from results.attacked_images import ImagesInfo, attacked_images
-from results.audit import Audited, audited
-from results.audited_front import AuditedFront, audited_front
+from results.audit.audit import Audited, audited
+from results.audit.audited_front import AuditedFront, audited_front
+from results.audit.comparisons import Pair, pairs
+from results.audit.optimism import Optimism, optimism
 from results.certificates import CertificatesInfo, certificates_info, certifying
-from results.comparisons import Pair, pairs
 from results.costs import Cost, costs
 from results.findings import Best, best_points, findings, standard_radius, warning
 from results.inversion import ReconstructionsInfo, reconstructions
 from results.matrix import Matrix, matrix
-from results.optimism import Optimism, optimism
 from results.poisoning import ScoresInfo, poisoned, scores_info
 from results.privacy import MembershipInfo, membership_info, telling
 from results.recommendation import Recommendation, recommendation

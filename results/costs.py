@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from results.audit import Audited
+from results.audit.audit import Audited
 from results.records.record import Record
 from results.records.run import Run
 from results.records.values import Value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from results.audit import SUSPECTED, Audited
+from results.audit.audit import SUSPECTED, Audited
 from results.records.record import Objective
 from results.records.run import Run
 from results.statistics.effects import Change, Effect, changed, disbelieved, effects_over

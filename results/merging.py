@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from results.audit import Audited
+from results.audit.audit import Audited
 from results.records.record import Objective, Record
 from results.statistics.intervals import UNTOLD
 from results.statistics.intervals import compare as compare_values

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from results.audit import Audited
+from results.audit.audit import Audited
 from results.costs import COSTS
 from results.figure_infos import pareto_info
 from results.matrix import HEADLINES

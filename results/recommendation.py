@@ -6,7 +6,7 @@ import shlex
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from results.audit import SUSPECTED, UNVERIFIED, Audited
+from results.audit.audit import SUSPECTED, UNVERIFIED, Audited
 from results.matrix import AuditedRow, Matrix
 from results.records.run import Run
 from results.records.values import counted, signed_text

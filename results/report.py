@@ -12,7 +12,7 @@ import plotly
 from matplotlib.figure import Figure
 
 from results.attacked_images import draw_images
-from results.certificate_check import check_certificates
+from results.audit.certificate_check import check_certificates
 from results.content import Content, gather
 from results.figure_infos import curves_info, effects_info, hypervolume_info, pareto_info
 from results.figures import (

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from results.audited_front import AuditedFront
+from results.audit.audited_front import AuditedFront
+from results.audit.comparisons import plain_pairs
+from results.audit.optimism import Optimism
 from results.certificates import plain_certificates
-from results.comparisons import plain_pairs
 from results.content import Content
 from results.costs import plain_cost
 from results.findings import standard_radius
 from results.matrix import plain_matrix
-from results.optimism import Optimism
 from results.poisoning import plain_poisoning
 from results.privacy import plain_privacy
 from results.recommendation import plain_recommendation

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from results.audit import VERIFIED, Audited, audited
+from results.audit.audit import VERIFIED, Audited, audited
 from results.errors import ResultsError
 from results.records.run import Run
 from results.requirements import Goal, Requirement

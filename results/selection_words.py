@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from results.audit import Audited
+from results.audit.audit import Audited
 from results.merging import Group
 from results.records.values import counted, number_text
 from results.selection import NearestMiss, Selection

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from results.audit import Audited
+from results.audit.audit import Audited
 from results.bundle.writing import Facts
 from results.records.record import stack_label
 from results.records.values import Value

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr
 
-from results.audit import Audited
+from results.audit.audit import Audited
 from results.records.values import Value
 from results.statistics.intervals import components, difference
 from results.statistics.outcomes import outcome_matrix

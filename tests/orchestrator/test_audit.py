@@ -14,7 +14,7 @@ from orchestrator.gpu_hours import GpuHours
 from orchestrator.manifest import read_manifest
 from orchestrator.paths import RunPaths, existing_run
 from orchestrator.proposals import Ended, Proposal
-from results.audit import SUSPECTED, audited
+from results.audit.audit import SUSPECTED, audited
 from search_spaces import load_space, stored_space
 from tests.orchestrator import planted
 from tests.orchestrator.commands import end, run, start, wait_for

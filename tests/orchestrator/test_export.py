@@ -14,7 +14,7 @@ from rich.console import Console
 from orchestrator.exporting import export
 from orchestrator.paths import RunPaths
 from orchestrator.verifying import VerifyRequest, verify
-from results.audit import Audited
+from results.audit.audit import Audited
 from results.bundle import BundleError, load
 from results.bundle.members import REFERENCE, WEIGHTS
 from results.bundle.reference import make_reference

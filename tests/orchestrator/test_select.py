@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from results.audited_front import audited_front
+from results.audit.audited_front import audited_front
 from results.records.run import load
 from tests.results.audits import write_demo_audit
 from tests.results.run_folders import manifest, record, share, write_run

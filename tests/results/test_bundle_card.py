@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from results.audit import Audited
+from results.audit.audit import Audited
 from results.bundle.card import Measurements, model_card
 from results.bundle.card_text import card_markdown
 from results.bundle.writing import Facts

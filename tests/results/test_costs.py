@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from results.audit import audited
+from results.audit.audit import audited
 from results.costs import costs, guarantee
 from results.records import run as load
 from results.statistics.fronts import fronts

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from results.audit import audited
+from results.audit.audit import audited
 from results.matrix import matrix, plain_matrix
 from results.records import run as load
 from results.statistics.effects import STRUCK_OFF

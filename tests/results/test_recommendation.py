@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from results import write_report
-from results.audit import audited
+from results.audit.audit import audited
 from results.matrix import matrix
 from results.recommendation import Recommendation, recommendation, run_address
 from results.records import run as load

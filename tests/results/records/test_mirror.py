@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from results.audit import audited
+from results.audit.audit import audited
 from results.records.mirror import CACHE_VARIABLE
 from results.records.run import load
 from tests.results.audits import write_demo_audit

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import ndtri
 
-from results.audit import audited
+from results.audit.audit import audited
 from results.merging import merged, merged_audited
 from results.records.run import load
 from results.statistics.intervals import difference, two_way

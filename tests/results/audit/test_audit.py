@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from results import ResultsError, write_report
-from results.audit import audited
-from results.certificate_check import answer_margin, check_certificates
-from results.optimism import optimism
+from results.audit.audit import audited
+from results.audit.certificate_check import answer_margin, check_certificates
+from results.audit.optimism import optimism
 from results.records.record import Record
 from results.records.run import load
 from tests.results.audits import (

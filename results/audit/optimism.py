@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from results.audit import Audited, audited
+from results.audit.audit import Audited, audited
 from results.records.record import Objective
 from results.records.run import Run
 from results.records.values import Value

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from results.audit import VERIFIED, Audited, audited
+from results.audit.audit import VERIFIED, Audited, audited
 from results.records.record import Objective
 from results.records.run import Run
 from results.statistics.fronts import front, front_shares, split_normal, to_losses

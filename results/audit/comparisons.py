@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
-from results.audit import VERIFIED, Audited
+from results.audit.audit import VERIFIED, Audited
 from results.records.run import Run
 from results.statistics.paired import Comparison, compare
 

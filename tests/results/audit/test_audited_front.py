@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from results.audited_front import audited_front
+from results.audit.audited_front import audited_front
 from results.records.run import load
 from results.statistics.fronts import front, front_shares
 from results.statistics.paired import resampled_means
