@@ -14,12 +14,10 @@ from rich.text import Text
 from orchestrator.paths import RunPaths
 from results.audit.audit import Audited
 from results.audit.certificate_check import check_certificates
-from results.merging import Group, merged_audited
-from results.records.run import Run, load
-from results.records.values import counted, signed_text
-from results.requirements import Goal, check_metric, parse_requirement
-from results.selection import Selection, known_metrics, select
-from results.selection_words import (
+from results.choosing.merging import Group, merged_audited
+from results.choosing.requirements import Goal, check_metric, parse_requirement
+from results.choosing.selection import Selection, known_metrics, select
+from results.choosing.words import (
     KNEE,
     measured_text,
     nearest_sentence,
@@ -27,6 +25,8 @@ from results.selection_words import (
     plain_selection,
     requirement_sentences,
 )
+from results.records.run import Run, load
+from results.records.values import counted, signed_text
 from results.statistics.paired import compare
 
 FITS, NOTHING_FITS = 0, 3

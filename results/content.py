@@ -11,13 +11,13 @@ from results.audit.audited_front import AuditedFront, audited_front
 from results.audit.comparisons import Pair, pairs
 from results.audit.optimism import Optimism, optimism
 from results.certificates import CertificatesInfo, certificates_info, certifying
+from results.choosing.recommendation import Recommendation, recommendation
 from results.costs import Cost, costs
 from results.findings import Best, best_points, findings, standard_radius, warning
 from results.inversion import ReconstructionsInfo, reconstructions
 from results.matrix import Matrix, matrix
 from results.poisoning import ScoresInfo, poisoned, scores_info
 from results.privacy import MembershipInfo, membership_info, telling
-from results.recommendation import Recommendation, recommendation
 from results.records.record import Record
 from results.records.run import Run
 from results.reproduction import PublishedTable, compare_published

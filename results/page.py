@@ -10,13 +10,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 from results.certificates import certificate_columns, confidence_text
+from results.choosing.recommendation import run_address
 from results.content import Content
 from results.costs import COSTS
 from results.findings import counts_sentence, measured_on
 from results.page_data import page_data, script_text
 from results.poisoning import COLUMNS, attack_text, rows_text
 from results.privacy import delta_text, privacy_columns, strongest_text
-from results.recommendation import run_address
 from results.records.record import Record
 from results.records.values import number_text, signed_text
 from results.robustness import DETECTION

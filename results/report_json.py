@@ -9,13 +9,13 @@ from results.audit.audited_front import AuditedFront
 from results.audit.comparisons import plain_pairs
 from results.audit.optimism import Optimism
 from results.certificates import plain_certificates
+from results.choosing.recommendation import plain_recommendation
 from results.content import Content
 from results.costs import plain_cost
 from results.findings import standard_radius
 from results.matrix import plain_matrix
 from results.poisoning import plain_poisoning
 from results.privacy import plain_privacy
-from results.recommendation import plain_recommendation
 from results.records.record import Record
 from results.reproduction import PublishedTable
 from results.robustness import DETECTION, RobustnessCurve

@@ -11,9 +11,9 @@ from playwright.sync_api import Browser
 
 import results.page
 from results import write_report
+from results.choosing.requirements import Goal, Requirement
+from results.choosing.selection import select
 from results.records import run as load
-from results.requirements import Goal, Requirement
-from results.selection import select
 from tests.results.audits import write_demo_audit
 from tests.results.browser import DESKTOP, PHONE, Opened, chromium, opened
 from tests.results.run_folders import (

@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.special import ndtri
 
 from results.audit.audit import audited
-from results.merging import merged, merged_audited
+from results.choosing.merging import merged, merged_audited
 from results.records.run import load
 from results.statistics.intervals import difference, two_way
 from results.statistics.paired import compare, mcnemar, paired_bootstrap, resampled_means

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from results import ResultsError
+from results.choosing.requirements import Goal, Requirement, parse_requirement
+from results.choosing.selection import known_metrics, select
+from results.choosing.words import nearest_sentence, plain_selection, requirement_sentences
 from results.records.run import Run, load
 from results.records.values import Value
-from results.requirements import Goal, Requirement, parse_requirement
-from results.selection import known_metrics, select
-from results.selection_words import nearest_sentence, plain_selection, requirement_sentences
 from results.statistics.knee import marginal_utilities
 from tests.results.audits import Candidate, demo_candidates, scores, write_audited, write_demo_audit
 from tests.results.run_folders import fgsm, manifest, record, write_run

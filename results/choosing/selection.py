@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from results.audit.audit import VERIFIED, Audited, audited
+from results.choosing.requirements import Goal, Requirement
 from results.errors import ResultsError
 from results.records.run import Run
-from results.requirements import Goal, Requirement
 from results.statistics.fronts import front
 from results.statistics.knee import marginal_utilities
 

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from results.audit.audit import Audited
-from results.merging import Group
+from results.choosing.merging import Group
+from results.choosing.selection import NearestMiss, Selection
 from results.records.values import counted, number_text
-from results.selection import NearestMiss, Selection
 
 KNEE = (
     "the knee of the front: of all weightings of the goals, scaled to the front's span, it is the "
