@@ -9,7 +9,7 @@ from rich.text import Text
 from results.audit.audit import VERIFIED, audited
 from results.records import run as load
 from results.records.run import Run
-from results.status import counts, summary
+from results.sections.status import counts, summary
 
 _MOST_FAILURES = 10
 

@@ -5,32 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from results.attacked_images import ImagesInfo, attacked_images
 from results.audit.audit import Audited, audited
 from results.audit.audited_front import AuditedFront, audited_front
 from results.audit.comparisons import Pair, pairs
 from results.audit.optimism import Optimism, optimism
-from results.certificates import CertificatesInfo, certificates_info, certifying
 from results.choosing.recommendation import Recommendation, recommendation
-from results.costs import Cost, costs
-from results.findings import Best, best_points, findings, standard_radius, warning
-from results.inversion import ReconstructionsInfo, reconstructions
-from results.matrix import Matrix, matrix
-from results.poisoning import ScoresInfo, poisoned, scores_info
-from results.privacy import MembershipInfo, membership_info, telling
 from results.records.record import Record
 from results.records.run import Run
-from results.reproduction import PublishedTable, compare_published
-from results.robustness import (
+from results.sections.attacked_images import ImagesInfo, attacked_images
+from results.sections.certificates import CertificatesInfo, certificates_info, certifying
+from results.sections.costs import Cost, costs
+from results.sections.findings import Best, best_points, findings, standard_radius, warning
+from results.sections.inversion import ReconstructionsInfo, reconstructions
+from results.sections.matrix import Matrix, matrix
+from results.sections.poisoning import ScoresInfo, poisoned, scores_info
+from results.sections.privacy import MembershipInfo, membership_info, telling
+from results.sections.reproduction import PublishedTable, compare_published
+from results.sections.robustness import (
     BrokenBy,
     RobustnessInfo,
     broken_by,
     rejecting,
     robustness_info,
 )
+from results.sections.status import Counts, counts
 from results.statistics.effects import Effect, defense_effects
 from results.statistics.fronts import Front, fronts, membership
-from results.status import Counts, counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

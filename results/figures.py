@@ -17,7 +17,6 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from results.certificates import CertificatesInfo, short_labels
 from results.figure_infos import (
     CurvesInfo,
     EffectsInfo,
@@ -30,8 +29,9 @@ from results.figure_infos import (
 from results.records.files import replace_bytes
 from results.records.record import UNDEFENDED
 from results.records.values import Value
-from results.reproduction import PublishedFigure
-from results.robustness import RobustnessInfo, curve_label
+from results.sections.certificates import CertificatesInfo, short_labels
+from results.sections.reproduction import PublishedFigure
+from results.sections.robustness import RobustnessInfo, curve_label
 from results.statistics.effects import STRUCK_OFF, Effect
 
 DPI = 150

@@ -9,17 +9,17 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from results.certificates import certificate_columns, confidence_text
 from results.choosing.recommendation import run_address
 from results.content import Content
-from results.costs import COSTS
-from results.findings import counts_sentence, measured_on
 from results.page_data import page_data, script_text
-from results.poisoning import COLUMNS, attack_text, rows_text
-from results.privacy import delta_text, privacy_columns, strongest_text
 from results.records.record import Record
 from results.records.values import number_text, signed_text
-from results.robustness import DETECTION
+from results.sections.certificates import certificate_columns, confidence_text
+from results.sections.costs import COSTS
+from results.sections.findings import counts_sentence, measured_on
+from results.sections.poisoning import COLUMNS, attack_text, rows_text
+from results.sections.privacy import delta_text, privacy_columns, strongest_text
+from results.sections.robustness import DETECTION
 from results.statistics.fronts import draws_of
 
 MOST_ROWS = 300

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from results.audit.audit import Audited
-from results.costs import COSTS
 from results.figure_infos import pareto_info
-from results.matrix import HEADLINES
 from results.records.record import Record
 from results.records.run import Run
 from results.records.values import Value
+from results.sections.costs import COSTS
+from results.sections.matrix import HEADLINES
 from results.statistics.fronts import Front
 
 MOST_TRIALS = 2_000

@@ -8,17 +8,17 @@ from typing import Any
 from results.audit.audited_front import AuditedFront
 from results.audit.comparisons import plain_pairs
 from results.audit.optimism import Optimism
-from results.certificates import plain_certificates
 from results.choosing.recommendation import plain_recommendation
 from results.content import Content
-from results.costs import plain_cost
-from results.findings import standard_radius
-from results.matrix import plain_matrix
-from results.poisoning import plain_poisoning
-from results.privacy import plain_privacy
 from results.records.record import Record
-from results.reproduction import PublishedTable
-from results.robustness import DETECTION, RobustnessCurve
+from results.sections.certificates import plain_certificates
+from results.sections.costs import plain_cost
+from results.sections.findings import standard_radius
+from results.sections.matrix import plain_matrix
+from results.sections.poisoning import plain_poisoning
+from results.sections.privacy import plain_privacy
+from results.sections.reproduction import PublishedTable
+from results.sections.robustness import DETECTION, RobustnessCurve
 from results.statistics.fronts import Front
 
 FORMAT = 1

@@ -9,11 +9,11 @@ from typing import Any
 
 from scipy.special import bdtrc, betaincinv, ndtri
 
-from results.certificates import CERTIFIED, share
 from results.errors import ResultsError
 from results.records.record import Record
 from results.records.run import Run
 from results.records.values import Value, number_text
+from results.sections.certificates import CERTIFIED, share
 
 _EMPIRICAL = "robust_accuracy_l2"
 _CERTIFIED_AT = re.compile(rf"^{CERTIFIED}_at_(\d+(?:\.\d+)?)$")

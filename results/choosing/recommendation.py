@@ -8,9 +8,9 @@ from typing import Any
 
 from results.audit.audit import SUSPECTED, UNVERIFIED, Audited
 from results.choosing.selection import Selection, select
-from results.matrix import AuditedRow, Matrix
 from results.records.run import Run
 from results.records.values import counted, signed_text
+from results.sections.matrix import AuditedRow, Matrix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from results import write_report
-from results.findings import best_points, findings
 from results.records.record import Record
 from results.records.run import Run, load
+from results.sections.findings import best_points, findings
 from results.statistics.fronts import fronts
 from tests.results.run_folders import (
     ATTACK_METRICS,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from results.content import gather
-from results.findings import findings
 from results.records.run import load
 from results.report_json import plain
+from results.sections.findings import findings
 from results.statistics.fronts import (
     draws_of,
     front,

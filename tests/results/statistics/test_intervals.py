@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import ndtri
 
-from results.certificates import share
 from results.records.values import Value
+from results.sections.certificates import share
 from results.statistics.intervals import compare, components, difference, pool, side, two_way
 from trainables.metrics import intervals
 

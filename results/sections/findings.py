@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from results.records.record import Objective, Record
 from results.records.run import Run
 from results.records.values import Value, counted, number_text, signed_text
+from results.sections.status import Counts, best_record, counts
 from results.statistics.effects import Change, change, undefended
 from results.statistics.fronts import Front, membership
-from results.status import Counts, best_record, counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

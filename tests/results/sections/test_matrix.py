@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from results.audit.audit import audited
-from results.matrix import matrix, plain_matrix
 from results.records import run as load
+from results.sections.matrix import matrix, plain_matrix
 from results.statistics.effects import STRUCK_OFF
 from results.statistics.paired import compare
 from tests.results.audits import write_demo_audit

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from results.audit.audit import audited
-from results.costs import costs, guarantee
 from results.records import run as load
+from results.sections.costs import costs, guarantee
 from results.statistics.fronts import fronts
 from tests.results.audits import write_demo_audit
 from tests.results.run_folders import Json, fgsm, manifest, record, temperature, write_run

@@ -8,7 +8,8 @@ import pytest
 from matplotlib.patches import StepPatch
 
 from results import write_report
-from results.privacy import (
+from results.records.run import Run, load
+from results.sections.privacy import (
     delta_text,
     draw_membership,
     membership_info,
@@ -16,7 +17,6 @@ from results.privacy import (
     strongest_text,
     telling,
 )
-from results.records.run import Run, load
 from tests.results.run_folders import Json, manifest, record, share, temperature, write_run
 
 SCORES: Json = {"edges": [-2.0, -1.0, 0.0, 1.0], "members": [1, 1, 8], "non_members": [10, 5, 5]}

@@ -9,9 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from results.attacked_images import ImagesInfo, ShownImage, decoded, draw_images
 from results.records.record import Record
 from results.records.run import Run
+from results.sections.attacked_images import ImagesInfo, ShownImage, decoded, draw_images
 
 ACCURACY = "inversion_accuracy"
 EVALUATORS = ("network", "svm")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from results import write_report
-from results.poisoning import attack_text, poisoned, rows_text, scores_info
 from results.records.record import Record
 from results.records.run import load
+from results.sections.poisoning import attack_text, poisoned, rows_text, scores_info
 from tests.results.run_folders import EVIL, Json, manifest, record, share, write_run
 
 COUNTS = {"edges": [0.0, 1.0, 2.0], "clean": [80, 9], "poisoned": [1, 8]}

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from results.records.run import load
-from results.status import summary
+from results.sections.status import summary
 from tests.results.run_folders import demo_records, manifest, write_run
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from results.inversion import attack_text, draw_reconstructions, reconstructions
 from results.records.run import load
 from results.report import write_report
+from results.sections.inversion import attack_text, draw_reconstructions, reconstructions
 from tests.results.run_folders import (
     METRICS,
     declared,

@@ -7,7 +7,7 @@ import pytest
 
 from results.records.run import Run, load
 from results.report import write_report
-from results.reproduction import compare_published, same_settings
+from results.sections.reproduction import compare_published, same_settings
 from tests.results.run_folders import fgsm, manifest, record, share, write_run
 
 Json = dict[str, Any]

@@ -7,7 +7,9 @@ import pytest
 from scipy import stats
 
 from results import write_report
-from results.certificates import (
+from results.records.record import Record
+from results.records.run import load
+from results.sections.certificates import (
     CertifiedCurve,
     certificate_columns,
     certificates_info,
@@ -17,8 +19,6 @@ from results.certificates import (
     share,
     short_labels,
 )
-from results.records.record import Record
-from results.records.run import load
 from results.statistics.fronts import fronts
 from tests.results.run_folders import Json, evasion_notes, manifest, record, write_run
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from results.records.run import load
-from results.robustness import (
+from results.sections.robustness import (
     broken_by,
     rejecting,
     robustness_curve,

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 
-from results.attacked_images import attacked_images, draw_images
 from results.records.run import load
+from results.sections.attacked_images import attacked_images, draw_images
 from tests.results.run_folders import (
     ATTACK_METRICS,
     attacked_records,
