@@ -153,9 +153,17 @@ class DefenseContext(Protocol):
         """Return the predictor's scores on a pool (N, K)."""
 
     def cached(
-        self, kind: str, identity: Mapping[str, Any], builder: Callable[[], Artefact]
+        self,
+        kind: str,
+        identity: Mapping[str, Any],
+        builder: Callable[[], Artefact],
+        *,
+        deployed: bool = False,
     ) -> Artefact:
-        """Return an artefact from the store, built where it is not there."""
+        """Return an artefact from the store, built where it is not there.
+
+        `deployed` says that it is a training behind the deployed model, whose time is its cost.
+        """
 
     def fitted(self, name: str, builder: Callable[[], Artefact]) -> Artefact:
         """Return what a deployment fits to data, by a builder."""
