@@ -23,7 +23,7 @@ REST = 20.0
 """Times the CPU time that a report took, the next one waits: at most 5 % of one core."""
 # Of low priority from before its imports on.
 _WRITER = (
-    sys.executable, "-c", "import os; os.nice(10); from results.live import main; main()",
+    sys.executable, "-c", "import os; os.nice(10); from results.page.live import main; main()",
 )  # fmt: skip
 
 

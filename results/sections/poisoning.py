@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from results.figures import PALETTE
+from results.page.figures import PALETTE
 from results.records.poisoning_notes import ScoreHistogram
 from results.records.record import Record, setting_text
 from results.records.run import Run

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from results.figures import PALETTE
+from results.page.figures import PALETTE
 from results.records.privacy_notes import Scores
 from results.records.record import Record, setting_text
 from results.records.run import Run

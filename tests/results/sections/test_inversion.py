@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from results.page.report import write_report
 from results.records.run import load
-from results.report import write_report
 from results.sections.inversion import attack_text, draw_reconstructions, reconstructions
 from tests.results.run_folders import (
     METRICS,

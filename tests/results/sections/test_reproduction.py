@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from results.page.report import write_report
 from results.records.run import Run, load
-from results.report import write_report
 from results.sections.reproduction import compare_published, same_settings
 from tests.results.run_folders import fgsm, manifest, record, share, write_run
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from results.content import gather
+from results.page.content import gather
+from results.page.report_json import plain
 from results.records.run import load
-from results.report_json import plain
 from results.sections.findings import findings
 from results.statistics.fronts import (
     draws_of,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from results.page.tables import write_tables
 from results.records.run import load
-from results.tables import write_tables
 from tests.results.run_folders import (
     demo_records,
     evasion_notes,

@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 from results.choosing.recommendation import run_address
-from results.content import Content
-from results.page_data import page_data, script_text
+from results.page.content import Content
+from results.page.data import page_data, script_text
 from results.records.record import Record
 from results.records.values import number_text, signed_text
 from results.sections.certificates import certificate_columns, confidence_text

@@ -201,7 +201,7 @@ class _Page(HTMLParser):
 def test_a_long_table_is_cut_says_so_and_shows_the_undefended_and_the_fronts_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("results.page.MOST_ROWS", 12)
+    monkeypatch.setattr("results.page.html.MOST_ROWS", 12)
     rows = demo_records()
     page = write_report(write_run(tmp_path, manifest(), rows)).read_text()
     table = page[page.index('id="trials"') : page.index('id="failures"')]

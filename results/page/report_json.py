@@ -9,7 +9,7 @@ from results.audit.audited_front import AuditedFront
 from results.audit.comparisons import plain_pairs
 from results.audit.optimism import Optimism
 from results.choosing.recommendation import plain_recommendation
-from results.content import Content
+from results.page.content import Content
 from results.records.record import Record
 from results.sections.certificates import plain_certificates
 from results.sections.costs import plain_cost

@@ -12,9 +12,9 @@ import plotly
 from matplotlib.figure import Figure
 
 from results.audit.certificate_check import check_certificates
-from results.content import Content, gather
-from results.figure_infos import curves_info, effects_info, hypervolume_info, pareto_info
-from results.figures import (
+from results.page.content import Content, gather
+from results.page.figure_infos import curves_info, effects_info, hypervolume_info, pareto_info
+from results.page.figures import (
     Drawing,
     draw_certificates,
     draw_curves,
@@ -25,18 +25,18 @@ from results.figures import (
     draw_robustness,
     save,
 )
-from results.page import Picture, page_text
+from results.page.html import Picture, page_text
+from results.page.report_json import plain
+from results.page.tables import write_tables
 from results.records.files import replace_file, replace_text
 from results.records.garbage import without_collections
 from results.records.mirror import is_uri, put_report
 from results.records.run import load
-from results.report_json import plain
 from results.sections.attacked_images import draw_images
 from results.sections.inversion import draw_reconstructions
 from results.sections.poisoning import draw_scores
 from results.sections.privacy import draw_membership
 from results.sections.reproduction import PublishedTable
-from results.tables import write_tables
 
 PLOTLY = "plotly.min.js"
 """Lies beside the page, which asks no network for it."""

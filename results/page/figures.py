@@ -17,7 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from results.figure_infos import (
+from results.page.figure_infos import (
     CurvesInfo,
     EffectsInfo,
     HypervolumeInfo,

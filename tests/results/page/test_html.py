@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-import results.page
+import results.page.html
 from results import write_report
 from results.choosing.requirements import Goal, Requirement
 from results.choosing.selection import select
@@ -27,7 +27,7 @@ from tests.results.run_folders import (
     write_run,
 )
 
-TEMPLATES = Path(results.page.__file__).parent / "templates"
+TEMPLATES = Path(results.page.html.__file__).parent / "templates"
 HOSTILE = '</script><img src=x onerror="window.broken=1"><b>bold</b> <!-- \' " &amp; {{ 7 * 7 }}'
 STEP_MS = 100.0
 
@@ -295,7 +295,7 @@ def test_a_step_of_a_slider_stays_quick_with_a_thousand_trials(
 def test_of_very_many_trials_the_page_takes_a_part_and_says_so(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("results.page_data.MOST_TRIALS", 30)
+    monkeypatch.setattr("results.page.data.MOST_TRIALS", 30)
     folder = write_run(tmp_path, manifest(), demo_records())
     with opened(browser, write_report(folder, running=True)) as found:
         assert "This part knows 30 of 36 trials" in found.page.inner_text("#choose-part")
@@ -347,7 +347,7 @@ def test_the_page_and_the_command_select_alike(browser: Browser, audited: Path) 
 def test_a_running_page_loads_itself_anew_until_it_is_used(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("results.page.RELOAD_SECONDS", 1)
+    monkeypatch.setattr("results.page.html.RELOAD_SECONDS", 1)
     folder = write_run(tmp_path, manifest(), demo_records()[:12])
     with opened(browser, write_report(folder, running=True)) as found:
         assert "Running: 12 of 40" in found.page.inner_text("#running")

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from results.figure_infos import curves_info, effects_info, hypervolume_info, pareto_info
-from results.figures import draw_pareto
+from results.page.figure_infos import curves_info, effects_info, hypervolume_info, pareto_info
+from results.page.figures import draw_pareto
 from results.records.run import load
 from results.statistics.effects import defense_effects
 from results.statistics.fronts import fronts
@@ -79,7 +79,7 @@ def test_nothing_to_draw_gives_no_info(tmp_path: Path) -> None:
 def test_a_crowded_plane_draws_the_intervals_of_its_front_alone_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("results.figure_infos.MOST_INTERVALS", 10)
+    monkeypatch.setattr("results.page.figure_infos.MOST_INTERVALS", 10)
     _, robust, _ = fronts(load(write_run(tmp_path, manifest(), demo_records())))
     info = pareto_info(robust)
     assert info is not None and info.dense

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from results.audit.audit import Audited
-from results.figure_infos import pareto_info
+from results.page.figure_infos import pareto_info
 from results.records.record import Record
 from results.records.run import Run
 from results.records.values import Value

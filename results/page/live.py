@@ -3,7 +3,7 @@
 import signal
 import sys
 
-from results.report import write_report
+from results.page.report import write_report
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """How families look and labels wrap."""
 
-from results.figures import _families, _wrapped
+from results.page.figures import _families, _wrapped
 
 
 def test_no_two_families_look_alike_and_stacks_have_their_own_colours() -> None:
