@@ -44,7 +44,7 @@ class Picture:
 def page_text(content: Content, pictures: Sequence[Picture], *, running: bool = False) -> str:
     """Write the page; `running` says that the sweep goes on."""
     environment = Environment(
-        loader=PackageLoader("results"),
+        loader=PackageLoader("results.page"),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,
