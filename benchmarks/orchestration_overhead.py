@@ -12,8 +12,8 @@ from rich.console import Console
 
 from orchestrator.paths import RunPaths
 from orchestrator.progress import Progress
-from orchestrator.proposals import Proposals
 from orchestrator.resources import TrialResources
+from orchestrator.search.proposals import Proposals
 from orchestrator.sweep import SweepOptions, ray_session, run_sweep
 from search_spaces import load_space
 from trainables.records.record import TrialRecord

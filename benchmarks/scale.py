@@ -36,8 +36,8 @@ from orchestrator import sweep
 from orchestrator.manifest import read_records, write_manifest
 from orchestrator.paths import RunPaths
 from orchestrator.progress import Progress
-from orchestrator.proposals import Proposal, Proposals
 from orchestrator.resources import TrialResources
+from orchestrator.search.proposals import Proposal, Proposals
 from search_spaces import Space, load_space
 from trainables.metrics import METRICS
 from trainables.records.record import TrialRecord, write_record

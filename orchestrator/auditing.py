@@ -15,11 +15,11 @@ from rich.text import Text
 import results
 from orchestrator.audit_plan import AuditOptions, AuditPlan, plan_audit, write_plan
 from orchestrator.audit_specs import SHADOWS_ON_CPU
-from orchestrator.gpu_hours import GpuHours
 from orchestrator.manifest import only_driver, read_manifest, read_records
 from orchestrator.paths import RunPaths, report_address
-from orchestrator.proposals import Ended, Proposal, budget_end
 from orchestrator.resources import Gpus, TrialResources, asked_resources, machine_for
+from orchestrator.search.gpu_hours import GpuHours
+from orchestrator.search.proposals import Ended, Proposal, budget_end
 from orchestrator.sessions import RaySession
 from results.audit.audit import VERIFIED, audited
 from search_spaces import Space, stored_space

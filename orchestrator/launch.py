@@ -18,7 +18,6 @@ from orchestrator.arguments import parse_duration
 from orchestrator.audit_plan import AuditOptions, plan_audit
 from orchestrator.auditing import NO_CANDIDATE, AuditMeans, audit_options, run_audit
 from orchestrator.dry_run import print_plan
-from orchestrator.gpu_hours import GpuHours, check_gpu_hours
 from orchestrator.manifest import (
     only_driver,
     read_manifest,
@@ -28,9 +27,10 @@ from orchestrator.manifest import (
     write_manifest,
 )
 from orchestrator.paths import RunPaths, check_writable, report_address, run_paths
-from orchestrator.proposals import Proposals, budget_end
 from orchestrator.resources import Gpus, TrialResources, asked_resources, machine_for
-from orchestrator.samplers import MOST_FOR_TPE, describe_sampler
+from orchestrator.search.gpu_hours import GpuHours, check_gpu_hours
+from orchestrator.search.proposals import Proposals, budget_end
+from orchestrator.search.samplers import MOST_FOR_TPE, describe_sampler
 from orchestrator.sessions import RaySession
 from search_spaces import Overrides, Space, load_space
 from search_spaces.domains import Flat

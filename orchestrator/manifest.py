@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.heartbeat import beating
 from orchestrator.paths import MANIFEST, RunPaths
-from orchestrator.samplers import describe_sampler
+from orchestrator.search.samplers import describe_sampler
 from search_spaces import Space
 from trainables.defenses import DEFENSES
 from trainables.errors import InputError

@@ -6,7 +6,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
-from orchestrator.gpu_hours import GpuHours
+from orchestrator.search.gpu_hours import GpuHours
 from trainables.tune import GPUS_KEY
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.audit_plan import AuditPlan
-from orchestrator.proposals import TrialSource, objective_values
+from orchestrator.search.proposals import TrialSource, objective_values
 from results.statistics.fronts import front, to_losses
 from trainables.records.record import TrialRecord
 from trainables.records.value import Measured

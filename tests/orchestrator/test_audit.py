@@ -10,10 +10,10 @@ import pytest
 import results
 from orchestrator.audit_plan import AuditOptions, plan_audit, write_plan
 from orchestrator.auditing import AuditTrials
-from orchestrator.gpu_hours import GpuHours
 from orchestrator.manifest import read_manifest
 from orchestrator.paths import RunPaths, existing_run
-from orchestrator.proposals import Ended, Proposal
+from orchestrator.search.gpu_hours import GpuHours
+from orchestrator.search.proposals import Ended, Proposal
 from results.audit.audit import SUSPECTED, audited
 from search_spaces import load_space, stored_space
 from tests.orchestrator import planted

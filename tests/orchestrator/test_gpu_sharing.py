@@ -12,12 +12,12 @@ import ray
 from ray import tune
 from rich.console import Console
 
-from orchestrator.gpu_hours import GpuHours
 from orchestrator.manifest import read_records
 from orchestrator.paths import RunPaths, run_paths
 from orchestrator.progress import Progress
-from orchestrator.proposals import Proposals
 from orchestrator.resources import AUTO, Gpus, Machine, trial_resources
+from orchestrator.search.gpu_hours import GpuHours
+from orchestrator.search.proposals import Proposals
 from orchestrator.sweep import SweepOptions, run_sweep
 from search_spaces import load_space
 from tests.orchestrator import fake_gpu

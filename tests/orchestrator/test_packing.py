@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from orchestrator.packing import Measured, Packing, weight_of
-from orchestrator.proposals import Proposal
 from orchestrator.resources import MOST_ON_A_GPU
+from orchestrator.search.proposals import Proposal
 from tests.making import spec_of
 from trainables.defenses import Defense, build_defense
 from trainables.records.record import TrialRecord

@@ -9,8 +9,8 @@ from rich.console import Console
 from orchestrator.packing import Packing
 from orchestrator.paths import RunPaths
 from orchestrator.progress import Progress
-from orchestrator.proposals import Proposals
 from orchestrator.retries import NEW_STARTS, Retries
+from orchestrator.search.proposals import Proposals
 from orchestrator.sweep import SweepOptions, _Search
 from search_spaces import load_space
 from tests.search_spaces.writing import write_space

@@ -3,11 +3,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.gpu_hours import GpuHours, check_gpu_hours, gpu_seconds
-from orchestrator.proposals import Ended, Proposal, Proposals
+from orchestrator.search.gpu_hours import GpuHours, check_gpu_hours, gpu_seconds
+from orchestrator.search.proposals import Ended, Proposal, Proposals
 from search_spaces import load_space
-from tests.orchestrator.test_proposals import record_of as proposed_record
-from tests.orchestrator.test_proposals import states
+from tests.orchestrator.search.test_proposals import record_of as proposed_record
+from tests.orchestrator.search.test_proposals import states
 from tests.search_spaces.writing import write_space
 from trainables.errors import InputError
 from trainables.records.record import TrialRecord

@@ -24,8 +24,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import TrialState
 
-from orchestrator.gpu_hours import GpuHours
-from orchestrator.samplers import build_sampler, successor
+from orchestrator.search.gpu_hours import GpuHours
+from orchestrator.search.samplers import build_sampler, successor
 from search_spaces import Space
 from search_spaces.domains import Flat, Range, Scalar
 from search_spaces.objectives import Objective

@@ -5,7 +5,7 @@ import pytest
 from optuna.samplers import NSGAIISampler
 from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.samplers import Succeeding
+from orchestrator.search.samplers import Succeeding
 
 
 class Compared(Succeeding):

@@ -6,8 +6,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from orchestrator.proposals import Ended, Proposal, Proposals
-from orchestrator.samplers import Succeeding
+from orchestrator.search.proposals import Ended, Proposal, Proposals
+from orchestrator.search.samplers import Succeeding
 from search_spaces import Space, load_space
 from tests.search_spaces.writing import write_space
 from trainables.records.record import TrialRecord
@@ -100,7 +100,7 @@ def test_a_grid_runs_all_combinations(tmp_path: Path) -> None:
 def test_a_space_that_cannot_be_enumerated_ends_after_proposals_in_a_row_that_are_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.proposals.MOST_ENUMERATED", 2)
+    monkeypatch.setattr("orchestrator.search.proposals.MOST_ENUMERATED", 2)
     path = write_space(tmp_path, defenses=FINITE)
     proposals = make(load_space(str(path)), tmp_path, trials=50)
     run_all(proposals)
@@ -189,7 +189,7 @@ def test_a_journal_with_lines_of_another_kind_is_set_aside(
 def test_tpe_hands_over_to_nsga2_when_many_have_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.samplers.MOST_FOR_TPE", 8)
+    monkeypatch.setattr("orchestrator.search.samplers.MOST_FOR_TPE", 8)
     space = load_space(str(write_space(tmp_path, search={"algorithm": "tpe", "trials": 30})))
     proposals = make(space, tmp_path, trials=8)
     records = run_all(proposals)
@@ -203,7 +203,7 @@ def test_tpe_hands_over_to_nsga2_when_many_have_finished(
 def test_the_first_parents_after_a_hand_over_are_the_best_so_far(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.samplers.MOST_FOR_TPE", 80)
+    monkeypatch.setattr("orchestrator.search.samplers.MOST_FOR_TPE", 80)
     space = load_space(str(write_space(tmp_path, search={"algorithm": "tpe", "trials": 81})))
     proposals = make(space, tmp_path, trials=81)
     for place in range(80):
