@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.text import Text
 
 import results
-from orchestrator.audit_plan import AuditOptions, AuditPlan, plan_audit, write_plan
-from orchestrator.audit_specs import SHADOWS_ON_CPU
+from orchestrator.audit.plan import AuditOptions, AuditPlan, plan_audit, write_plan
+from orchestrator.audit.specs import SHADOWS_ON_CPU
 from orchestrator.manifest import only_driver, read_manifest, read_records
 from orchestrator.paths import RunPaths, report_address
 from orchestrator.resources import Gpus, TrialResources, asked_resources, machine_for

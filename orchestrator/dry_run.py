@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.audit_plan import AuditOptions
+from orchestrator.audit.plan import AuditOptions
 from orchestrator.estimate import audit_factor, estimated_hours
 from orchestrator.paths import RunPaths
 from orchestrator.resources import TrialResources

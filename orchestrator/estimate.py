@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from orchestrator.audit_plan import AuditOptions
+from orchestrator.audit.plan import AuditOptions
 from orchestrator.resources import TrialResources
 from search_spaces import Space
 from trainables.datasets import Dataset, split_pools

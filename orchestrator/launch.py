@@ -15,7 +15,7 @@ from rich.console import Console
 
 import results
 from orchestrator.arguments import parse_duration
-from orchestrator.audit_plan import AuditOptions, plan_audit
+from orchestrator.audit.plan import AuditOptions, plan_audit
 from orchestrator.auditing import NO_CANDIDATE, AuditMeans, audit_options, run_audit
 from orchestrator.dry_run import print_plan
 from orchestrator.manifest import (

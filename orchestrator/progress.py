@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.audit_plan import AuditPlan
+from orchestrator.audit.plan import AuditPlan
 from orchestrator.search.proposals import TrialSource, objective_values
 from results.statistics.fronts import front, to_losses
 from trainables.records.record import TrialRecord

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import results
-from orchestrator.audit_plan import AuditOptions, plan_audit, write_plan
+from orchestrator.audit.plan import AuditOptions, plan_audit, write_plan
 from orchestrator.auditing import AuditTrials
 from orchestrator.manifest import read_manifest
 from orchestrator.paths import RunPaths, existing_run

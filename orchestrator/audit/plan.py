@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import results
-from orchestrator.audit_specs import AuditSettings, audit_specs, fresh_seeds
-from orchestrator.candidates import UNDEFENDED, Candidate, choose
+from orchestrator.audit.candidates import UNDEFENDED, Candidate, choose
+from orchestrator.audit.specs import AuditSettings, audit_specs, fresh_seeds
 from orchestrator.manifest import read_manifest, write_manifest
 from orchestrator.paths import RunPaths
 from results.records.record import stack_label

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.candidates import Pick, choose, spread
+from orchestrator.audit.candidates import Pick, choose, spread
 from results.records import run as load
 from tests.results.run_folders import fgsm, manifest, record, share, temperature, write_run
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.audit_specs import FIRST_SEED, AuditSettings, audit_specs, fresh_seeds
+from orchestrator.audit.specs import FIRST_SEED, AuditSettings, audit_specs, fresh_seeds
 from tests.making import EPS, spec_of
 from trainables.threats import THREATS, Threat, build_threat
 from trainables.threats.evasion.evasion import Evasion
