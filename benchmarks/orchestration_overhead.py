@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.paths import RunPaths
 from orchestrator.progress import Progress
 from orchestrator.resources import TrialResources
+from orchestrator.run.paths import RunPaths
 from orchestrator.search.proposals import Proposals
 from orchestrator.sweep import SweepOptions, ray_session, run_sweep
 from search_spaces import load_space

@@ -33,10 +33,10 @@ from ray import tune
 from rich.console import Console
 
 from orchestrator import sweep
-from orchestrator.manifest import read_records, write_manifest
-from orchestrator.paths import RunPaths
 from orchestrator.progress import Progress
 from orchestrator.resources import TrialResources
+from orchestrator.run.manifest import read_records, write_manifest
+from orchestrator.run.paths import RunPaths
 from orchestrator.search.proposals import Proposal, Proposals
 from search_spaces import Space, load_space
 from trainables.metrics import METRICS

@@ -15,9 +15,9 @@ from rich.text import Text
 import results
 from orchestrator.audit.plan import AuditOptions, AuditPlan, plan_audit, write_plan
 from orchestrator.audit.specs import SHADOWS_ON_CPU
-from orchestrator.manifest import only_driver, read_manifest, read_records
-from orchestrator.paths import RunPaths, report_address
 from orchestrator.resources import Gpus, TrialResources, asked_resources, machine_for
+from orchestrator.run.manifest import only_driver, read_manifest, read_records
+from orchestrator.run.paths import RunPaths, report_address
 from orchestrator.search.gpu_hours import GpuHours
 from orchestrator.search.proposals import Ended, Proposal, budget_end
 from orchestrator.sessions import RaySession

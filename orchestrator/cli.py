@@ -212,7 +212,7 @@ def audit(
     from orchestrator.auditing import AuditRequest
     from orchestrator.auditing import audit as run_audit
     from orchestrator.launch import command_line
-    from orchestrator.paths import existing_run
+    from orchestrator.run.paths import existing_run
 
     request = AuditRequest(
         run=existing_run(run),
@@ -232,7 +232,7 @@ def audit(
 def report(run: RunArgument) -> None:
     """Write a run's tables, figures and report anew from its records."""
     import results
-    from orchestrator.paths import report_address
+    from orchestrator.run.paths import report_address
 
     page = results.write_report(run)
     console.print(f"Report: {report_address(run, page)}", soft_wrap=True)
@@ -265,7 +265,7 @@ def select(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Rank the audited defenses that meet what is required; exits 3 where none does."""
-    from orchestrator.paths import existing_run
+    from orchestrator.run.paths import existing_run
     from orchestrator.selecting import SelectRequest, run_select
 
     request = SelectRequest(

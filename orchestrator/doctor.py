@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.paths import check_writable
 from orchestrator.resources import this_machine
+from orchestrator.run.paths import check_writable
 from trainables.datasets import DATASETS, load_dataset
 from trainables.datasets.torchvision_files import DATA_DIR_VARIABLE
 from trainables.device import CPU, accelerator_names, why_unusable

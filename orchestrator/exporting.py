@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from orchestrator.paths import RunPaths
+from orchestrator.run.paths import RunPaths
 from results.audit.audit import Audited
 from results.bundle.card import Measurements, model_card
 from results.bundle.contents import Deployed

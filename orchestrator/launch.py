@@ -18,7 +18,8 @@ from orchestrator.arguments import parse_duration
 from orchestrator.audit.plan import AuditOptions, plan_audit
 from orchestrator.auditing import NO_CANDIDATE, AuditMeans, audit_options, run_audit
 from orchestrator.dry_run import print_plan
-from orchestrator.manifest import (
+from orchestrator.resources import Gpus, TrialResources, asked_resources, machine_for
+from orchestrator.run.manifest import (
     only_driver,
     read_manifest,
     read_records,
@@ -26,8 +27,7 @@ from orchestrator.manifest import (
     refuse_other_space,
     write_manifest,
 )
-from orchestrator.paths import RunPaths, check_writable, report_address, run_paths
-from orchestrator.resources import Gpus, TrialResources, asked_resources, machine_for
+from orchestrator.run.paths import RunPaths, check_writable, report_address, run_paths
 from orchestrator.search.gpu_hours import GpuHours, check_gpu_hours
 from orchestrator.search.proposals import Proposals, budget_end
 from orchestrator.search.samplers import MOST_FOR_TPE, describe_sampler

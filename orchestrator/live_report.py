@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from ray import tune
 
-from orchestrator.paths import RunPaths
+from orchestrator.run.paths import RunPaths
 
 logger = logging.getLogger(__name__)
 

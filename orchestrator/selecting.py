@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from orchestrator.paths import RunPaths
+from orchestrator.run.paths import RunPaths
 from results.audit.audit import Audited
 from results.audit.certificate_check import check_certificates
 from results.choosing.merging import Group, merged_audited

@@ -7,8 +7,8 @@ from typing import Any
 import results
 from orchestrator.audit.candidates import UNDEFENDED, Candidate, choose
 from orchestrator.audit.specs import AuditSettings, audit_specs, fresh_seeds
-from orchestrator.manifest import read_manifest, write_manifest
-from orchestrator.paths import RunPaths
+from orchestrator.run.manifest import read_manifest, write_manifest
+from orchestrator.run.paths import RunPaths
 from results.records.record import stack_label
 from search_spaces import Space
 from trainables.errors import InputError

@@ -10,8 +10,8 @@ import pytest
 import results
 from orchestrator.audit.plan import AuditOptions, plan_audit, write_plan
 from orchestrator.auditing import AuditTrials
-from orchestrator.manifest import read_manifest
-from orchestrator.paths import RunPaths, existing_run
+from orchestrator.run.manifest import read_manifest
+from orchestrator.run.paths import RunPaths, existing_run
 from orchestrator.search.gpu_hours import GpuHours
 from orchestrator.search.proposals import Ended, Proposal
 from results.audit.audit import SUSPECTED, audited

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.exporting import export
-from orchestrator.paths import RunPaths
+from orchestrator.run.paths import RunPaths
 from orchestrator.verifying import VerifyRequest, verify
 from results.audit.audit import Audited
 from results.bundle import BundleError, load

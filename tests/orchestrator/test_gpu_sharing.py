@@ -12,10 +12,10 @@ import ray
 from ray import tune
 from rich.console import Console
 
-from orchestrator.manifest import read_records
-from orchestrator.paths import RunPaths, run_paths
 from orchestrator.progress import Progress
 from orchestrator.resources import AUTO, Gpus, Machine, trial_resources
+from orchestrator.run.manifest import read_records
+from orchestrator.run.paths import RunPaths, run_paths
 from orchestrator.search.gpu_hours import GpuHours
 from orchestrator.search.proposals import Proposals
 from orchestrator.sweep import SweepOptions, run_sweep

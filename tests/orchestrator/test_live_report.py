@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.live_report import LiveReport
-from orchestrator.paths import RunPaths
+from orchestrator.run.paths import RunPaths
 from results import write_report
 from tests.results.run_folders import demo_records, manifest, write_run
 

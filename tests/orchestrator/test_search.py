@@ -7,9 +7,9 @@ from ray.tune.search import Searcher
 from rich.console import Console
 
 from orchestrator.packing import Packing
-from orchestrator.paths import RunPaths
 from orchestrator.progress import Progress
 from orchestrator.retries import NEW_STARTS, Retries
+from orchestrator.run.paths import RunPaths
 from orchestrator.search.proposals import Proposals
 from orchestrator.sweep import SweepOptions, _Search
 from search_spaces import load_space

@@ -15,11 +15,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 import results
-from orchestrator import heartbeat
 from orchestrator.doctor import storage
-from orchestrator.heartbeat import beating
-from orchestrator.manifest import refuse_other_space
-from orchestrator.paths import RunPaths, check_writable, run_paths
+from orchestrator.run import heartbeat
+from orchestrator.run.heartbeat import beating
+from orchestrator.run.manifest import refuse_other_space
+from orchestrator.run.paths import RunPaths, check_writable, run_paths
 from results.errors import ResultsError
 from tests.object_store import Fault, ObjectStore, object_store
 from tests.orchestrator.commands import run

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from orchestrator.heartbeat import beating
-from orchestrator.paths import MANIFEST, RunPaths
+from orchestrator.run.heartbeat import beating
+from orchestrator.run.paths import MANIFEST, RunPaths
 from orchestrator.search.samplers import describe_sampler
 from search_spaces import Space
 from trainables.defenses import DEFENSES
