@@ -10,11 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.progress import Progress
-from orchestrator.resources import TrialResources
 from orchestrator.run.paths import RunPaths
 from orchestrator.search.proposals import Proposals
-from orchestrator.sweep import SweepOptions, ray_session, run_sweep
+from orchestrator.sweep.progress import Progress
+from orchestrator.sweep.resources import TrialResources
+from orchestrator.sweep.sweep import SweepOptions, ray_session, run_sweep
 from search_spaces import load_space
 from trainables.records.record import TrialRecord
 

@@ -32,12 +32,12 @@ import torch
 from ray import tune
 from rich.console import Console
 
-from orchestrator import sweep
-from orchestrator.progress import Progress
-from orchestrator.resources import TrialResources
 from orchestrator.run.manifest import read_records, write_manifest
 from orchestrator.run.paths import RunPaths
 from orchestrator.search.proposals import Proposal, Proposals
+from orchestrator.sweep import sweep
+from orchestrator.sweep.progress import Progress
+from orchestrator.sweep.resources import TrialResources
 from search_spaces import Space, load_space
 from trainables.metrics import METRICS
 from trainables.records.record import TrialRecord, write_record

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.resources import AUTO, Gpus
+from orchestrator.sweep.resources import AUTO, Gpus
 from trainables.defenses import DEFENSES, Stack, build_defense, build_stack
 from trainables.errors import InputError
 from trainables.threats import THREATS, Threat, build_threat

@@ -15,12 +15,12 @@ from rich.text import Text
 import results
 from orchestrator.audit.plan import AuditOptions, AuditPlan, plan_audit, write_plan
 from orchestrator.audit.specs import SHADOWS_ON_CPU
-from orchestrator.resources import Gpus, TrialResources, asked_resources, machine_for
 from orchestrator.run.manifest import only_driver, read_manifest, read_records
 from orchestrator.run.paths import RunPaths, report_address
 from orchestrator.search.gpu_hours import GpuHours
 from orchestrator.search.proposals import Ended, Proposal, budget_end
-from orchestrator.sessions import RaySession
+from orchestrator.sweep.resources import Gpus, TrialResources, asked_resources, machine_for
+from orchestrator.sweep.sessions import RaySession
 from results.audit.audit import VERIFIED, audited
 from search_spaces import Space, stored_space
 from search_spaces.objectives import Objective
@@ -216,9 +216,9 @@ def _sweep(
     means: AuditMeans,
     console: Console,
 ) -> None:
-    from orchestrator.live_report import LiveReport
-    from orchestrator.progress import AuditProgress
-    from orchestrator.sweep import SweepOptions, run_sweep
+    from orchestrator.sweep.live_report import LiveReport
+    from orchestrator.sweep.progress import AuditProgress
+    from orchestrator.sweep.sweep import SweepOptions, run_sweep
     from trainables.datasets import find_data_dir
 
     seconds = means.limits.seconds

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.resources import this_machine
 from orchestrator.run.paths import check_writable
+from orchestrator.sweep.resources import this_machine
 from trainables.datasets import DATASETS, load_dataset
 from trainables.datasets.torchvision_files import DATA_DIR_VARIABLE
 from trainables.device import CPU, accelerator_names, why_unusable
@@ -60,7 +60,7 @@ def _gpus() -> Check:
 
 
 def _ray() -> Check:
-    from orchestrator.sweep import ray_session
+    from orchestrator.sweep.sweep import ray_session
 
     try:
         with ray_session(None) as there:

@@ -5,8 +5,8 @@ from rich.table import Table
 
 from orchestrator.audit.plan import AuditOptions
 from orchestrator.estimate import audit_factor, estimated_hours
-from orchestrator.resources import TrialResources
 from orchestrator.run.paths import RunPaths
+from orchestrator.sweep.resources import TrialResources
 from search_spaces import Space
 from trainables.datasets import Dataset
 

@@ -5,7 +5,7 @@ import dataclasses
 import torch
 
 from orchestrator.audit.plan import AuditOptions
-from orchestrator.resources import TrialResources
+from orchestrator.sweep.resources import TrialResources
 from search_spaces import Space
 from trainables.datasets import Dataset, split_pools
 from trainables.device import given_device

@@ -18,7 +18,6 @@ from orchestrator.arguments import parse_duration
 from orchestrator.audit.plan import AuditOptions, plan_audit
 from orchestrator.auditing import NO_CANDIDATE, AuditMeans, audit_options, run_audit
 from orchestrator.dry_run import print_plan
-from orchestrator.resources import Gpus, TrialResources, asked_resources, machine_for
 from orchestrator.run.manifest import (
     only_driver,
     read_manifest,
@@ -31,7 +30,8 @@ from orchestrator.run.paths import RunPaths, check_writable, report_address, run
 from orchestrator.search.gpu_hours import GpuHours, check_gpu_hours
 from orchestrator.search.proposals import Proposals, budget_end
 from orchestrator.search.samplers import MOST_FOR_TPE, describe_sampler
-from orchestrator.sessions import RaySession
+from orchestrator.sweep.resources import Gpus, TrialResources, asked_resources, machine_for
+from orchestrator.sweep.sessions import RaySession
 from search_spaces import Overrides, Space, load_space
 from search_spaces.domains import Flat
 from trainables.datasets import Dataset, find_data_dir, load_dataset
@@ -229,9 +229,9 @@ def _finish(
     if reason is not None:
         console.print(f"Run {paths.name} is finished: {before} trials are recorded, {reason}.")
         return True
-    from orchestrator.live_report import LiveReport
-    from orchestrator.progress import Progress
-    from orchestrator.sweep import SweepOptions, run_sweep
+    from orchestrator.sweep.live_report import LiveReport
+    from orchestrator.sweep.progress import Progress
+    from orchestrator.sweep.sweep import SweepOptions, run_sweep
 
     left = proposals.trials - before
     resumed = f"Resuming: {before} trials are recorded. " if before else ""

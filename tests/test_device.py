@@ -11,7 +11,7 @@ import torch
 
 import trainables
 from orchestrator.doctor import _gpus
-from orchestrator.resources import machine_for, this_machine
+from orchestrator.sweep.resources import machine_for, this_machine
 from tests.cuda_driver import GIB, TOTAL, stub_cuda
 from tests.making import spec_of
 from trainables import device as seam

@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.resources import (
+from orchestrator.sweep.resources import (
     AUTO,
     FEWEST_WAITING,
     MOST_ON_A_GPU,

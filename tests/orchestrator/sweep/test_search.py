@@ -6,12 +6,12 @@ import pytest
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from orchestrator.packing import Packing
-from orchestrator.progress import Progress
-from orchestrator.retries import NEW_STARTS, Retries
 from orchestrator.run.paths import RunPaths
 from orchestrator.search.proposals import Proposals
-from orchestrator.sweep import SweepOptions, _Search
+from orchestrator.sweep.packing import Packing
+from orchestrator.sweep.progress import Progress
+from orchestrator.sweep.retries import NEW_STARTS, Retries
+from orchestrator.sweep.sweep import SweepOptions, _Search
 from search_spaces import load_space
 from tests.search_spaces.writing import write_space
 from trainables.records.record import read_record

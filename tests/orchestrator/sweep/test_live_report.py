@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.live_report import LiveReport
 from orchestrator.run.paths import RunPaths
+from orchestrator.sweep.live_report import LiveReport
 from results import write_report
 from tests.results.run_folders import demo_records, manifest, write_run
 

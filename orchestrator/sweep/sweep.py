@@ -19,13 +19,13 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from orchestrator import OWN_TOKEN, TOKEN_FILE
-from orchestrator.metering import Meter, UntilSpent
-from orchestrator.packing import Packing
-from orchestrator.progress import Progress
-from orchestrator.resources import Machine, TrialResources, this_machine
-from orchestrator.retries import NEW_STARTS, WORKER_FAILURES, Retries
 from orchestrator.run.paths import RunPaths
 from orchestrator.search.proposals import Ended, Measures, Proposal, TrialSource
+from orchestrator.sweep.metering import Meter, UntilSpent
+from orchestrator.sweep.packing import Packing
+from orchestrator.sweep.progress import Progress
+from orchestrator.sweep.resources import Machine, TrialResources, this_machine
+from orchestrator.sweep.retries import NEW_STARTS, WORKER_FAILURES, Retries
 from trainables.errors import InputError, StorageError
 from trainables.records.record import LOST, read_record, write_record
 from trainables.storage.artefacts import ArtefactStore

@@ -12,13 +12,13 @@ import ray
 from ray import tune
 from rich.console import Console
 
-from orchestrator.progress import Progress
-from orchestrator.resources import AUTO, Gpus, Machine, trial_resources
 from orchestrator.run.manifest import read_records
 from orchestrator.run.paths import RunPaths, run_paths
 from orchestrator.search.gpu_hours import GpuHours
 from orchestrator.search.proposals import Proposals
-from orchestrator.sweep import SweepOptions, run_sweep
+from orchestrator.sweep.progress import Progress
+from orchestrator.sweep.resources import AUTO, Gpus, Machine, trial_resources
+from orchestrator.sweep.sweep import SweepOptions, run_sweep
 from search_spaces import load_space
 from tests.orchestrator import fake_gpu
 from tests.orchestrator.commands import REPOSITORY

@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 
-from orchestrator.resources import Machine
+from orchestrator.sweep.resources import Machine
 
 
 class RaySession:
@@ -27,6 +27,6 @@ class RaySession:
             self._machine = self._enter()
 
     def _enter(self) -> Machine:
-        from orchestrator.sweep import ray_session
+        from orchestrator.sweep.sweep import ray_session
 
         return self._stack.enter_context(ray_session(self._address))

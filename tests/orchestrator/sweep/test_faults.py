@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from tests.orchestrator.commands import REPOSITORY, end, run, start, wait_for
 from tests.orchestrator.processes import descendants, kill_all
-from tests.orchestrator.test_sweep import records_of, study_of
+from tests.orchestrator.sweep.test_sweep import records_of, study_of
 from tests.search_spaces.writing import write_space
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.tune import ActorLease

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.resources import MOST_ON_A_GPU
 from orchestrator.search.proposals import Proposal
+from orchestrator.sweep.resources import MOST_ON_A_GPU
 from trainables.records.record import TrialRecord
 from trainables.storage.identity import identity_hash
 

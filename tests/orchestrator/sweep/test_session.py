@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.sweep import _keep_token_private
+from orchestrator.sweep.sweep import _keep_token_private
 from tests.orchestrator.commands import REPOSITORY
 
 HEX = "0123456789abcdef" * 4
@@ -42,7 +42,7 @@ def test_a_session_asks_for_the_token_and_lets_nobody_else_read_its_file(tmp_pat
     file = write_token(tmp_path, 0o644)
     code = (
         "import json, os, ray\n"  # before us: what Ray has read by then must not count
-        "from orchestrator.sweep import ray_session\n"
+        "from orchestrator.sweep.sweep import ray_session\n"
         "with ray_session(None):\n"
         "    print(json.dumps([os.environ['RAY_AUTH_MODE'], 'RAY_AUTH_TOKEN' in os.environ]))"
     )

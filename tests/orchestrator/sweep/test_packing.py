@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.packing import Measured, Packing, weight_of
-from orchestrator.resources import MOST_ON_A_GPU
 from orchestrator.search.proposals import Proposal
+from orchestrator.sweep.packing import Measured, Packing, weight_of
+from orchestrator.sweep.resources import MOST_ON_A_GPU
 from tests.making import spec_of
 from trainables.defenses import Defense, build_defense
 from trainables.records.record import TrialRecord
