@@ -95,8 +95,8 @@ def launch(
     )
     _check_seed(seed)
     from orchestrator.arguments import parse_duration, parse_gpus
-    from orchestrator.launch import LaunchRequest
-    from orchestrator.launch import launch as run
+    from orchestrator.commands.launch import LaunchRequest
+    from orchestrator.commands.launch import launch as run
     from search_spaces import Overrides
 
     request = LaunchRequest(
@@ -150,7 +150,7 @@ def trial(
 ) -> None:
     """Run one trial here, without Ray, and print what came out."""
     _check_seed(seed)
-    from orchestrator.single import TrialRequest, print_record, run_single
+    from orchestrator.commands.trial import TrialRequest, print_record, run_single
 
     record = run_single(
         TrialRequest(
@@ -179,7 +179,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds.")] = False,
 ) -> None:
     """Print how far a run is and the best so far."""
-    from orchestrator.watch import status_lines
+    from orchestrator.commands.status import status_lines
 
     while True:
         if watch and console.is_terminal:
@@ -209,9 +209,9 @@ def audit(
         ("--candidates", candidates), ("--seeds", seeds), ("--max-concurrent", max_concurrent)
     )
     from orchestrator.arguments import parse_gpus
-    from orchestrator.auditing import AuditRequest
-    from orchestrator.auditing import audit as run_audit
-    from orchestrator.launch import command_line
+    from orchestrator.commands.audit import AuditRequest
+    from orchestrator.commands.audit import audit as run_audit
+    from orchestrator.commands.launch import command_line
     from orchestrator.run.paths import existing_run
 
     request = AuditRequest(
@@ -265,8 +265,8 @@ def select(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Rank the audited defenses that meet what is required; exits 3 where none does."""
+    from orchestrator.commands.select import SelectRequest, run_select
     from orchestrator.run.paths import existing_run
-    from orchestrator.selecting import SelectRequest, run_select
 
     request = SelectRequest(
         run=existing_run(run),
@@ -299,8 +299,8 @@ def verify(
 ) -> None:
     """Check a bundle's hashes and answers, attack it again and compare with its card."""
     _check_seed(seed)
-    from orchestrator.verifying import VerifyRequest
-    from orchestrator.verifying import verify as run
+    from orchestrator.commands.verify import VerifyRequest
+    from orchestrator.commands.verify import verify as run
 
     request = VerifyRequest(
         bundle=Path(bundle),
@@ -322,7 +322,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List what there is."""
-    from orchestrator.listing import LISTS
+    from orchestrator.commands.list import LISTS
 
     if what not in LISTS:
         raise InputError(f"unknown list {what!r}; known: {', '.join(LISTS)}")
@@ -347,7 +347,7 @@ def doctor(
     data_dir: DataDirOption = None,
 ) -> None:
     """Look at devices, Ray, data sets, LPIPS weights, storage and versions."""
-    from orchestrator.doctor import examine
+    from orchestrator.commands.doctor import examine
 
     healthy = True
     for check in examine(runs, data_dir):

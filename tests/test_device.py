@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import trainables
-from orchestrator.doctor import _gpus
+from orchestrator.commands.doctor import _gpus
 from orchestrator.sweep.resources import machine_for, this_machine
 from tests.cuda_driver import GIB, TOTAL, stub_cuda
 from tests.making import spec_of

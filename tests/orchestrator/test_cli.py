@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.listing import LISTS
+from orchestrator.commands.list import LISTS
 from tests.search_spaces.writing import write_space
 from trainables.errors import TrainingDivergedError, TrialFailedError
 from trainables.records.record import TrialRecord
@@ -187,7 +187,7 @@ def test_what_fails_on_the_way_is_one_line_and_exit_1(
     def failing(*_: object) -> int:
         raise failure("the export failed:\nno luck")
 
-    monkeypatch.setattr("orchestrator.selecting.run_select", failing)
+    monkeypatch.setattr("orchestrator.commands.select.run_select", failing)
     (tmp_path / "manifest.json").write_text("{}")
     assert call(monkeypatch, "select", str(tmp_path)) == 1
     assert capsys.readouterr().err == "error: the export failed: no luck\n"

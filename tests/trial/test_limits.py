@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.orchestrator.commands import run
+from tests.orchestrator.command_line import run
 from tests.search_spaces.writing import write_space
 from trainables.errors import InputError
 from trainables.records.record import TrialRecord

@@ -15,14 +15,14 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 import results
-from orchestrator.doctor import storage
+from orchestrator.commands.doctor import storage
 from orchestrator.run import heartbeat
 from orchestrator.run.heartbeat import beating
 from orchestrator.run.manifest import refuse_other_space
 from orchestrator.run.paths import RunPaths, check_writable, run_paths
 from results.errors import ResultsError
 from tests.object_store import Fault, ObjectStore, object_store
-from tests.orchestrator.commands import run
+from tests.orchestrator.command_line import run
 from tests.orchestrator.test_cli import call
 from tests.results.run_folders import manifest, record
 from tests.search_spaces.writing import write_space

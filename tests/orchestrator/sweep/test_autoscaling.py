@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.orchestrator.autoscaling import autoscaling_cluster
-from tests.orchestrator.commands import REPOSITORY
+from tests.orchestrator.command_line import REPOSITORY
 from tests.search_spaces.writing import write_space
 from trainables.records.record import TrialRecord
 

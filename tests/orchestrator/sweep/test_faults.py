@@ -18,7 +18,7 @@ import pytest
 import ray
 from optuna.trial import TrialState
 
-from tests.orchestrator.commands import REPOSITORY, end, run, start, wait_for
+from tests.orchestrator.command_line import REPOSITORY, end, run, start, wait_for
 from tests.orchestrator.processes import descendants, kill_all
 from tests.orchestrator.sweep.test_sweep import records_of, study_of
 from tests.search_spaces.writing import write_space

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.orchestrator.commands import REPOSITORY
+from tests.orchestrator.command_line import REPOSITORY
 from tests.orchestrator.sweep.test_sweep import records_of
 from tests.search_spaces.writing import TINY, write_space
 

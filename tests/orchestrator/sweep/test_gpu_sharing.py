@@ -21,7 +21,7 @@ from orchestrator.sweep.resources import AUTO, Gpus, Machine, trial_resources
 from orchestrator.sweep.sweep import SweepOptions, run_sweep
 from search_spaces import load_space
 from tests.orchestrator import fake_gpu
-from tests.orchestrator.commands import REPOSITORY
+from tests.orchestrator.command_line import REPOSITORY
 from tests.search_spaces.writing import write_space
 from trainables.tune import trainable
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.sweep.sweep import _keep_token_private
-from tests.orchestrator.commands import REPOSITORY
+from tests.orchestrator.command_line import REPOSITORY
 
 HEX = "0123456789abcdef" * 4
 

@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 import results
-from tests.orchestrator.commands import end, run, start, wait_for
+from tests.orchestrator.command_line import end, run, start, wait_for
 from tests.search_spaces.writing import write_space
 from trainables.records.record import TrialRecord
 

@@ -9,7 +9,7 @@ import pytest
 
 import results
 from orchestrator.audit.plan import AuditOptions, plan_audit, write_plan
-from orchestrator.auditing import AuditTrials
+from orchestrator.commands.audit import AuditTrials
 from orchestrator.run.manifest import read_manifest
 from orchestrator.run.paths import RunPaths, existing_run
 from orchestrator.search.gpu_hours import GpuHours
@@ -17,7 +17,7 @@ from orchestrator.search.proposals import Ended, Proposal
 from results.audit.audit import SUSPECTED, audited
 from search_spaces import load_space, stored_space
 from tests.orchestrator import planted
-from tests.orchestrator.commands import end, run, start, wait_for
+from tests.orchestrator.command_line import end, run, start, wait_for
 from tests.orchestrator.processes import descendants, kill_all
 from tests.search_spaces.writing import write_space
 from trainables.errors import InputError

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.audit.plan import AuditOptions
-from orchestrator.estimate import audit_factor, estimated_hours
+from orchestrator.commands.estimate import audit_factor, estimated_hours
 from orchestrator.run.paths import RunPaths
 from orchestrator.sweep.resources import TrialResources
 from search_spaces import Space

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.exporting import export
+from orchestrator.commands.export import export
+from orchestrator.commands.verify import VerifyRequest, verify
 from orchestrator.run.paths import RunPaths
-from orchestrator.verifying import VerifyRequest, verify
 from results.audit.audit import Audited
 from results.bundle import BundleError, load
 from results.bundle.members import REFERENCE, WEIGHTS
@@ -21,7 +21,7 @@ from results.bundle.reference import make_reference
 from results.records.run import Run
 from results.records.run import load as load_run
 from tests.making import CPU, EPS, context_of, spec_of
-from tests.orchestrator.commands import run as command
+from tests.orchestrator.command_line import run as command
 from tests.results.bundle_toys import FitsSecretly
 from tests.results.bundles import change_index, change_tensors
 from tests.results.run_folders import manifest, write_run

@@ -16,8 +16,8 @@ from rich.console import Console
 import results
 from orchestrator.arguments import parse_duration
 from orchestrator.audit.plan import AuditOptions, plan_audit
-from orchestrator.auditing import NO_CANDIDATE, AuditMeans, audit_options, run_audit
-from orchestrator.dry_run import print_plan
+from orchestrator.commands.audit import NO_CANDIDATE, AuditMeans, audit_options, run_audit
+from orchestrator.commands.dry_run import print_plan
 from orchestrator.run.manifest import (
     only_driver,
     read_manifest,

@@ -69,7 +69,7 @@ def run_select(request: SelectRequest, console: Console) -> int:
     if selection.chosen is None:
         return NOTHING_FITS
     if request.export is not None:
-        from orchestrator.exporting import export
+        from orchestrator.commands.export import export
 
         # With --json standard output is for JSON alone.
         progress = Console(stderr=True) if request.as_json else console
