@@ -15,6 +15,7 @@ from trainables.deployed.predictor import Predictor
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.threats import Threat
 from trainables.trial.context import TrialContext
+from trainables.trial.deployment_spec import DeploymentSpec
 from trainables.trial.settings import DataSpec, ModelSpec, TrainingSpec
 from trainables.trial.spec import TrialSpec
 from trainables.trial.stages import prepare_trial
@@ -58,7 +59,7 @@ def one_of_each_slot() -> list[Defense]:
     return chosen
 
 
-def context_of(spec: TrialSpec, folder: Path) -> TrialContext:
+def context_of(spec: DeploymentSpec, folder: Path) -> TrialContext:
     """Give the context of a spec with its artefacts in the folder."""
     return prepare_trial(spec, ArtefactStore(folder), device=CPU)
 

@@ -6,8 +6,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from results import load
 from results.audit.audit import VERIFIED, audited
-from results.records import run as load
 from results.records.run import Run
 from results.sections.status import counts, summary
 

@@ -22,7 +22,7 @@ from results.bundle.reference import Reference, reference_of
 from trainables.datasets import Dataset
 from trainables.deployed.predictor import PREDICTION_SEED, Prediction, Predictor
 from trainables.device import full_precision, indexed
-from trainables.trial.spec import TrialSpec
+from trainables.trial.deployment_spec import DeploymentSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -32,7 +32,7 @@ class Bundle:
     path: Path
     predictor: Predictor
     """What was measured, for whoever attacks it again."""
-    spec: TrialSpec
+    spec: DeploymentSpec
     """What was trained: data, network, training, stack and seed."""
     dataset: Dataset
     """The facts of its data set; its images are not in the bundle."""

@@ -62,7 +62,7 @@ def make_bundle(
     trained = ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed)
     weights = {name: t.clone() for name, t in trained.model.state_dict().items()}
     predictor, fitted = deploy_noting(ctx, ctx.spec.stack, trained.model)
-    deployed = Deployed(spec=ctx.spec, dataset=ctx.dataset, weights=weights, fitted=fitted)
+    deployed = Deployed(spec=spec, dataset=ctx.dataset, weights=weights, fitted=fitted)
     write(out, deployed, ctx.pools.test, card, program=program)
     return Made(out, predictor, ctx)
 

@@ -34,6 +34,7 @@ from trainables.threats import THREATS, Findings, Threat
 from trainables.threats import clean as clean_stage
 from trainables.training import loop
 from trainables.trial.context import TrialContext, build_context
+from trainables.trial.deployment_spec import DeploymentSpec
 from trainables.trial.gpu import GpuUse, gpu_use
 from trainables.trial.limits import NO_LIMITS, TrialLimits, enforced
 from trainables.trial.spec import TrialSpec
@@ -48,7 +49,7 @@ def stage_versions() -> dict[str, int]:
 
 
 def prepare_trial(
-    spec: TrialSpec,
+    spec: DeploymentSpec,
     store: ArtefactStore,
     *,
     data_dir: Path | str | None = None,
@@ -116,7 +117,7 @@ def run_trial(
                 ctx = prepare_trial(
                     spec, store, data_dir=data_dir, lpips_weights=lpips_weights, device=device
                 )
-            _run_stages(ctx, found)
+            _run_stages(spec, ctx, found)
     except (InputError, StorageError):
         raise
     except Exception as failure:  # the trial's boundary: a failed trial never ends a sweep
@@ -174,8 +175,7 @@ def _record(
     )
 
 
-def _run_stages(ctx: TrialContext, found: _Found) -> None:
-    spec = ctx.spec
+def _run_stages(spec: TrialSpec, ctx: TrialContext, found: _Found) -> None:
     found.used = ctx.used
     with found.clock.stage("training"):
         trained = ctx.train(spec.stack, ctx.pools.train, spec.seed)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from orchestrator.audit.candidates import Pick, choose, spread
-from results.records import run as load
+from results import load
 from tests.results.run_folders import fgsm, manifest, record, share, temperature, write_run
 
 

@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-from results import write_report
+from results import load, write_report
 from results.audit.audit import audited
 from results.choosing.recommendation import Recommendation, recommendation, run_address
-from results.records import run as load
 from results.sections.matrix import matrix
 from tests.results.audits import Candidate, demo_candidates, write_audited, write_demo_audit
 from tests.results.run_folders import demo_records, manifest, write_run

@@ -10,10 +10,9 @@ import pytest
 from playwright.sync_api import Browser
 
 import results.page.html
-from results import write_report
+from results import load, write_report
 from results.choosing.requirements import Goal, Requirement
 from results.choosing.selection import select
-from results.records import run as load
 from tests.results.audits import write_demo_audit
 from tests.results.browser import DESKTOP, PHONE, Opened, chromium, opened
 from tests.results.run_folders import (
@@ -314,7 +313,7 @@ def test_the_page_and_the_command_select_alike(browser: Browser, audited: Path) 
     draw = random.Random(7)
     names = ["clean_accuracy", "robust_accuracy", "membership_auc", "backdoor_success_rate",
              "latency_ms_p95", "certified_accuracy"]  # fmt: skip
-    source = (TEMPLATES / "selection.js").read_text()
+    source = (TEMPLATES / "scripts" / "selection.js").read_text()
     empty = 0
     with opened(browser, audited) as found:
         candidates = json.loads(str(found.page.text_content("#data")))["candidates"]

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from results import load
 from results.audit.audit import audited
-from results.records import run as load
 from results.sections.costs import costs, guarantee
 from results.statistics.fronts import fronts
 from tests.results.audits import write_demo_audit

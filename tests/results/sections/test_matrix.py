@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from results import load
 from results.audit.audit import audited
-from results.records import run as load
 from results.sections.matrix import matrix, plain_matrix
 from results.statistics.effects import STRUCK_OFF
 from results.statistics.paired import compare

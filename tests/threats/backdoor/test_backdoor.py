@@ -254,11 +254,12 @@ def test_label_flipping_is_a_backdoor_without_a_trigger(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused_before_a_twin_is_trained(
     settings: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
-    ctx = context_of(spec_of(), tmp_path)
+    plain = spec_of()
+    ctx = context_of(plain, tmp_path)
     with pytest.raises(InputError, match=f"backdoor: .*{words}"):
         Backdoor(**settings).measure(Predictor(torch.nn.Identity()), ctx)
     assert not ctx.used and not list(tmp_path.rglob("*.safetensors"))
-    spec = replace(ctx.spec, threats=(Backdoor(**settings),))
+    spec = replace(plain, threats=(Backdoor(**settings),))
     with pytest.raises(InputError, match=words):
         run_trial(spec, ArtefactStore(tmp_path))
 

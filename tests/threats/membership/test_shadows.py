@@ -13,6 +13,7 @@ from tests.defenses import toys
 from tests.making import EPS, context_of, spec_of
 from trainables.datasets.images import content_hash
 from trainables.defenses import Defense, build_defense
+from trainables.defenses.defense import DefenseContext
 from trainables.deployed.predictor import Predictor
 from trainables.errors import PredictorError
 from trainables.threats.membership.membership import Membership
@@ -42,7 +43,7 @@ class AnswerNaN(Defense):
     name = f"{__name__}:AnswerNaN"
     slot = "deployment"
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Give the broken predictor."""
         return Nothing(predictor.model)
 
