@@ -1,6 +1,5 @@
 """Reading runs: what is refused, and what is counted and named."""
 
-import ast
 import json
 from pathlib import Path
 
@@ -163,18 +162,3 @@ def test_labels_are_compact() -> None:
     assert stack_label([fgsm([0.0157, 0.0314])]).startswith(
         "fgsm_adversarial_training(eps=0.0157+0.0314, fraction=0.5)"
     )
-
-
-def test_results_imports_no_other_part_of_the_project_nor_ray_nor_torch() -> None:
-    forbidden = {"trainables", "orchestrator", "search_spaces", "ray", "torch", "torchvision"}
-    folder = Path(results.__file__).parent
-    for file in folder.rglob("*.py"):
-        if file.is_relative_to(folder / "bundle"):
-            continue  # the bundle alone may import the models
-        for node in ast.walk(ast.parse(file.read_text())):
-            names: list[str] = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            assert not forbidden & {name.partition(".")[0] for name in names}, file.name
