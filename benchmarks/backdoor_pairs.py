@@ -20,13 +20,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainables.artefacts import ArtefactStore
 from trainables.datasets import load_dataset
 from trainables.defenses import Stack, build_defense, build_stack
-from trainables.metrics import Measured
-from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
+from trainables.records.value import Measured
+from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import build_threat
-from trainables.trial import run_trial
+from trainables.trial.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.trial.spec import TrialSpec
+from trainables.trial.stages import run_trial
 
 SUCCESS = "backdoor_success_rate"
 OF_THE_TWIN = (SUCCESS, "poisoned_clean_accuracy", "poison_recall", "clean_removal_rate")

@@ -23,9 +23,12 @@ from torch.nn import functional as F
 
 from trainables.datasets import Dataset, load_dataset
 from trainables.datasets.registry import find_data_dir
-from trainables.defenses.randomized_smoothing import RandomizedSmoothing, SmoothedPredictor
+from trainables.defenses.certified.randomized_smoothing import (
+    RandomizedSmoothing,
+    SmoothedPredictor,
+)
+from trainables.deployed.predictor import REFUSED, Predictor
 from trainables.models import build_model
-from trainables.predictor import REFUSED, Predictor
 
 PLAIN_BATCH = 1000
 FLOORS = {"certified": 1.0, "abstained": 1.5}

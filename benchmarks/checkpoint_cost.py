@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from trainables.artefacts import ArtefactStore
-from trainables.checkpoints import EVERY_SECONDS, Moving, packed, unpacked
 from trainables.device import given_device
 from trainables.models.contract import ModelArguments
 from trainables.models.resnet18 import resnet18
+from trainables.storage.artefacts import ArtefactStore
+from trainables.training.checkpoints import EVERY_SECONDS, Moving, packed, unpacked
 
 REPEATS = 5
 CIFAR10 = ModelArguments(

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.paths import RunPaths
-from orchestrator.progress import Progress
-from orchestrator.proposals import Proposals
-from orchestrator.resources import TrialResources
-from orchestrator.sweep import SweepOptions, ray_session, run_sweep
+from orchestrator.run.paths import RunPaths
+from orchestrator.search.proposals import Proposals
+from orchestrator.sweep.progress import Progress
+from orchestrator.sweep.resources import TrialResources
+from orchestrator.sweep.sweep import SweepOptions, ray_session, run_sweep
 from search_spaces import load_space
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 
 SPACE = """
 name: overhead

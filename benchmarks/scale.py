@@ -32,17 +32,18 @@ import torch
 from ray import tune
 from rich.console import Console
 
-from orchestrator import sweep
-from orchestrator.manifest import read_records, write_manifest
-from orchestrator.paths import RunPaths
-from orchestrator.progress import Progress
-from orchestrator.proposals import Proposal, Proposals
-from orchestrator.resources import TrialResources
+from orchestrator.run.manifest import read_records, write_manifest
+from orchestrator.run.paths import RunPaths
+from orchestrator.search.proposals import Proposal, Proposals
+from orchestrator.sweep import sweep
+from orchestrator.sweep.progress import Progress
+from orchestrator.sweep.resources import TrialResources
 from search_spaces import Space, load_space
-from trainables.artefacts import Artefact, ArtefactStore
-from trainables.metrics import METRICS, Measured, MetricValue
-from trainables.record import TrialRecord, write_record
-from trainables.trial import stage_versions
+from trainables.metrics import METRICS
+from trainables.records.record import TrialRecord, write_record
+from trainables.records.value import Measured, MetricValue
+from trainables.storage.artefacts import Artefact, ArtefactStore
+from trainables.trial.stages import stage_versions
 from trainables.tune import GPUS_KEY
 
 _POINTS = 270

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import torch
 
-from trainables.artefacts import ArtefactStore
 from trainables.attacks import ATTACKS
-from trainables.context import TrialContext
 from trainables.defenses import build_defense, build_stack
-from trainables.metrics import Measured
-from trainables.predictor import Predictor
-from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
-from trainables.threats.evasion import Evasion
-from trainables.trial import prepare_trial
+from trainables.deployed.predictor import Predictor
+from trainables.records.value import Measured
+from trainables.storage.artefacts import ArtefactStore
+from trainables.threats.evasion.evasion import Evasion
+from trainables.trial.context import TrialContext
+from trainables.trial.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.trial.spec import TrialSpec
+from trainables.trial.stages import prepare_trial
 
 RADIUS = 0.15
 ALLOWANCE = 0.02

@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.resources import AUTO, Gpus
-from trainables import limits
+from orchestrator.sweep.resources import AUTO, Gpus
 from trainables.errors import InputError
+from trainables.trial import limits
 
 if TYPE_CHECKING:
     from trainables.defenses import Stack

@@ -114,8 +114,9 @@ def launch(
     )
     _check_seed(seed)
     from orchestrator.arguments import parse_duration, parse_gpus
-    from orchestrator.finished import found_finished
+    from orchestrator.commands.launch import launch as run
     from orchestrator.request import LaunchRequest
+    from orchestrator.run.finished import found_finished
     from search_spaces import Overrides
 
     request = LaunchRequest(
@@ -150,7 +151,7 @@ def launch(
     )
     code = found_finished(request, console)
     if code is None:
-        from orchestrator.launch import launch as run
+        from orchestrator.commands.launch import launch as run
 
         code = run(request, console)
     raise typer.Exit(code)
@@ -174,7 +175,7 @@ def trial(
 ) -> None:
     """Run one trial here, without Ray, and print what came out."""
     _check_seed(seed)
-    from orchestrator.single import TrialRequest, print_record, run_single
+    from orchestrator.commands.trial import TrialRequest, print_record, run_single
 
     record = run_single(
         TrialRequest(
@@ -203,7 +204,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds.")] = False,
 ) -> None:
     """Print how far a run is and the best so far."""
-    from orchestrator.watch import status_lines
+    from orchestrator.commands.status import status_lines
 
     while True:
         if watch and console.is_terminal:
@@ -233,10 +234,10 @@ def audit(
         ("--candidates", candidates), ("--seeds", seeds), ("--max-concurrent", max_concurrent)
     )
     from orchestrator.arguments import parse_gpus
-    from orchestrator.auditing import AuditRequest
-    from orchestrator.auditing import audit as run_audit
-    from orchestrator.launch import command_line
-    from orchestrator.paths import existing_run
+    from orchestrator.commands.audit import AuditRequest
+    from orchestrator.commands.audit import audit as run_audit
+    from orchestrator.commands.launch import command_line
+    from orchestrator.run.paths import existing_run
 
     request = AuditRequest(
         run=existing_run(run),
@@ -256,7 +257,7 @@ def audit(
 def report(run: RunArgument) -> None:
     """Write a run's tables, figures and report anew from its records."""
     import results
-    from orchestrator.paths import report_address
+    from orchestrator.run.paths import report_address
 
     page = results.write_report(run)
     console.print(f"Report: {report_address(run, page)}", soft_wrap=True)
@@ -289,8 +290,8 @@ def select(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Rank the audited defenses that meet what is required; exits 3 where none does."""
-    from orchestrator.paths import existing_run
-    from orchestrator.selecting import SelectRequest, run_select
+    from orchestrator.commands.select import SelectRequest, run_select
+    from orchestrator.run.paths import existing_run
 
     request = SelectRequest(
         run=existing_run(run),
@@ -323,8 +324,8 @@ def verify(
 ) -> None:
     """Check a bundle's hashes and answers, attack it again and compare with its card."""
     _check_seed(seed)
-    from orchestrator.verifying import VerifyRequest
-    from orchestrator.verifying import verify as run
+    from orchestrator.commands.verify import VerifyRequest
+    from orchestrator.commands.verify import verify as run
 
     request = VerifyRequest(
         bundle=Path(bundle),
@@ -346,7 +347,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List what there is; piped, it is a row a line with tabs between the columns."""
-    from orchestrator.listing import plain_lines, rows_at_once, table
+    from orchestrator.commands.list import plain_lines, rows_at_once, table
 
     rows = rows_at_once(what)
     if as_json:
@@ -363,7 +364,7 @@ def doctor(
     data_dir: DataDirOption = None,
 ) -> None:
     """Look at devices, Ray, data sets, LPIPS weights, storage and versions."""
-    from orchestrator.doctor import examine
+    from orchestrator.commands.doctor import examine
 
     healthy = True
     for check in examine(runs, data_dir):

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.text import Text
 
 import results
-from orchestrator.paths import RunPaths
-from results.audit import VERIFIED, audited
+from orchestrator.run.paths import RunPaths
+from results.audit.audit import VERIFIED, audited
 
 DONE, FAILED = 0, 1
 NO_CANDIDATE = "no defended trial that completed may be on a front"

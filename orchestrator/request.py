@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from search_spaces.loader import Overrides
 
 if TYPE_CHECKING:
-    from orchestrator.resources import Gpus
+    from orchestrator.sweep.resources import Gpus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

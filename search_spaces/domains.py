@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from trainables.errors import InputError
 from trainables.parameters import Parameter, check_value, parse_value
-from trainables.quantity import Quantity, parse_quantity
+from trainables.records.quantity import Quantity, parse_quantity
 
 Scalar = str | int | float | bool
 Flat = dict[str, Any]

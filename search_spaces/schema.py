@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from trainables.limits import parse_duration
+from trainables.trial.limits import parse_duration
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Named = dict[str, dict[str, Any] | None]

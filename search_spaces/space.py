@@ -12,13 +12,14 @@ from search_spaces.schema import ModelSection, ScenarioSection, SpaceFile
 from trainables.datasets import absolute_name, dataset_entry
 from trainables.defenses import SLOTS, build_defense, build_stack, defense_type
 from trainables.defenses.defense import Defense, Slot
-from trainables.defenses.registry import conflict
+from trainables.defenses.stack import conflict
 from trainables.errors import InputError
-from trainables.identity import seed_from
 from trainables.parameters import build, declared_parameters
-from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
+from trainables.storage.identity import seed_from
 from trainables.threats import Threat, build_threat
 from trainables.threats.clean import METRIC_NAMES as CLEAN_METRICS
+from trainables.trial.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.trial.spec import TrialSpec
 
 NONE = "none"
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from tests.making import EPS, context_of, spec_of
 from tests.sharing import WholeFiles, ray_last
-from trainables.context import TrialContext
 from trainables.defenses import build_defense
+from trainables.trial.context import TrialContext
 
 
 @dataclass(frozen=True, slots=True, eq=False)

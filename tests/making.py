@@ -8,15 +8,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from trainables.artefacts import Artefact, ArtefactStore
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import DEFENSES, SLOTS, Defense, build_defense, build_stack
-from trainables.defenses.registry import conflict
-from trainables.predictor import Predictor
-from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
+from trainables.defenses.stack import conflict
+from trainables.deployed.predictor import Predictor
+from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.threats import Threat
-from trainables.trial import prepare_trial
+from trainables.trial.context import TrialContext
+from trainables.trial.deployment_spec import DeploymentSpec
+from trainables.trial.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.trial.spec import TrialSpec
+from trainables.trial.stages import prepare_trial
 
 CPU = torch.device("cpu")
 EPS = 0.15
@@ -57,7 +59,7 @@ def one_of_each_slot() -> list[Defense]:
     return chosen
 
 
-def context_of(spec: TrialSpec, folder: Path) -> TrialContext:
+def context_of(spec: DeploymentSpec, folder: Path) -> TrialContext:
     """Give the context of a spec with its artefacts in the folder."""
     return prepare_trial(spec, ArtefactStore(folder), device=CPU)
 

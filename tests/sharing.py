@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-_ON_RAY = ("tests/orchestrator/", "tests/test_limits.py")
+_ON_RAY = ("tests/orchestrator/", "tests/trial/test_limits.py")
 
 
 def ray_last(items: Sequence[pytest.Item]) -> list[pytest.Item]:

@@ -12,7 +12,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from orchestrator.cli import launch
-from orchestrator.resources import MOST_ON_A_GPU
+from orchestrator.sweep.resources import MOST_ON_A_GPU
 
 ROOT = Path(__file__).parent.parent
 FILE = ROOT / "cluster.yaml"

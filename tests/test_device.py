@@ -10,15 +10,15 @@ import pytest
 import torch
 
 import trainables
-from orchestrator.doctor import _gpus
-from orchestrator.resources import machine_for, this_machine
+from orchestrator.commands.doctor import _gpus
+from orchestrator.sweep.resources import machine_for, this_machine
 from tests.cuda_driver import GIB, TOTAL, stub_cuda
 from tests.making import spec_of
 from trainables import device as seam
-from trainables.artefacts import ArtefactStore
 from trainables.errors import DeviceError
-from trainables.gpu import CONTEXT_MIB, GpuUse, gpu_use
-from trainables.trial import run_trial
+from trainables.storage.artefacts import ArtefactStore
+from trainables.trial.gpu import CONTEXT_MIB, GpuUse, gpu_use
+from trainables.trial.stages import run_trial
 
 ROOT = Path(trainables.__file__).parents[1]
 SOURCES = [

@@ -24,9 +24,9 @@ from optuna.trial import FixedTrial
 from search_spaces import Space
 from tests.golden import artefacts, spaces
 from tests.golden.__main__ import ARTEFACTS, TRIALS, main
-from trainables.artefacts import ArtefactStore
-from trainables.identity import identity_hash
-from trainables.spec import spec_from_canonical
+from trainables.storage.artefacts import ArtefactStore
+from trainables.storage.identity import identity_hash
+from trainables.trial.spec import spec_from_canonical
 
 SPACES: dict[str, Any] = json.loads(TRIALS.read_text())
 KEYS: dict[str, Any] = json.loads(ARTEFACTS.read_text())

@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from orchestrator.cli import app, main
-from orchestrator.listing import LISTS
+from orchestrator.commands.list import LISTS
 from search_spaces import available, load_space
 from tests.conftest import TrainedNet
 from tests.making import EPS

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.making import spec_of
-from trainables.artefacts import ArtefactStore
-from trainables.trial import run_trial
+from trainables.storage.artefacts import ArtefactStore
+from trainables.trial.stages import run_trial
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("orchestrator", "trainables", "search_spaces", "results", "benchmarks")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from trainables.errors import InputError
-from trainables.quantity import parse_quantity
+from trainables.records.quantity import parse_quantity
 
 Kind = Literal["float", "int", "bool", "word"]
 PIXELS = "pixels"

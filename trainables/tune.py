@@ -9,16 +9,16 @@ from typing import Any, Literal, Protocol
 import ray
 from ray import tune
 
-from trainables.artefacts import ArtefactStore
 from trainables.device import ran_out_of_memory
 from trainables.errors import InputError, StorageError
-from trainables.folders import Folder, open_folder
-from trainables.gpu import hide_gpus
-from trainables.limits import NO_LIMITS, TrialLimits
-from trainables.metrics import Measured
-from trainables.record import TrialRecord, read_record, write_record
-from trainables.spec import TrialSpec
-from trainables.trial import failed_record, run_trial
+from trainables.records.record import TrialRecord, read_record, write_record
+from trainables.records.value import Measured
+from trainables.storage.artefacts import ArtefactStore
+from trainables.storage.folders import Folder, open_folder
+from trainables.trial.gpu import hide_gpus
+from trainables.trial.limits import NO_LIMITS, TrialLimits
+from trainables.trial.spec import TrialSpec
+from trainables.trial.stages import failed_record, run_trial
 
 logger = logging.getLogger(__name__)
 

@@ -21,15 +21,15 @@ from torch.overrides import TorchFunctionMode
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.report import WILSON, Clock, Row, missing, one_line
 from benchmarks.gpu.settings import Settings
-from trainables import intervals
 from trainables.attacks import VARIANTS, Variant
 from trainables.datasets import load_dataset, split_pools
 from trainables.defenses import build_stack
 from trainables.device import CPU, accelerated
+from trainables.metrics import intervals
 from trainables.models import build_model
-from trainables.modes import seeded
-from trainables.spec import TrainingSpec
-from trainables.training import TrainingPlan, train
+from trainables.training.loop import TrainingPlan, train
+from trainables.training.modes import seeded
+from trainables.trial.settings import TrainingSpec
 
 PART = "equality"
 MODEL = "small_cnn"
@@ -95,8 +95,8 @@ class Nets:
 
     def to(self, device: torch.device) -> "Nets":
         """Return copies on a device."""
-        models = [copy.deepcopy(net).to(device) for net in (self.model, self.surrogate)]
-        return Nets(*models, self.x.to(device), self.y.to(device), self.eps)
+        model, surrogate = (copy.deepcopy(net).to(device) for net in (self.model, self.surrogate))
+        return Nets(model, surrogate, self.x.to(device), self.y.to(device), self.eps)
 
     def for_autoattack(self, settings: Settings) -> "Nets":
         """Return the same with the points and radii that AutoAttack is compared at."""

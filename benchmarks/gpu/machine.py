@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from trainables.device import device_name, precisions
-from trainables.metrics import Missing
+from trainables.records.value import Missing
 
 _LIBRARIES = ("torchvision", "foolbox", "torchattacks", "pyautoattack")
 _TIMEOUT_S = 10

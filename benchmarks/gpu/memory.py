@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.machine import nvidia_smi
 from benchmarks.gpu.report import Clock, Row, missing
-from trainables import intervals
 from trainables.device import accelerated, backend, synchronize
-from trainables.gpu import GpuUse, gpu_use
-from trainables.metrics import Missing
+from trainables.metrics import intervals
+from trainables.records.value import Missing
+from trainables.trial.gpu import GpuUse, gpu_use
 
 PART = "memory"
 _EVERY_S = 0.002

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainables import intervals
-from trainables.metrics import Measured, MetricValue, Missing
-from trainables.record import metric_to_plain
+from trainables.metrics import intervals
+from trainables.records.record import metric_to_plain
+from trainables.records.value import Measured, MetricValue, Missing
 
 WILSON = "95 % Wilson"
 RANGE = "lowest to highest"

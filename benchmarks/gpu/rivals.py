@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainables.attacks import ATTACKS
 from trainables.device import forked_rng
-from trainables.metrics import Missing
+from trainables.records.value import Missing
 
 PGD_STEPS = 20
 _APGD_STEPS = 100

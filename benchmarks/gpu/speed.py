@@ -11,11 +11,14 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.report import RANGE, Clock, Row, missing, one_line, readings, share_row
 from benchmarks.gpu.rivals import PGD_STEPS, Run, Runs, Subject, autoattack_runs, pgd_runs
 from benchmarks.gpu.robustness import right
-from trainables import intervals
-from trainables.defenses.randomized_smoothing import RandomizedSmoothing, SmoothedPredictor
+from trainables.defenses.certified.randomized_smoothing import (
+    RandomizedSmoothing,
+    SmoothedPredictor,
+)
+from trainables.deployed.predictor import REFUSED, Predictor
 from trainables.device import synchronize
-from trainables.metrics import Missing
-from trainables.predictor import REFUSED, Predictor
+from trainables.metrics import intervals
+from trainables.records.value import Missing
 
 PART = "attacks"
 _WEAKER = 0.01

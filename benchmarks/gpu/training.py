@@ -11,18 +11,18 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.compiling import CompiledInTraining, Gain, Pace, plain
 from benchmarks.gpu.report import RANGE, Clock, Row, missing, one_line, readings, share_row
 from benchmarks.gpu.robustness import attacked_rows
-from trainables import intervals
 from trainables.datasets import LabelledImages
 from trainables.defenses import EpochData, EpochVerdict, Stack, build_stack
 from trainables.defenses.defense import Defense
-from trainables.defenses.fgsm_adversarial_training import FgsmAdversarialTraining
+from trainables.defenses.training.fgsm_adversarial_training import FgsmAdversarialTraining
 from trainables.device import precisions
-from trainables.evaluation import loss_and_accuracy
+from trainables.metrics import intervals
 from trainables.models import build_model
-from trainables.modes import seeded
 from trainables.parameters import parameter
-from trainables.spec import TrainingSpec
-from trainables.training import Progress, TrainingPlan, train
+from trainables.training.evaluation import loss_and_accuracy
+from trainables.training.loop import Progress, TrainingPlan, train
+from trainables.training.modes import seeded
+from trainables.trial.settings import TrainingSpec
 
 _ADVERSARIAL_EPOCHS = 3.5
 """Epochs of plain training that one of FGSM adversarial training is expected to take: a pass to

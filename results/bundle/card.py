@@ -6,15 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from results.audit import Audited
+from results.audit.audit import Audited
 from results.bundle.writing import Facts
-from results.load import stack_label
-from results.values import Value
+from results.records.record import stack_label
+from results.records.values import Value
 from trainables.datasets import Dataset
 from trainables.defenses import Defense, Stack
-from trainables.metrics import Measured, MetricValue, metric
-from trainables.spec import TrialSpec
+from trainables.metrics import metric
+from trainables.records.value import Measured, MetricValue
 from trainables.threats import Threat
+from trainables.trial.spec import TrialSpec
 
 FORMAT = 1
 _COST = "cost"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from results.values import Value
+from results.records.values import Value
 from trainables.metrics.attacks import OF_ATTACKS
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#])")

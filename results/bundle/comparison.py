@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from results.bundle.errors import BundleError
-from results.statistics import difference, side
-from results.values import Value
+from results.records.values import Value
+from results.statistics.intervals import difference, side
 
 Verdict = Literal["holds", "falls short", "not on the card"]
 COMPARED = re.compile(

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from results.bundle.errors import BundleError
-from trainables.artefacts import Artefact
-from trainables.context import TrialContext
 from trainables.datasets import Dataset, LabelledImages
-from trainables.deployment import Fitted, context_without_data
+from trainables.deployed.fits import Fitted
+from trainables.deployed.noting import context_without_data
+from trainables.deployed.predictor import PREDICTION_SEED, Predictor
 from trainables.imports import code_fingerprint
-from trainables.predictor import PREDICTION_SEED, Predictor
-from trainables.spec import TrialSpec, spec_from_canonical
+from trainables.storage.artefacts import Artefact
+from trainables.trial.context import TrialContext
+from trainables.trial.spec import TrialSpec, spec_from_canonical
 
 _MODEL, _FITTED = "model.", "fitted."
 _FACTS = ("name", "title", "num_train", "radius", "radius_l2", "augmentation", "fingerprint")
@@ -44,6 +45,7 @@ class Restored:
 
     predictor: Predictor
     ctx: TrialContext
+    spec: TrialSpec
 
 
 def describe(deployed: Deployed) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def restore(
         raise BundleError(f"its parts do not fit together ({detail}); export it anew") from error
     if fits.left:
         raise BundleError(f"it holds {fits.left[0]!r}, which its stack does not ask for")
-    return Restored(predictor, ctx)
+    return Restored(predictor, ctx, spec)
 
 
 def _own_code(spec: TrialSpec) -> dict[str, str]:

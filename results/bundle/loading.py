@@ -20,9 +20,9 @@ from results.bundle.errors import BundleError
 from results.bundle.members import CARD, REFERENCE, WEIGHTS, from_json, read_members
 from results.bundle.reference import Reference, reference_of
 from trainables.datasets import Dataset
+from trainables.deployed.predictor import PREDICTION_SEED, Prediction, Predictor
 from trainables.device import full_precision, indexed
-from trainables.predictor import PREDICTION_SEED, Prediction, Predictor
-from trainables.spec import TrialSpec
+from trainables.trial.spec import TrialSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -93,7 +93,7 @@ def load(
     return Bundle(
         path=path,
         predictor=restored.predictor,
-        spec=restored.ctx.spec,
+        spec=restored.spec,
         dataset=restored.ctx.dataset,
         reference=reference,
         card=from_json(members[CARD], path / CARD),

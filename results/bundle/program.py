@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export, save
 
 from results.bundle.reference import TOLERANCE
+from trainables.deployed.predictor import Predictor
 from trainables.device import CPU, full_precision
-from trainables.predictor import Predictor
 
 _STOCHASTIC = "it draws at random at every answer, and a program would repeat one draw for ever"
 _REJECTS = "it rejects images, which probabilities alone do not show"

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from results.bundle.errors import BundleError
 from trainables.datasets import LabelledImages, stratified_subset
+from trainables.deployed.predictor import PREDICTION_SEED, Predictor
 from trainables.device import CPU, full_precision
-from trainables.predictor import PREDICTION_SEED, Predictor
 
 COUNT = 64
 CERTIFIED = 4

@@ -29,7 +29,7 @@ from results.bundle.members import (
 from results.bundle.program import probabilities_program
 from results.bundle.reference import TOLERANCE, differences, make_reference
 from trainables.datasets import LabelledImages
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
 
 _CPU = torch.device("cpu")
 _PACKAGES = ("defense-sweep", "torch", "torchvision", "numpy", "scikit-learn", "safetensors")

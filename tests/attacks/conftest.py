@@ -8,9 +8,10 @@ import torch
 from tests.conftest import TrainedNet
 from tests.datasets.making import real_data
 from tests.making import CPU
-from trainables.artefacts import ArtefactStore
-from trainables.spec import DataSpec, ModelSpec, TrainingSpec, TrialSpec
-from trainables.trial import prepare_trial
+from trainables.storage.artefacts import ArtefactStore
+from trainables.trial.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.trial.spec import TrialSpec
+from trainables.trial.stages import prepare_trial
 
 
 @pytest.fixture(scope="session")

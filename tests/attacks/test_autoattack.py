@@ -6,13 +6,13 @@ import torch
 from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
-from tests.attacks.asked import NoGradient
+from tests.attacks.shared.asked import NoGradient
 from tests.conftest import TrainedNet
 from tests.making import EPS, LinearSoftmax, accuracy
 from trainables.attacks.autoattack import _parts, autoattack
-from trainables.attacks.batching import BATCH
 from trainables.attacks.pgd import pgd
 from trainables.attacks.random_noise import random_noise
+from trainables.attacks.shared.batching import BATCH
 from trainables.errors import InputError
 
 

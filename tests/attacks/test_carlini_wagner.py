@@ -2,11 +2,11 @@ import pytest
 import torch
 from foolbox.attacks.carlini_wagner import L2CarliniWagnerAttack
 
-from tests.attacks.comparing import by_foolbox, judge
+from tests.attacks.shared.comparing import by_foolbox, judge
 from tests.conftest import TrainedNet
 from tests.making import LinearSoftmax
 from trainables.attacks.carlini_wagner import carlini_wagner
-from trainables.attacks.losses import margin
+from trainables.attacks.shared.losses import margin
 
 QUICK = {"steps": 60, "search_steps": 5, "step_size": 0.1, "initial_const": 1.0}
 

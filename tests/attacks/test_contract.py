@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from tests.conftest import TrainedNet
 from tests.making import EPS, accuracy
 from trainables.attacks import ATTACKS, Variant
-from trainables.attacks.balls import BALLS
 from trainables.attacks.registry import KEYWORDS, attack_facts
+from trainables.attacks.shared.balls import BALLS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

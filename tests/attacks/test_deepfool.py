@@ -3,7 +3,7 @@ import torch
 from foolbox.attacks.deepfool import L2DeepFoolAttack
 from torch import nn
 
-from tests.attacks.comparing import by_foolbox, judge
+from tests.attacks.shared.comparing import by_foolbox, judge
 from tests.conftest import TrainedNet
 from tests.making import LinearSoftmax
 from trainables.attacks.deepfool import deepfool

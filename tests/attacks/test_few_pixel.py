@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.attacks.asked import ScoresOnly
+from tests.attacks.shared.asked import ScoresOnly
 from tests.conftest import TrainedNet
 from tests.making import LinearSoftmax, accuracy
-from trainables.attacks.batching import BATCH
 from trainables.attacks.few_pixel import few_pixel
-from trainables.attacks.losses import margin
+from trainables.attacks.shared.batching import BATCH
+from trainables.attacks.shared.losses import margin
 from trainables.errors import InputError
 
 

@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.attacks.comparing import judge
+from tests.attacks.shared.comparing import judge
 from tests.conftest import TrainedNet
 from tests.making import LinearSoftmax
 from trainables.attacks.carlini_wagner import carlini_wagner
 from trainables.attacks.lbfgs import lbfgs
-from trainables.attacks.quasi_newton import minimise_in_box
+from trainables.attacks.shared.quasi_newton import minimise_in_box
 
 
 @pytest.mark.parametrize("net", ["undefended", "hardened", "mnist_net", "cifar10_net"])

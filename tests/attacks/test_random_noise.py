@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from tests.attacks.asked import ScoresOnly
+from tests.attacks.shared.asked import ScoresOnly
 from tests.conftest import TrainedNet
 from tests.making import EPS, LinearSoftmax, accuracy
-from trainables.attacks.losses import margin
 from trainables.attacks.random_noise import random_noise
+from trainables.attacks.shared.losses import margin
 from trainables.errors import InputError
 
 

@@ -5,11 +5,11 @@ import torch
 from pyautoattack import AutoAttack
 from torch import Tensor
 
-from tests.attacks.asked import ScoresOnly
+from tests.attacks.shared.asked import ScoresOnly
 from tests.conftest import TrainedNet
 from tests.making import EPS, LinearSoftmax, accuracy
 from trainables.attacks import square as square_module
-from trainables.attacks.batching import BATCH
+from trainables.attacks.shared.batching import BATCH
 from trainables.attacks.square import _corners, _pyramid, _window_side, square
 from trainables.errors import InputError
 

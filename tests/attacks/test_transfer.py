@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.attacks.asked import NeverAsked
+from tests.attacks.shared.asked import NeverAsked
 from tests.conftest import TrainedNet
 from tests.making import EPS, accuracy
 from trainables.attacks.pgd import pgd

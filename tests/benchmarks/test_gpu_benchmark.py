@@ -31,7 +31,7 @@ from benchmarks.gpu.speed import in_turn
 from benchmarks.gpu.training import StopAt, measure_a0
 from trainables.attacks import VARIANTS, variant
 from trainables.datasets import split_pools
-from trainables.metrics import Measured, Missing
+from trainables.records.value import Measured, Missing
 
 CPU = torch.device("cpu")
 AMPLE = 1e5
@@ -131,7 +131,12 @@ def test_a_network_is_compiled_in_train_mode_alone() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Dropout(0.5))
     compiled = CompiledInTraining(model, "eager")
     seen: list[bool] = []
-    compiled._compiled = lambda x: seen.append(compiled.training) or model(x)
+
+    def noting(x: torch.Tensor) -> torch.Tensor:
+        seen.append(compiled.training)
+        return x
+
+    compiled._compiled = noting
     x = torch.ones(3, 1, 2, 2)
     compiled.train()(x)
     compiled.eval()(x)

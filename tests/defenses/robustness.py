@@ -11,7 +11,7 @@ from tests.making import EPS, accuracy, context_of, spec_of
 from trainables.attacks.pgd import pgd
 from trainables.attacks.targeted_margin_pgd import targeted_margin_pgd
 from trainables.defenses import Defense, View
-from trainables.spec import TrainingSpec
+from trainables.trial.settings import TrainingSpec
 
 
 def trained_with(

@@ -15,9 +15,9 @@ from tests.conftest import TrainedNet
 from tests.making import EPS, context_of, same_weights, spec_of
 from trainables.defenses import DEFENSES, SLOTS, Defense, View, build_defense
 from trainables.defenses.defense import Guarantee, shapes_training
+from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
 from trainables.parameters import declared_parameters, describe_parameters
-from trainables.predictor import Predictor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,16 +10,16 @@ from torch import nn
 from tests.conftest import TrainedNet
 from tests.defenses import toys
 from tests.making import context_of, same_weights, spec_of, train_in
-from trainables.artefacts import ArtefactStore
 from trainables.defenses import Defense, EpochData, build_defense
+from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
-from trainables.evaluation import loss_and_accuracy
-from trainables.metrics import Measured
 from trainables.models import Classifier
-from trainables.predictor import Predictor
-from trainables.spec import ModelSpec, TrainingSpec
+from trainables.records.value import Measured
+from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import build_threat
-from trainables.trial import run_trial
+from trainables.training.evaluation import loss_and_accuracy
+from trainables.trial.settings import ModelSpec, TrainingSpec
+from trainables.trial.stages import run_trial
 
 
 def test_hooks_are_called_in_the_order_in_which_data_meets_them(tmp_path: Path) -> None:

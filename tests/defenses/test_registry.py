@@ -8,7 +8,7 @@ from tests.defenses import toys
 from tests.making import EPS, context_of, spec_of
 from trainables.defenses import DEFENSES, SLOTS, Defense, build_defense, build_stack, defense_type
 from trainables.errors import InputError
-from trainables.spec import spec_from_canonical
+from trainables.trial.spec import spec_from_canonical
 
 MODULE = "users_own_defenses"
 CODE = f"""

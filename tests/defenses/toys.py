@@ -11,12 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainables.context import TrialContext
 from trainables.datasets import LabelledImages
 from trainables.defenses import Defense, EpochData, EpochVerdict, Preparation, View
-from trainables.defenses.defense import StepPolicy
+from trainables.defenses.defense import DefenseContext, StepPolicy
+from trainables.deployed.predictor import REFUSED, Prediction, Predictor
 from trainables.parameters import parameter
-from trainables.predictor import REFUSED, Prediction, Predictor
 
 HERE = "tests.defenses.toys"
 
@@ -29,7 +28,7 @@ class DropClass(Defense):
     slot = "data_filter"
     label: int = parameter(9, kind="int", meaning="class", low=0)
 
-    def filter(self, data: LabelledImages, ctx: TrialContext) -> Tensor:
+    def filter(self, data: LabelledImages, ctx: DefenseContext) -> Tensor:
         return (data.labels != self.label).nonzero().flatten()
 
 
@@ -42,7 +41,7 @@ class ScaleFeatures(Defense):
     needs = ("points",)
     point: str = parameter("features", kind="word", meaning="place")
 
-    def modify_model(self, model: nn.Module, ctx: TrialContext) -> nn.Module:
+    def modify_model(self, model: nn.Module, ctx: DefenseContext) -> nn.Module:
         insert: Callable[[str, nn.Module], None] = model.insert  # type: ignore[assignment]
         insert(self.point, nn.Sequential(nn.Dropout(0.1), nn.BatchNorm1d(128)))
         return model
@@ -56,7 +55,7 @@ class WarmStart(Defense):
     slot = "training_batch"
     owns = ("prepare",)
 
-    def prepare(self, ctx: TrialContext, data: LabelledImages, seed: int) -> Preparation | None:
+    def prepare(self, ctx: DefenseContext, data: LabelledImages, seed: int) -> Preparation | None:
         return Preparation(weights=ctx.train((), data, seed, role="undefended").model.state_dict())
 
 
@@ -133,7 +132,7 @@ class RejectUnsure(Defense):
     slot = "deployment"
     least: float = parameter(0.99, kind="float", meaning="least confidence", low=0.0, high=1.0)
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         return Rejecting(predictor, self.least)
 
 
@@ -252,15 +251,15 @@ class Watching(Defense):
     name = f"{HERE}:Watching"
     slot = "architecture"
 
-    def filter(self, data: LabelledImages, ctx: TrialContext) -> Tensor:
+    def filter(self, data: LabelledImages, ctx: DefenseContext) -> Tensor:
         CALLS.append("filter")
         return super().filter(data, ctx)
 
-    def modify_model(self, model: nn.Module, ctx: TrialContext) -> nn.Module:
+    def modify_model(self, model: nn.Module, ctx: DefenseContext) -> nn.Module:
         CALLS.append("modify_model")
         return model
 
-    def prepare(self, ctx: TrialContext, data: LabelledImages, seed: int) -> Preparation | None:
+    def prepare(self, ctx: DefenseContext, data: LabelledImages, seed: int) -> Preparation | None:
         CALLS.append("prepare")
         return None
 
@@ -289,6 +288,6 @@ class Watching(Defense):
         CALLS.append("after_epoch")
         return None
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         CALLS.append("deploy")
         return predictor

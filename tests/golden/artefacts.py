@@ -9,12 +9,13 @@ from typing import Any
 from unittest.mock import patch
 
 from tests.making import CPU, EPS, spec_of
-from trainables.artefacts import Artefact, ArtefactStore
 from trainables.defenses import build_defense
-from trainables.identity import canonical_json
-from trainables.spec import ModelSpec, TrialSpec
+from trainables.storage.artefacts import Artefact, ArtefactStore
+from trainables.storage.identity import canonical_json
 from trainables.threats import THREATS, build_threat
-from trainables.trial import run_trial
+from trainables.trial.settings import ModelSpec
+from trainables.trial.spec import TrialSpec
+from trainables.trial.stages import run_trial
 
 VERSIONS = ("version", "training")
 """Entries of an identity that name the version of a stage, where they are whole numbers."""

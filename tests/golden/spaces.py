@@ -8,7 +8,7 @@ from optuna.samplers import RandomSampler
 
 from search_spaces import Overrides, Space, load_space
 from search_spaces.loader import available
-from trainables.identity import identity_hash
+from trainables.storage.identity import identity_hash
 
 DRAWS = 20
 _SEED = 0

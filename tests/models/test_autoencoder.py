@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from trainables.models.autoencoder import Autoencoder, Decoder
-from trainables.modes import seeded
+from trainables.training.modes import seeded
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from tests.making import CPU
 from trainables.models import unet
 from trainables.models.unet import UNet, embed_time, in_parts
-from trainables.modes import seeded
+from trainables.training.modes import seeded
 
 SHAPES = [(1, 4, 4), (1, 8, 8), (3, 9, 13), (1, 28, 28), (3, 32, 32), (2, 3, 5), (3, 224, 224)]
 

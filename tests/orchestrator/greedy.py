@@ -7,16 +7,12 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
-from trainables.defenses.defense import Defense
+from trainables.defenses.defense import Defense, DefenseContext
+from trainables.deployed.predictor import Predictor
 from trainables.parameters import parameter
-from trainables.predictor import Predictor
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
 
 NAME = "tests.orchestrator.greedy:Greedy"
 MEETING_VARIABLE = "GREEDY_MEETING"
@@ -37,7 +33,7 @@ class Greedy(Defense):
     mib: float = parameter(1.0, kind="float", low=0, meaning="memory to take, in MiB")
     meets: float = parameter(0.0, kind="float", low=0, meaning="trials to wait for that meet too")
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Take the memory, and give it back."""
         held = torch.empty(int(self.mib * 2**20), dtype=torch.uint8, device=ctx.device)
         if self.meets:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trainables.defenses.defense import Defense
-from trainables.predictor import Predictor, Surface, WrappedPredictor
+from trainables.defenses.defense import Defense, DefenseContext
+from trainables.deployed.predictor import Predictor, Surface, WrappedPredictor
 
 if TYPE_CHECKING:
-    from trainables.context import TrialContext
+    pass
 
 NAME = "tests.orchestrator.planted:Distracting"
 STRENGTH = 3.0
@@ -50,7 +50,7 @@ class Distracting(Defense):
     meaning = "Nothing is defended; the gradient lies."
     source = "this test"
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Wrap the predictor."""
         del ctx
         return DistractingPredictor(predictor)

@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from orchestrator.cli import main
-from orchestrator.listing import LISTS, table
+from orchestrator.commands.list import LISTS, table
 from tests.search_spaces.writing import write_space
 from trainables.errors import TrainingDivergedError, TrialFailedError
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -229,7 +229,7 @@ def test_what_fails_on_the_way_is_one_line_and_exit_1(
     def failing(*_: object) -> int:
         raise failure("the export failed:\nno luck")
 
-    monkeypatch.setattr("orchestrator.selecting.run_select", failing)
+    monkeypatch.setattr("orchestrator.commands.select.run_select", failing)
     (tmp_path / "manifest.json").write_text("{}")
     assert call(monkeypatch, "select", str(tmp_path)) == 1
     assert capsys.readouterr().err == "error: the export failed: no luck\n"

@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 import results
-from orchestrator.finished import found_finished, note_finished
-from orchestrator.paths import RunPaths, run_paths
 from orchestrator.request import LaunchRequest
-from results.freshness import note_written, written_from
+from orchestrator.run.finished import found_finished, note_finished
+from orchestrator.run.paths import RunPaths, run_paths
+from results.page.freshness import note_written, written_from
 from search_spaces import Overrides
 from tests.results.audits import write_demo_audit
 

@@ -15,9 +15,9 @@ import pytest
 
 from orchestrator.cli import main
 from tests.golden.run_numbers import NUMBERS, RUN, SPACE, report_numbers, table_numbers
-from tests.orchestrator.commands import run as run_apart
+from tests.orchestrator.command_line import run as run_apart
 from trainables.threats import THREATS
-from trainables.trial import stage_versions
+from trainables.trial.stages import stage_versions
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.listing import LISTS
-from tests.orchestrator.commands import REPOSITORY
+from orchestrator.commands.list import LISTS
+from tests.orchestrator.command_line import REPOSITORY
 from tests.results.audits import write_demo_audit
 
 SLOW = ("torch", "lpips", "opacus", "matplotlib", "pandas", "sklearn", "ray", "optuna")
@@ -69,7 +69,7 @@ def test_lists_without_the_libraries_are_those_with_them_and_nothing_is_left() -
     code = (
         "import json, sys\n"
         "import trainables.errors\n"
-        "from orchestrator.listing import LISTS, rows_at_once\n"
+        "from orchestrator.commands.list import LISTS, rows_at_once\n"
         "before = set(sys.modules)\n"
         "print(json.dumps({what: rows_at_once(what) for what in LISTS}))\n"
         "left = {name.partition('.')[0] for name in set(sys.modules) - before}\n"

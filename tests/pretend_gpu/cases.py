@@ -14,15 +14,19 @@ import torch
 from torch import Tensor
 
 from tests.making import CPU, spec_of
-from trainables import training
-from trainables.artefacts import ArtefactStore
-from trainables.context import Trained, TrialContext
-from trainables.defenses import Defense, averaging, image_network, mixup, private_steps, votes
+from trainables.defenses import Defense
+from trainables.defenses.prediction import image_network
+from trainables.defenses.training import mixup, private_steps
+from trainables.deployed import averaging, votes
+from trainables.deployed.predictor import Prediction, Predictor, ask
 from trainables.device import full_precision, given_device
 from trainables.host_draws import seed_from_state
-from trainables.predictor import Prediction, Predictor, ask
-from trainables.spec import TrialSpec
-from trainables.trial import prepare_trial
+from trainables.storage.artefacts import ArtefactStore
+from trainables.training import loop as training
+from trainables.training.trained import Trained
+from trainables.trial.context import TrialContext
+from trainables.trial.spec import TrialSpec
+from trainables.trial.stages import prepare_trial
 
 IMAGES = 8
 _SALT = 0x5EED

@@ -12,10 +12,10 @@ from results.bundle.writing import write
 from tests.making import EPS
 from tests.pretend_gpu.cases import SMALL, alike, answer, assert_equal, device, tiny
 from tests.results.bundles import CARD_PLAIN
-from trainables.artefacts import ArtefactStore
 from trainables.defenses import build_defense
-from trainables.deployment import deploy_noting
-from trainables.trial import prepare_trial
+from trainables.deployed.noting import deploy_noting
+from trainables.storage.artefacts import ArtefactStore
+from trainables.trial.stages import prepare_trial
 
 pytestmark = pytest.mark.pretend_gpu
 
@@ -45,7 +45,7 @@ def test_a_bundle_of_the_device_answers_alike_on_both(
     trained = ctx.train(spec.stack, ctx.pools.train, spec.seed)
     weights = {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
     predictor, noted = deploy_noting(ctx, spec.stack, trained.model)
-    deployed = Deployed(spec=ctx.spec, dataset=ctx.dataset, weights=weights, fitted=noted)
+    deployed = Deployed(spec=spec, dataset=ctx.dataset, weights=weights, fitted=noted)
     write(tmp_path / "bundle", deployed, ctx.pools.test, lambda facts: CARD_PLAIN, program=False)
     on_cpu = load(tmp_path / "bundle")
     on_device = load(tmp_path / "bundle", device=torch.device("pretend"))

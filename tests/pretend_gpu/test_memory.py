@@ -8,13 +8,13 @@ import torch
 
 from tests.orchestrator.greedy import NAME
 from tests.pretend_gpu.cases import device, tiny
-from trainables.artefacts import ArtefactStore
 from trainables.defenses import build_defense
 from trainables.device import backend, ran_out_of_memory
-from trainables.gpu import CONTEXT_MIB, GpuUse, gpu_use
-from trainables.record import TrialRecord
+from trainables.records.record import TrialRecord
+from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import build_threat
-from trainables.trial import run_trial
+from trainables.trial.gpu import CONTEXT_MIB, GpuUse, gpu_use
+from trainables.trial.stages import run_trial
 
 pytestmark = pytest.mark.pretend_gpu
 

@@ -6,11 +6,11 @@ import pytest
 
 from tests.making import EPS
 from tests.pretend_gpu.cases import SMALL, device, tiny, trained_on
-from trainables import checkpoints
-from trainables.artefacts import Artefact, ArtefactStore
-from trainables.context import Trained
 from trainables.defenses import build_defense
-from trainables.spec import TrialSpec
+from trainables.storage.artefacts import Artefact, ArtefactStore
+from trainables.training import checkpoints
+from trainables.training.trained import Trained
+from trainables.trial.spec import TrialSpec
 
 pytestmark = pytest.mark.pretend_gpu
 

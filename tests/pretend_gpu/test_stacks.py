@@ -16,9 +16,9 @@ from tests.pretend_gpu.cases import (
     tiny,
     trained_on,
 )
-from trainables.artefacts import ArtefactStore
 from trainables.defenses import DEFENSES, build_defense
-from trainables.trial import run_trial
+from trainables.storage.artefacts import ArtefactStore
+from trainables.trial.stages import run_trial
 
 pytestmark = pytest.mark.pretend_gpu
 

@@ -9,13 +9,13 @@ import pytest
 from tests.making import CPU, EPS
 from tests.pretend_gpu.cases import alike, device, tiny
 from tests.threats.test_contract import ROWS, Row
-from trainables.artefacts import ArtefactStore
 from trainables.defenses import build_defense
-from trainables.metrics import Measured, MetricValue
-from trainables.record import TrialRecord
-from trainables.spec import TrialSpec
+from trainables.records.record import TrialRecord
+from trainables.records.value import Measured, MetricValue
+from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import THREATS, build_threat
-from trainables.trial import run_trial
+from trainables.trial.spec import TrialSpec
+from trainables.trial.stages import run_trial
 
 pytestmark = pytest.mark.pretend_gpu
 

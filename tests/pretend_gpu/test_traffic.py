@@ -17,7 +17,7 @@ from tests.pretend_gpu.cases import SMALL, device, tiny, trained_on
 from tests.pretend_gpu.counting import Traffic, counted
 from tests.pretend_gpu.test_stacks import STACKS, Stack, stack_name
 from trainables.defenses import build_defense
-from trainables.spec import TrainingSpec
+from trainables.trial.settings import TrainingSpec
 
 pytestmark = pytest.mark.pretend_gpu
 

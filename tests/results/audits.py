@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tests.results.records import (
+from tests.results.run_folders import (
     ATTACK_METRICS,
     OBJECTIVES,
     Json,

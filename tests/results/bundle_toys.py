@@ -4,16 +4,16 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from trainables.artefacts import Artefact
-from trainables.context import TrialContext
 from trainables.defenses import Defense
-from trainables.defenses.temperature import TemperedPredictor
-from trainables.predictor import Predictor
+from trainables.defenses.defense import DefenseContext
+from trainables.defenses.prediction.temperature import TemperedPredictor
+from trainables.deployed.predictor import Predictor
+from trainables.storage.artefacts import Artefact
 
 HERE = "tests.results.bundle_toys"
 
 
-def _brightness(ctx: TrialContext) -> float:
+def _brightness(ctx: DefenseContext) -> float:
     assert ctx.pools.calibration is not None
     return 1 + float(ctx.pools.calibration.images().mean())
 
@@ -25,7 +25,7 @@ class FitsOpenly(Defense):
     name = f"{HERE}:FitsOpenly"
     slot = "deployment"
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         fitted = ctx.fitted("brightness", lambda: Artefact(values={"T": _brightness(ctx)}))
         return TemperedPredictor(predictor, fitted.values["T"])
 
@@ -37,7 +37,7 @@ class FitsSecretly(Defense):
     name = f"{HERE}:FitsSecretly"
     slot = "deployment"
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         return TemperedPredictor(predictor, _brightness(ctx))
 
 
@@ -48,7 +48,7 @@ class TrainsSecretly(Defense):
     name = f"{HERE}:TrainsSecretly"
     slot = "deployment"
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         found = ctx.cached("toy", {"of": "toy"}, lambda: Artefact(values={"T": 2.0}))
         return TemperedPredictor(predictor, found.values["T"])
 

@@ -14,11 +14,11 @@ from results.bundle.contents import Deployed
 from results.bundle.members import INDEX, SEAL, to_json
 from results.bundle.writing import write
 from tests.making import context_of, spec_of
-from trainables.context import TrialContext
 from trainables.defenses import Defense
-from trainables.deployment import deploy_noting
-from trainables.predictor import Predictor
-from trainables.spec import ModelSpec
+from trainables.deployed.noting import deploy_noting
+from trainables.deployed.predictor import Predictor
+from trainables.trial.context import TrialContext
+from trainables.trial.settings import ModelSpec
 
 CARD_PLAIN: Mapping[str, Any] = {
     "name": "toy",
@@ -62,7 +62,7 @@ def make_bundle(
     trained = ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed)
     weights = {name: t.clone() for name, t in trained.model.state_dict().items()}
     predictor, fitted = deploy_noting(ctx, ctx.spec.stack, trained.model)
-    deployed = Deployed(spec=ctx.spec, dataset=ctx.dataset, weights=weights, fitted=fitted)
+    deployed = Deployed(spec=spec, dataset=ctx.dataset, weights=weights, fitted=fitted)
     write(out, deployed, ctx.pools.test, card, program=program)
     return Made(out, predictor, ctx)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from trainables.predictor import REFUSED, Prediction, Predictor, Surface
+from trainables.deployed.predictor import REFUSED, Prediction, Predictor, Surface
 
 
 class Noisy(Predictor):

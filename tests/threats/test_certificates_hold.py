@@ -13,12 +13,12 @@ from tests.making import EPS, context_of, spec_of
 from trainables.attacks.carlini_wagner import carlini_wagner
 from trainables.attacks.pgd import pgd
 from trainables.defenses import build_defense
-from trainables.defenses.averaging import averaged_surface
-from trainables.defenses.gaussian_noise import VotingPredictor
-from trainables.defenses.votes import count_votes
-from trainables.predictor import Surface
-from trainables.threats.attacking import lengths
-from trainables.threats.l2_curve import stretched
+from trainables.defenses.certified.gaussian_noise import VotingPredictor
+from trainables.deployed.averaging import averaged_surface
+from trainables.deployed.predictor import Surface
+from trainables.deployed.votes import count_votes
+from trainables.threats.evasion.attacking import lengths
+from trainables.threats.evasion.l2_curve import stretched
 
 CASES: Mapping[str, Mapping[str, Any]] = {
     "pixeldp": {"attack_bound": 0.15, "n": 500, "draws": 200},

@@ -8,10 +8,13 @@ from torch import Tensor, nn
 from tests.conftest import TrainedNet
 from tests.making import EPS, context_of
 from trainables.datasets import stratified_subset
-from trainables.defenses.randomized_smoothing import RandomizedSmoothing, SmoothedPredictor
+from trainables.defenses.certified.randomized_smoothing import (
+    RandomizedSmoothing,
+    SmoothedPredictor,
+)
+from trainables.deployed.predictor import REFUSED, Certificates, Predictor
 from trainables.errors import InputError, PredictorError
-from trainables.metrics import Measured, MetricValue, Missing
-from trainables.predictor import REFUSED, Certificates, Predictor
+from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats import build_threat
 from trainables.threats.certification import Certification
 from trainables.threats.threat import Findings
@@ -137,7 +140,7 @@ def test_the_points_are_fixed_stratified_and_as_many_as_asked(
 def test_more_points_than_attacks_run_on_come_from_the_whole_pool(
     undefended: TrainedNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainables.context.SCREEN_POINTS", 40)
+    monkeypatch.setattr("trainables.trial.context.SCREEN_POINTS", 40)
     ctx = undefended.ctx
     assert len(ctx.points()) == 40
     assert len(Certification()._points(ctx)) == 40

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from tests.conftest import TrainedNet
 from tests.making import FixedPredictor, LinearSoftmax
-from trainables import intervals
 from trainables.datasets import LabelledImages
-from trainables.metrics import Measured, MetricValue, Missing
-from trainables.predictor import Predictor, Surface
+from trainables.deployed.predictor import Predictor, Surface
+from trainables.metrics import intervals
+from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats.clean import METRIC_NAMES, expected_calibration_error, measure_clean
 
 

@@ -10,9 +10,10 @@ import torch
 
 from tests.conftest import TrainedNet
 from tests.making import EPS, all_finite
+from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
-from trainables.metrics import Measured, metric
-from trainables.predictor import Predictor
+from trainables.metrics import metric
+from trainables.records.value import Measured
 from trainables.threats import THREATS, Threat, build_threat
 
 

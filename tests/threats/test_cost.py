@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import TrainedNet
-from trainables.metrics import Measured, Missing
-from trainables.predictor import Certificates, Predictor
+from trainables.deployed.predictor import Certificates, Predictor
+from trainables.records.value import Measured, Missing
 from trainables.threats.cost import Cost
 
 

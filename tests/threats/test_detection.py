@@ -2,10 +2,10 @@ import torch
 
 from tests.conftest import TrainedNet
 from tests.threats.predictors import Rejecting, brightness
-from trainables.metrics import Measured, Missing
-from trainables.predictor import Predictor
+from trainables.deployed.predictor import Predictor
+from trainables.records.value import Measured, Missing
 from trainables.threats.detection import Detection
-from trainables.threats.evasion import Evasion
+from trainables.threats.evasion.evasion import Evasion
 
 
 def test_without_a_detector_nothing_is_detected(undefended: TrainedNet) -> None:

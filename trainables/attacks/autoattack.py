@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.attacks.ascent import Scores
-from trainables.attacks.balls import Radius, ball, broadcast
-from trainables.attacks.batching import BATCH, in_batches
-from trainables.attacks.rows import keep, places
+from trainables.attacks.shared.ascent import Scores
+from trainables.attacks.shared.balls import Radius, ball, broadcast
+from trainables.attacks.shared.batching import BATCH, in_batches
+from trainables.attacks.shared.rows import keep, places
 from trainables.device import forked_rng
 
 _NORMS = {"linf": "Linf", "l2": "L2"}

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from trainables.attacks.ascent import Scores, ascend
-from trainables.attacks.balls import Radius, ball
-from trainables.attacks.batching import in_batches
-from trainables.attacks.losses import cross_entropy_loss
+from trainables.attacks.shared.ascent import Scores, ascend
+from trainables.attacks.shared.balls import Radius, ball
+from trainables.attacks.shared.batching import in_batches
+from trainables.attacks.shared.losses import cross_entropy_loss
 
 
 @in_batches

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainables.attacks.ascent import Scores
-from trainables.attacks.batching import in_batches
-from trainables.attacks.losses import margin
-from trainables.attacks.minimum_norm import fooled, still_right
-from trainables.attacks.rows import keep, places
+from trainables.attacks.shared.ascent import Scores
+from trainables.attacks.shared.batching import in_batches
+from trainables.attacks.shared.losses import margin
+from trainables.attacks.shared.minimum_norm import fooled, still_right
+from trainables.attacks.shared.rows import keep, places
 
 _BELOW_ONE = 0.99
 """Factor on images in [-1, 1], so that black and white pixels have a finite arctanh and move.

@@ -3,10 +3,16 @@
 import torch
 from torch import Tensor
 
-from trainables.attacks.ascent import Scores
-from trainables.attacks.batching import in_batches
-from trainables.attacks.minimum_norm import TINY, fooled, l2_norms, linearised, still_right
-from trainables.attacks.rows import keep, per_row, places
+from trainables.attacks.shared.ascent import Scores
+from trainables.attacks.shared.batching import in_batches
+from trainables.attacks.shared.minimum_norm import (
+    TINY,
+    fooled,
+    l2_norms,
+    linearised,
+    still_right,
+)
+from trainables.attacks.shared.rows import keep, per_row, places
 
 _BEYOND = 1e-4
 """Added to each distance, as the authors do, so that a step crosses the boundary."""

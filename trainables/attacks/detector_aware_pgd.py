@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.attacks.ascent import Scores
-from trainables.attacks.balls import Radius, ball, broadcast
-from trainables.attacks.batching import in_batches
-from trainables.attacks.losses import margin
-from trainables.attacks.rows import keep, places
+from trainables.attacks.shared.ascent import Scores
+from trainables.attacks.shared.balls import Radius, ball, broadcast
+from trainables.attacks.shared.batching import in_batches
+from trainables.attacks.shared.losses import margin
+from trainables.attacks.shared.rows import keep, places
 
 RejectMargin = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) -> (B,), positive where the detector rejects."""

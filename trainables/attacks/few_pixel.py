@@ -6,9 +6,9 @@ Axes: B batch, R rows of it that still resist, C channels, H, W, P pixels, M of 
 import torch
 from torch import Tensor
 
-from trainables.attacks.ascent import Scores
-from trainables.attacks.batching import in_batches
-from trainables.attacks.search import random_search
+from trainables.attacks.shared.ascent import Scores
+from trainables.attacks.shared.batching import in_batches
+from trainables.attacks.shared.search import random_search
 from trainables.errors import InputError
 
 _FIRST_SHARE = 0.3

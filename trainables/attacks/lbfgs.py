@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.attacks.ascent import Scores
-from trainables.attacks.batching import in_batches
-from trainables.attacks.minimum_norm import fooled, l2_norms, linearised, still_right
-from trainables.attacks.quasi_newton import minimise_in_box
-from trainables.attacks.rows import per_row
+from trainables.attacks.shared.ascent import Scores
+from trainables.attacks.shared.batching import in_batches
+from trainables.attacks.shared.minimum_norm import fooled, l2_norms, linearised, still_right
+from trainables.attacks.shared.quasi_newton import minimise_in_box
+from trainables.attacks.shared.rows import per_row
 
 _CANDIDATES = 9
 """Wrong classes with the highest clean scores, of which the nearest is the target."""

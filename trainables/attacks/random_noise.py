@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from trainables.attacks.ascent import Scores
-from trainables.attacks.balls import Radius, ball, broadcast
-from trainables.attacks.batching import in_batches
-from trainables.attacks.search import random_search
+from trainables.attacks.shared.ascent import Scores
+from trainables.attacks.shared.balls import Radius, ball, broadcast
+from trainables.attacks.shared.batching import in_batches
+from trainables.attacks.shared.search import random_search
 
 
 @in_batches

@@ -8,10 +8,10 @@ import math
 import torch
 from torch import Tensor
 
-from trainables.attacks.ascent import Scores
-from trainables.attacks.balls import Radius, ball, broadcast
-from trainables.attacks.batching import in_batches
-from trainables.attacks.search import Propose, random_search
+from trainables.attacks.shared.ascent import Scores
+from trainables.attacks.shared.balls import Radius, ball, broadcast
+from trainables.attacks.shared.batching import in_batches
+from trainables.attacks.shared.search import Propose, random_search
 from trainables.errors import InputError
 
 _P_INIT = 0.8

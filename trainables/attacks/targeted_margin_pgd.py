@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from trainables.attacks.ascent import Scores, ascend
-from trainables.attacks.balls import Radius, ball
-from trainables.attacks.batching import in_batches
-from trainables.attacks.losses import RowLoss
-from trainables.attacks.rows import keep, places
+from trainables.attacks.shared.ascent import Scores, ascend
+from trainables.attacks.shared.balls import Radius, ball
+from trainables.attacks.shared.batching import in_batches
+from trainables.attacks.shared.losses import RowLoss
+from trainables.attacks.shared.rows import keep, places
 
 
 @in_batches

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from trainables.attacks.ascent import Scores
-from trainables.attacks.balls import Radius
-from trainables.attacks.batching import in_batches
 from trainables.attacks.pgd import pgd
+from trainables.attacks.shared.ascent import Scores
+from trainables.attacks.shared.balls import Radius
+from trainables.attacks.shared.batching import in_batches
 
 
 @in_batches

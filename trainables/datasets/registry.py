@@ -13,7 +13,7 @@ from trainables.datasets import cifar10, digits, folder, mnist
 from trainables.datasets.dataset import Dataset, LoadOptions
 from trainables.datasets.torchvision_files import DATA_DIR_VARIABLE
 from trainables.errors import InputError
-from trainables.folders import absolute_place, is_uri, redacted, staged_folder
+from trainables.storage.folders import absolute_place, is_uri, redacted, staged_folder
 
 FOLDER_PREFIX = "folder:"
 CACHED_DATASETS = 4

@@ -3,18 +3,21 @@
 from trainables.defenses.defense import (
     SLOTS,
     Defense,
+    DefenseContext,
     EpochData,
     EpochVerdict,
     Preparation,
     Slot,
     View,
 )
-from trainables.defenses.registry import DEFENSES, Stack, build_defense, build_stack, defense_type
+from trainables.defenses.registry import DEFENSES, build_defense, defense_type
+from trainables.defenses.stack import Stack, build_stack
 
 __all__ = [
     "DEFENSES",
     "SLOTS",
     "Defense",
+    "DefenseContext",
     "EpochData",
     "EpochVerdict",
     "Preparation",

@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from trainables.datasets.images import LabelledImages
+from trainables.datasets import Dataset, LabelledImages, Pools
+from trainables.deployed.predictor import Predictor
 from trainables.parameters import check_parameters, plain_parameters
-from trainables.predictor import Predictor
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
-    from trainables.spec import TrainingSpec
+from trainables.storage.artefacts import Artefact, ArtefactStore
+from trainables.training.trained import Trained
+from trainables.trial.settings import TrainingSpec
 
 Guarantee = Literal["none", "empirical", "certified"]
 Slot = Literal[
@@ -116,6 +115,74 @@ class StepPolicy:
     """Go on from such a state, with the model in the state of that moment; inside `around`."""
 
 
+class DefenseContext(Protocol):
+    """What a defense may ask of the trial that it is part of; `TrialContext` answers it."""
+
+    @property
+    def seed(self) -> int:
+        """The trial's seed."""
+
+    @property
+    def stack(self) -> tuple[Defense, ...]:
+        """The trial's defenses, in the order of their slots."""
+
+    @property
+    def training(self) -> TrainingSpec:
+        """The settings of the trial's training."""
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set; its images are in the pools."""
+
+    @property
+    def pools(self) -> Pools:
+        """The images by what they are for; `deploy` looks at them in a builder alone."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the images and the models."""
+
+    @property
+    def store(self) -> ArtefactStore:
+        """The store of what was trained and made; `deploy` looks at it in a builder alone."""
+
+    def generator(self, *purpose: str) -> torch.Generator:
+        """Return a generator of its own for a purpose."""
+
+    def scores(self, predictor: Predictor, images: LabelledImages) -> Tensor:
+        """Return the predictor's scores on a pool (N, K)."""
+
+    def cached(
+        self,
+        kind: str,
+        identity: Mapping[str, Any],
+        builder: Callable[[], Artefact],
+        *,
+        deployed: bool = False,
+    ) -> Artefact:
+        """Return an artefact from the store, built where it is not there.
+
+        `deployed` says that it is a training behind the deployed model, whose time is its cost.
+        """
+
+    def fitted(self, name: str, builder: Callable[[], Artefact]) -> Artefact:
+        """Return what a deployment fits to data, by a builder."""
+
+    def train(
+        self, stack: tuple[Defense, ...], data: LabelledImages, seed: int, *, role: str = "model"
+    ) -> Trained:
+        """Train the trial's network under a stack, or return what was trained before.
+
+        A further model has a `role` of its own.
+        """
+
+    def with_weights(self, stack: tuple[Defense, ...], weights: Mapping[str, Tensor]) -> nn.Module:
+        """Build the network that a stack trains, with the weights of such a training."""
+
+    def deploy(self, stack: tuple[Defense, ...], model: nn.Module) -> Predictor:
+        """Deploy a trained model under a stack."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Defense:
     """A defense that does nothing: the base whose hooks the others override.
@@ -149,22 +216,22 @@ class Defense:
     def __post_init__(self) -> None:
         check_parameters(self, self.name)
 
-    def filter(self, data: LabelledImages, ctx: TrialContext) -> Tensor:
+    def filter(self, data: LabelledImages, ctx: DefenseContext) -> Tensor:
         """Give the rows of the training data that are kept (R,), in order."""
         del ctx
         return torch.arange(len(data), device=data.labels.device)
 
-    def row_scores(self, data: LabelledImages, ctx: TrialContext) -> Tensor | None:
+    def row_scores(self, data: LabelledImages, ctx: DefenseContext) -> Tensor | None:
         """Give how suspicious each row is (N,), where a filter goes by a score."""
         del data, ctx
         return None
 
-    def modify_model(self, model: nn.Module, ctx: TrialContext) -> nn.Module:
+    def modify_model(self, model: nn.Module, ctx: DefenseContext) -> nn.Module:
         """Give the model with what the defense builds into it."""
         del ctx
         return model
 
-    def prepare(self, ctx: TrialContext, data: LabelledImages, seed: int) -> Preparation | None:
+    def prepare(self, ctx: DefenseContext, data: LabelledImages, seed: int) -> Preparation | None:
         """Go through an earlier training phase on the (filtered) data and give what it leaves."""
         del ctx, data, seed
         return None
@@ -207,7 +274,7 @@ class Defense:
         del scores
         return None
 
-    def deploy(self, predictor: Predictor, ctx: TrialContext) -> Predictor:
+    def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Give the deployed predictor; what it fits, it fits on the calibration pool."""
         del ctx
         return predictor

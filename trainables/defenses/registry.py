@@ -1,33 +1,33 @@
-"""The defenses by name, and stacks of them."""
+"""The defenses by name."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from trainables.defenses.activation_clustering import ActivationClustering
-from trainables.defenses.confidence_masking import ConfidenceMasking
-from trainables.defenses.defense import SLOTS, Defense
-from trainables.defenses.denoiser import Denoiser
-from trainables.defenses.diffusion_purification import DiffusionPurification
-from trainables.defenses.dp_sgd import DPSGD
-from trainables.defenses.dynamic_mixed_batch import DynamicMixedBatch
-from trainables.defenses.early_stopping import EarlyStopping
-from trainables.defenses.energy_detector import EnergyDetector
-from trainables.defenses.ensemble import Ensemble
-from trainables.defenses.feature_squeezing import FeatureSqueezing
-from trainables.defenses.fgsm_adversarial_training import FgsmAdversarialTraining
-from trainables.defenses.gradient_regularization import GradientRegularization
-from trainables.defenses.input_transformation import InputTransformation
-from trainables.defenses.label_smoothing import LabelSmoothing
-from trainables.defenses.mahalanobis_detector import MahalanobisDetector
-from trainables.defenses.mixup import Mixup
-from trainables.defenses.pgd_adversarial_training import PgdAdversarialTraining
-from trainables.defenses.pixeldp import PixelDP
-from trainables.defenses.randomized_network import RandomizedNetwork
-from trainables.defenses.randomized_smoothing import RandomizedSmoothing
-from trainables.defenses.spectral_signatures import SpectralSignatures
-from trainables.defenses.static_adversarial_finetuning import StaticAdversarialFinetuning
-from trainables.defenses.temperature import Temperature
-from trainables.defenses.trades import Trades
+from trainables.defenses.certified.pixeldp import PixelDP
+from trainables.defenses.certified.randomized_smoothing import RandomizedSmoothing
+from trainables.defenses.defense import Defense
+from trainables.defenses.detectors.energy_detector import EnergyDetector
+from trainables.defenses.detectors.feature_squeezing import FeatureSqueezing
+from trainables.defenses.detectors.mahalanobis_detector import MahalanobisDetector
+from trainables.defenses.filters.activation_clustering import ActivationClustering
+from trainables.defenses.filters.spectral_signatures import SpectralSignatures
+from trainables.defenses.prediction.confidence_masking import ConfidenceMasking
+from trainables.defenses.prediction.denoiser import Denoiser
+from trainables.defenses.prediction.diffusion_purification import DiffusionPurification
+from trainables.defenses.prediction.ensemble import Ensemble
+from trainables.defenses.prediction.input_transformation import InputTransformation
+from trainables.defenses.prediction.randomized_network import RandomizedNetwork
+from trainables.defenses.prediction.temperature import Temperature
+from trainables.defenses.training.dp_sgd import DPSGD
+from trainables.defenses.training.dynamic_mixed_batch import DynamicMixedBatch
+from trainables.defenses.training.early_stopping import EarlyStopping
+from trainables.defenses.training.fgsm_adversarial_training import FgsmAdversarialTraining
+from trainables.defenses.training.gradient_regularization import GradientRegularization
+from trainables.defenses.training.label_smoothing import LabelSmoothing
+from trainables.defenses.training.mixup import Mixup
+from trainables.defenses.training.pgd_adversarial_training import PgdAdversarialTraining
+from trainables.defenses.training.static_adversarial_finetuning import StaticAdversarialFinetuning
+from trainables.defenses.training.trades import Trades
 from trainables.errors import InputError
 from trainables.imports import import_attribute
 from trainables.parameters import build
@@ -60,8 +60,6 @@ DEFENSES: Mapping[str, type[Defense]] = {
     "randomized_smoothing": RandomizedSmoothing,
 }
 
-Stack = tuple[Defense, ...]
-
 
 def defense_type(name: str) -> type[Defense]:
     """Look a defense up, by name or import path; InputError names the known ones."""
@@ -84,31 +82,3 @@ def defense_type(name: str) -> type[Defense]:
 def build_defense(name: str, raw: Mapping[str, Any], *, radius: float) -> Defense:
     """Build a defense from what a user wrote; `radius` is the data set's standard one."""
     return build(defense_type(name), raw, owner=name, radius=radius)
-
-
-def build_stack(defenses: Iterable[Defense]) -> Stack:
-    """Put defenses into the order of their slots, without `none`.
-
-    Raises InputError, with the reason, where two of them cannot be stacked.
-    """
-    stack = [defense for defense in defenses if defense.slot is not None]
-    stack.sort(key=lambda defense: SLOTS.index(defense.slot) if defense.slot else -1)
-    for index, first in enumerate(stack):
-        for second in stack[index + 1 :]:
-            reason = conflict(first, second)
-            if reason:
-                raise InputError(f"{first.name} and {second.name} cannot be stacked: {reason}")
-    return tuple(stack)
-
-
-def conflict(first: Defense, second: Defense) -> str | None:
-    """Say why two defenses cannot be stacked, or None."""
-    named = first.refuses.get(second.name) or second.refuses.get(first.name)
-    if named:
-        return named
-    if first.slot == second.slot:
-        return f"both fill the slot {first.slot}"
-    shared = set(first.owns) & set(second.owns)
-    if shared:
-        return f"both own the {sorted(shared)[0].replace('_', ' ')} of a training"
-    return None

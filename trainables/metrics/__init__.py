@@ -1,7 +1,7 @@
 """Every metric, declared once: its meaning, better direction, unit and kind of interval."""
 
 from trainables.metrics.attacks import CURVE_MULTIPLES, UNBOUNDED, curve_metric
-from trainables.metrics.metric import Direction, Measured, Metric, MetricValue, Missing
+from trainables.metrics.metric import Direction, Metric
 from trainables.metrics.registry import METRICS, at_eps, at_threshold, metric
 
 __all__ = [
@@ -9,10 +9,7 @@ __all__ = [
     "METRICS",
     "UNBOUNDED",
     "Direction",
-    "Measured",
     "Metric",
-    "MetricValue",
-    "Missing",
     "at_eps",
     "at_threshold",
     "curve_metric",

@@ -1,6 +1,5 @@
-"""What a metric is, and what a value of one is."""
+"""What a metric is."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,31 +22,6 @@ class Metric:
     may_be_missing: bool = False
     """Whether some deployed models have no value; such a metric can be no objective."""
 
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A measured value with the ends of its 95 % interval and the number of items behind it."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __post_init__(self) -> None:
-        if not all(math.isfinite(number) for number in (self.value, self.low, self.high)):
-            raise ValueError(
-                f"a metric must be finite, but got {self}; report Missing with a reason"
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """A value that could not be measured, and why."""
-
-    reason: str
-
-
-MetricValue = Measured | Missing
 
 WILSON = "Wilson score interval"
 MEAN = "normal interval of the mean"

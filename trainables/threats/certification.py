@@ -6,23 +6,20 @@ Axes: N points, B batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables import intervals
 from trainables.datasets import LabelledImages, stratified_subset
+from trainables.deployed.predictor import REFUSED, Certificates, Predictor
 from trainables.errors import InputError, PredictorError
-from trainables.metrics import Measured, MetricValue, Missing, at_threshold
+from trainables.metrics import at_threshold, intervals
 from trainables.parameters import parameter
-from trainables.predictor import REFUSED, Certificates, Predictor
+from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats.threat import Findings, Threat
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
+from trainables.trial.context import TrialContext
 
 POINTS = {"screen": 64, "audit": 500}
 """Effort -> points that are certified where no number is given; 500 is that of Cohen et al."""

@@ -6,7 +6,6 @@ Axes: N points, K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,16 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables import intervals
 from trainables.datasets import LabelledImages, stratified_subset
-from trainables.defenses.private_steps import DELTA_CURVE, EPSILON_CURVE
+from trainables.defenses.training.private_steps import DELTA_CURVE, EPSILON_CURVE
+from trainables.deployed.predictor import SMALLEST_LOG, Predictor
 from trainables.device import full_precision
-from trainables.metrics import MetricValue, Missing
-from trainables.predictor import SMALLEST_LOG, Predictor
+from trainables.metrics import intervals
+from trainables.records.value import MetricValue, Missing
 from trainables.threats.threat import Findings
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
+from trainables.trial.context import TrialContext
 
 VERSION = 3
 ECE_BINS = 15

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from trainables import intervals
+from trainables.deployed.predictor import Predictor
 from trainables.device import accelerated, backend, synchronize
-from trainables.metrics import MetricValue, Missing
-from trainables.predictor import Predictor
+from trainables.metrics import intervals
+from trainables.records.value import MetricValue, Missing
 from trainables.threats.threat import Findings, Threat
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
+from trainables.trial.context import TrialContext
 
 _REPEATS = {1: 100, 128: 80}
 """Batch size -> timed predictions."""

@@ -6,23 +6,20 @@ Axes: N points.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainables import intervals
 from trainables.datasets import LabelledImages
-from trainables.metrics import MetricValue, Missing
-from trainables.predictor import REFUSED, Predictor, ask
-from trainables.threats.attacking import BATCH, Target, run_attack, target_of
-from trainables.threats.efforts import settings_of
-from trainables.threats.points import points_for
+from trainables.deployed.predictor import REFUSED, Predictor, ask
+from trainables.metrics import intervals
+from trainables.records.value import MetricValue, Missing
+from trainables.threats.evasion.attacking import BATCH, Target, run_attack, target_of
+from trainables.threats.evasion.efforts import settings_of
+from trainables.threats.evasion.points import points_for
 from trainables.threats.threat import Findings, Threat
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
+from trainables.trial.context import TrialContext
 
 _FPR = 0.05
 _NO_DETECTOR = "the deployed model rejects nothing"

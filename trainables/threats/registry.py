@@ -5,13 +5,13 @@ from typing import Any
 
 from trainables.errors import InputError
 from trainables.parameters import build
-from trainables.threats.backdoor import Backdoor
+from trainables.threats.backdoor.backdoor import Backdoor
 from trainables.threats.certification import Certification
 from trainables.threats.cost import Cost
 from trainables.threats.detection import Detection
-from trainables.threats.evasion import Evasion
-from trainables.threats.inversion import Inversion
-from trainables.threats.membership import Membership
+from trainables.threats.evasion.evasion import Evasion
+from trainables.threats.inversion.inversion import Inversion
+from trainables.threats.membership.membership import Membership
 from trainables.threats.threat import Threat
 
 THREATS: Mapping[str, type[Threat]] = {

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from trainables.deployed.predictor import Predictor
 from trainables.device import full_precision
-from trainables.metrics import MetricValue
 from trainables.parameters import check_parameters, plain_parameters
-from trainables.predictor import Predictor
-
-if TYPE_CHECKING:
-    from trainables.context import TrialContext
+from trainables.records.value import MetricValue
+from trainables.trial.context import TrialContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""What an audit runs: its candidates, its plan and its specs."""

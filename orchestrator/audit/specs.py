@@ -1,0 +1,87 @@
+"""What an audit measures of a candidate: everything on its first seed, on the others what counts.
+
+A second seed tells how far a figure hangs on chance. It need not pay for reference models, signs
+of masking and reconstructions again.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, islice
+
+from trainables.threats import Threat
+from trainables.threats.certification import Certification
+from trainables.threats.evasion.evasion import HEADLINE, Evasion
+from trainables.threats.membership.membership import CHEAP, OF_SHADOWS, Membership
+from trainables.trial.spec import TrialSpec
+
+FIRST_SEED = 1001
+"""Far from what searches take, which begin at 0."""
+SHADOWS_ON_CPU = 8
+_ON_EVERY_SEED = {"evasion", "certification", "membership", "backdoor"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """What an audit keeps to when it is completed later, on whatever machine."""
+
+    shadows: int | None
+    """Reference models of the first seed; None: the threat's own number."""
+    points: int | None
+    """Most points that are attacked and certified; None: the effort's own."""
+
+
+def fresh_seeds(number: int, taken: Collection[int]) -> list[int]:
+    """Give so many seeds that the search did not train with; a larger number adds to them."""
+    return list(islice((seed for seed in count(FIRST_SEED) if seed not in taken), number))
+
+
+def audit_specs(
+    spec: TrialSpec, seeds: Sequence[int], needed: Collection[str], settings: AuditSettings
+) -> tuple[TrialSpec, ...]:
+    """Give the trials that audit a spec, one a seed; the first measures everything.
+
+    `needed` are the metrics of the objectives and constraints, which every seed measures. Where
+    the search trained or measured on a part of the images, the audit takes all of its pools.
+    """
+    spec = replace(spec, data=replace(spec.data, train_images=None, measured_images=None))
+    whole = tuple(_whole(threat, settings) for threat in spec.threats)
+    fewer = tuple(_restricted(whole, needed))
+    return tuple(
+        replace(spec, effort="audit", seed=seed, threats=fewer if number else whole)
+        for number, seed in enumerate(seeds)
+    )
+
+
+def _whole(threat: Threat, settings: AuditSettings) -> Threat:
+    """Give a threat as the first seed meets it: the search's own number of points is not kept."""
+    if isinstance(threat, Evasion | Certification):
+        return replace(threat, points=settings.points)
+    if isinstance(threat, Membership) and threat.shadows is None:
+        with_shadows = threat.attacks is None or not set(_named(threat)).isdisjoint(OF_SHADOWS)
+        return replace(threat, shadows=settings.shadows) if with_shadows else threat
+    return threat
+
+
+def _restricted(threats: Iterable[Threat], needed: Collection[str]) -> Iterable[Threat]:
+    for threat in threats:
+        asked = set(threat.metric_names()).intersection(needed)
+        fewer = _headline(threat)
+        if not asked <= set(fewer.metric_names()):
+            yield threat
+        elif asked or threat.name in _ON_EVERY_SEED:
+            yield fewer
+
+
+def _headline(threat: Threat) -> Threat:
+    if isinstance(threat, Evasion):
+        return replace(threat, extent=HEADLINE, attacks=None, eps=None, eps_l2=None)
+    if isinstance(threat, Membership):
+        cheap = tuple(name for name in _named(threat) if name in CHEAP)
+        return replace(threat, attacks=cheap or None, shadows=0)
+    return threat
+
+
+def _named(threat: Membership) -> tuple[str, ...]:
+    if threat.attacks is None:
+        return ()
+    return (threat.attacks,) if isinstance(threat.attacks, str) else threat.attacks

@@ -1,0 +1,248 @@
+"""The audit: the search's best trained anew on fresh seeds, and attacked with everything there is.
+
+It is a run of its own within the run, and a Ray workload like the search: its trials are known
+beforehand instead of proposed, and all else is the same.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+
+import results
+from orchestrator.audit.plan import AuditOptions, AuditPlan, plan_audit, write_plan
+from orchestrator.audit.specs import SHADOWS_ON_CPU
+from orchestrator.closing import NO_CANDIDATE, say_audit
+from orchestrator.run.manifest import only_driver, read_manifest, read_records
+from orchestrator.run.paths import RunPaths, report_address
+from orchestrator.search.gpu_hours import GpuHours
+from orchestrator.search.proposals import Ended, Proposal, budget_end
+from orchestrator.sweep.resources import Gpus, TrialResources, asked_resources, machine_for
+from orchestrator.sweep.sessions import RaySession
+from search_spaces import Space, stored_space
+from search_spaces.objectives import Objective
+from trainables.errors import InputError
+from trainables.records.record import TrialRecord
+from trainables.storage.folders import absolute_place, redacted
+from trainables.trial.given import GivenSpecs, flat_of
+from trainables.trial.limits import TrialLimits
+from trainables.trial.spec import TrialSpec
+
+TIME_FACTOR = 10
+"""Times the limit of a search's trial, one of an audit may take."""
+
+
+class AuditTrials:
+    """The audit's trials one after another, those without a record."""
+
+    def __init__(
+        self,
+        objectives: tuple[Objective, ...],
+        specs: list[TrialSpec],
+        records: Mapping[str, TrialRecord],
+        *,
+        deadline: float | None = None,
+        gpu_hours: GpuHours | None = None,
+    ) -> None:
+        self._space = GivenSpecs(objectives)
+        self.trials, self.gpu_hours, self.deadline = len(specs), gpu_hours, deadline
+        self.finished = {s.trial: records[s.trial] for s in specs if s.trial in records}
+        self.ended: Ended | None = None
+        self._waiting = deque(spec for spec in specs if spec.trial not in self.finished)
+        self._live: set[str] = set()
+
+    @property
+    def space(self) -> GivenSpecs[Objective]:
+        """What reads the flat dicts of its trials."""
+        return self._space
+
+    @property
+    def running(self) -> int:
+        """Trials that were proposed and have not finished."""
+        return len(self._live)
+
+    @property
+    def missing(self) -> int:
+        """Trials without a record."""
+        return self.trials - len(self.finished)
+
+    def next(self) -> Proposal | Ended:
+        """Propose the next trial, or end the audit."""
+        if self.ended is None and not self._waiting:
+            self.ended = Ended(f"all {self.trials} trials are done or running")
+        if self.ended is None:
+            self.ended = budget_end(self.deadline, self.gpu_hours)
+        if self.ended is not None:
+            return self.ended
+        spec = self._waiting.popleft()
+        self._live.add(spec.trial)
+        return Proposal(flat_of(spec), spec)
+
+    def finish(self, record: TrialRecord) -> None:
+        """Take a finished trial's record."""
+        self._live.discard(record.trial)
+        self.finished[record.trial] = record.bare()
+
+    def withdraw(self, trial: str, reason: str) -> None:
+        """Take a trial back for which the budget does not suffice, and end the audit."""
+        self._live.discard(trial)
+        self.ended = Ended(reason, spent=True)
+
+    def close(self) -> None:
+        """Forget what still runs; it runs when the audit is resumed."""
+        self._live.clear()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRequest:
+    """What `audit` was asked for; None leaves what the run's space says."""
+
+    run: RunPaths
+    candidates: int | None
+    seeds: int | None
+    data_dir: str | None
+    lpips_weights: str | None
+    address: str | None
+    max_concurrent: int | None
+    cpus_per_trial: float | None
+    gpus_per_trial: Gpus | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditMeans:
+    """With what an audit runs."""
+
+    resources: TrialResources
+    limits: TrialLimits
+    """Of a trial of the search; an audit's takes longer."""
+    data_dir: str | None
+    lpips_weights: str | None
+    session: RaySession
+    command: str
+    """What the manifest says that the audit was started with."""
+    deadline: float | None = None
+    most_gpu_hours: float | None = None
+
+
+def audit(request: AuditRequest, command: str, console: Console) -> int:
+    """Audit a run, or complete its audit, and write its report anew; gives the exit code.
+
+    Raises InputError before anything is written.
+    """
+    paths = request.run
+    results.load(paths.root)  # says in words where there is no run
+    space = stored_space(read_manifest(paths) or {})
+    machine = machine_for(request.address)
+    resources = asked_resources(request, space.file.resources, machine)
+    declared = space.file.resources
+    with ExitStack() as stack:
+        session = RaySession(stack, request.address)
+        if request.address is not None:
+            resources = asked_resources(request, space.file.resources, session.joined())
+        stack.enter_context(only_driver(paths))
+        means = AuditMeans(
+            resources=resources,
+            limits=TrialLimits(
+                seconds=declared.trial_time_limit, memory_gib=declared.trial_memory_gib
+            ),
+            data_dir=request.data_dir,
+            lpips_weights=request.lpips_weights,
+            session=session,
+            command=command,
+        )
+        options = audit_options(
+            space, resources.gpus > 0, candidates=request.candidates, seeds=request.seeds
+        )
+        plan = plan_audit(paths, space, options)
+        if not plan.planned:
+            raise InputError(f"{paths.shown}: nothing to audit: {NO_CANDIDATE}")
+        trials = run_audit(plan, paths, space, means, console)
+    page = results.current_report(paths.root) or results.write_report(paths.root)
+    report = report_address(paths.root, page)
+    console.print(f"Report: {report}", soft_wrap=True)
+    if trials.missing:
+        console.print(f"Interrupted; resume with: {redacted(command)}", soft_wrap=True)
+        return 1
+    return int(all(record.status == "failed" for record in trials.finished.values()))
+
+
+def audit_options(
+    space: Space, on_gpu: bool, *, candidates: int | None, seeds: int | None
+) -> AuditOptions:
+    """Settle how much is audited: as asked, else as the space says."""
+    declared = space.file.audit
+    return AuditOptions(
+        candidates=declared.candidates if candidates is None else candidates,
+        seeds=declared.seeds if seeds is None else seeds,
+        points=None if on_gpu else declared.points,
+        shadows=None if on_gpu else SHADOWS_ON_CPU,
+    )
+
+
+def run_audit(
+    plan: AuditPlan, run: RunPaths, space: Space, means: AuditMeans, console: Console
+) -> AuditTrials:
+    """Run what an audit's plan lacks; what is recorded stays. The caller holds the run."""
+    records = read_records(plan.paths)
+    hours = None
+    if means.most_gpu_hours is not None:
+        spent = [*read_records(run).values(), *records.values()]
+        hours = GpuHours(means.most_gpu_hours, spent)
+    trials = AuditTrials(
+        space.objectives, plan.specs, records, deadline=means.deadline, gpu_hours=hours
+    )
+    write_plan(plan, space, run, command=means.command)
+    if trials.missing:
+        resumed = f"{len(trials.finished)} trials are recorded. " if trials.finished else ""
+        console.print(
+            f"Audit: {plan.described()}. {resumed}Running {trials.missing} trials into "
+            f"{plan.paths.shown}, {means.resources.concurrent} at once, "
+            f"{means.resources.described}",
+            soft_wrap=True,
+        )
+        _sweep(plan, run, space, trials, means, console)
+    say_audit(
+        console,
+        run.root,
+        recorded=len(trials.finished),
+        trials=trials.trials,
+        failed=sum(record.status == "failed" for record in trials.finished.values()),
+    )
+    return trials
+
+
+def _sweep(
+    plan: AuditPlan,
+    run: RunPaths,
+    space: Space,
+    trials: AuditTrials,
+    means: AuditMeans,
+    console: Console,
+) -> None:
+    from orchestrator.sweep.live_report import LiveReport
+    from orchestrator.sweep.progress import AuditProgress
+    from orchestrator.sweep.sweep import SweepOptions, run_sweep
+    from trainables.datasets import find_data_dir
+
+    seconds = means.limits.seconds
+    options = SweepOptions(
+        data_dir=find_data_dir(means.data_dir),
+        lpips_weights=absolute_place(means.lpips_weights),
+        artefacts_gib=space.file.resources.artefacts_gib,
+        limits=replace(means.limits, seconds=seconds and TIME_FACTOR * seconds),
+    )
+    plan.paths.state.mkdir(parents=True, exist_ok=True)
+    live = LiveReport(run, lambda: len(trials.finished))
+    means.session.start()
+    with live:
+        run_sweep(
+            trials.space,
+            plan.paths,
+            trials,
+            means.resources,
+            options,
+            AuditProgress(trials, console, plan),
+            [live],
+        )

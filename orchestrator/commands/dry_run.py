@@ -1,0 +1,58 @@
+"""What `launch --dry-run` prints: trials, ranges, the audit and the estimated hours."""
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.audit.plan import AuditOptions
+from orchestrator.commands.estimate import audit_factor, estimated_hours
+from orchestrator.run.paths import RunPaths
+from orchestrator.sweep.resources import TrialResources
+from search_spaces import Space
+from trainables.datasets import Dataset
+
+
+def print_plan(
+    space: Space,
+    paths: RunPaths,
+    trials: int,
+    resources: TrialResources,
+    dataset: Dataset,
+    audited: AuditOptions | None,
+    console: Console,
+) -> None:
+    """Print what a launch would run, and how long it may take; `audited` is None without audit."""
+    console.print(f"Space {space.name}: {space.file.description}")
+    table = Table("slot", "defense", "parameter", "searched", box=None)
+    for slot, names in space.slots.items():
+        for name in names:
+            if not space.domains[name]:
+                table.add_row(slot, name, "", "")
+            for parameter, domain in space.domains[name].items():
+                table.add_row(slot, name, parameter, domain.describe())
+    console.print(table)
+    for scenario in space.scenarios:
+        trained = ", ".join(f"{k} {d.describe()}" for k, d in scenario.training.items())
+        console.print(f"{scenario.dataset} / {scenario.model.name}: {trained or 'defaults'}")
+    hours = estimated_hours(space, dataset, trials, resources)
+    console.print(
+        f"{trials} trials, {resources.concurrent} at once, {resources.described}: "
+        f"about {hours:.2g} hours on this machine "
+        "(from a few timed steps; rough)"
+    )
+    console.print(_planned_audit(space, audited, hours / trials), soft_wrap=True)
+    console.print(f"Nothing was started; the run would be {paths.shown}")
+
+
+def _planned_audit(space: Space, options: AuditOptions | None, trial_hours: float) -> str:
+    """Say what the audit adds."""
+    if space.file.pools == "published":
+        return "No audit: a reproduction selects nothing"
+    if options is None:
+        return "No audit (--no-audit); `audit RUN` runs it later"
+    fronts = len({scenario.dataset for scenario in space.scenarios})
+    hours = audit_factor(options, fronts) * trial_hours
+    each = " for each data set" if fronts > 1 else ""
+    return (
+        f"Then the audit: up to {options.candidates} of the best and the undefended model{each}, "
+        f"{options.seeds} fresh seeds each: about {hours:.2g} hours more"
+    )

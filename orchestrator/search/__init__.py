@@ -1,0 +1,1 @@
+"""What comes next: the study, its samplers and the hours that it may spend."""

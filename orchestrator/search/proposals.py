@@ -1,0 +1,383 @@
+"""Which trial comes next: an Optuna study that owns the budget. Knows nothing of Ray.
+
+Records are the truth; the study in the journal is brought in line with them when it is opened.
+"""
+
+import json
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.trial import TrialState
+
+from orchestrator.search.gpu_hours import GpuHours
+from orchestrator.search.samplers import build_sampler, successor
+from search_spaces import Space
+from search_spaces.domains import Flat, Range, Scalar
+from search_spaces.objectives import Objective
+from trainables.errors import StorageError
+from trainables.records.record import TrialRecord
+from trainables.records.value import Measured
+from trainables.trial.spec import TrialSpec
+
+logger = logging.getLogger(__name__)
+
+DUPLICATES_IN_A_ROW = 20
+"""So many proposals of known trials end a search that cannot be enumerated."""
+MOST_ENUMERATED = 20_000
+"""Draws up to which a space is enumerated when its search repeats itself."""
+_TRIAL = "trial"
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A trial to run."""
+
+    flat: Flat
+    spec: TrialSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """No further trial, and why."""
+
+    reason: str
+    spent: bool = False
+    """Whether a budget of time or GPU hours is spent: nothing else may begin either."""
+
+
+class Measures(Protocol):
+    """What says by which objectives trials are compared."""
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives in order."""
+
+    def spec(self, flat: Mapping[str, Any]) -> TrialSpec:
+        """Build the spec that a flat dict stands for."""
+
+
+class TrialSource(Protocol):
+    """Where a sweep's trials come from: a search, or a list such as an audit's."""
+
+    trials: int
+    """In all, recorded ones included."""
+    finished: dict[str, TrialRecord]
+    """Identity -> bare record."""
+    ended: Ended | None
+    gpu_hours: GpuHours | None
+
+    @property
+    def space(self) -> Measures:
+        """What reads the flat dicts of its trials."""
+
+    @property
+    def running(self) -> int:
+        """Trials that were proposed and have not finished."""
+
+    def next(self) -> Proposal | Ended:
+        """Propose a trial that is neither finished nor running, or end."""
+
+    def finish(self, record: TrialRecord) -> None:
+        """Take a finished trial's record."""
+
+    def withdraw(self, trial: str, reason: str) -> None:
+        """Take a trial back for which the budget does not suffice, and end."""
+
+    def close(self) -> None:
+        """Forget what still runs."""
+
+
+class Proposals:
+    """The study, the records so far, and the trials that run now."""
+
+    def __init__(
+        self,
+        space: Space,
+        journal: Path,
+        records: Mapping[str, TrialRecord],
+        *,
+        trials: int | None,
+        deadline: float | None = None,
+        gpu_hours: GpuHours | None = None,
+    ) -> None:
+        self.space, self.deadline, self.gpu_hours = space, deadline, gpu_hours
+        self.finished = {name: self._bare(record) for name, record in records.items()}
+        self.live: dict[str, list[optuna.Trial]] = {}
+        self.ended: Ended | None = None
+        self._duplicates = 0
+        self._unseen: deque[Flat] | None = None
+        self._first = deque(space.first_draws())
+        if space.file.search.algorithm == "grid":
+            grid = space.distinct_specs(limit=1_000_000)
+            assert grid is not None  # the loader has refused a grid without points
+            self._unseen, self._first = deque(grid.values()), deque()
+            trials = len(grid) if trials is None else trials
+        assert trials is not None  # the command line gives a number to other searches
+        self.trials = trials
+        self.study = open_study(space, journal, len(self.finished))
+        reconcile(self.study, space, self.finished)
+
+    def next(self) -> Proposal | Ended:
+        """Propose a trial that is neither finished nor running, or end the sweep."""
+        while self.ended is None:
+            self.ended = self._why_end()
+            if self.ended is not None:
+                break
+            trial = self._ask()
+            flat = self.space.suggest(trial)
+            spec = self.space.spec(flat)
+            trial.set_user_attr(_TRIAL, spec.trial)
+            if spec.trial in self.finished:
+                self._duplicates += 1
+                self._tell(trial, self.finished[spec.trial])
+            elif spec.trial in self.live:
+                self._duplicates += 1
+                self.live[spec.trial].append(trial)
+            else:
+                self._duplicates = 0
+                self.live[spec.trial] = [trial]
+                return Proposal(flat, spec)
+        return self.ended
+
+    @property
+    def running(self) -> int:
+        """Trials that were proposed and have not finished."""
+        return len(self.live)
+
+    def nothing_left(self) -> str | None:
+        """Say why nothing is left to run, before anything is started; None where something is."""
+        if len(self.finished) >= self.trials:
+            return "as many as were asked for"
+        found = self.space.distinct_specs(MOST_ENUMERATED)
+        if found is not None and found.keys() <= self.finished.keys():
+            return "the space has no other trial"
+        return None
+
+    def finish(self, record: TrialRecord) -> None:
+        """Take a finished trial's record and tell the study."""
+        self.finished[record.trial] = self._bare(record)
+        for trial in self.live.pop(record.trial, []):
+            self._tell(trial, record)
+
+    def withdraw(self, trial: str, reason: str) -> None:
+        """Take a trial back for which the budget does not suffice, and end the sweep."""
+        for asked in self.live.pop(trial, []):
+            self.study.tell(asked, state=TrialState.FAIL, skip_if_finished=True)
+        self.ended = Ended(reason, spent=True)
+
+    def close(self) -> None:
+        """Tell the study that what still runs will not end, so that nothing runs for ever."""
+        for trials in self.live.values():
+            for trial in trials:
+                self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        self.live.clear()
+
+    def _why_end(self) -> Ended | None:
+        if len(self.finished) + len(self.live) >= self.trials:
+            return Ended(f"all {self.trials} trials are done or running")
+        spent = budget_end(self.deadline, self.gpu_hours)
+        if spent is not None:
+            return spent
+        if self._duplicates >= DUPLICATES_IN_A_ROW and self._unseen is None:
+            found = self.space.distinct_specs(MOST_ENUMERATED)
+            if found is None:
+                return Ended(f"{DUPLICATES_IN_A_ROW} proposals in a row were trials done before")
+            self._unseen = deque(found.values())
+        if self._unseen is not None:
+            self._drop_seen(self._unseen)
+            if not self._unseen:
+                return Ended("the space has no other trial")
+        return None
+
+    def _drop_seen(self, draws: deque[Flat]) -> None:
+        while draws and self._known(draws[0]):
+            draws.popleft()
+
+    def _known(self, flat: Flat) -> bool:
+        trial = self.space.spec(flat).trial
+        return trial in self.finished or trial in self.live
+
+    def _ask(self) -> optuna.Trial:
+        self.study.sampler = successor(
+            self.study.sampler, self.space.file.search, len(self.finished)
+        )
+        self._drop_seen(self._first)
+        source = self._first or self._unseen
+        if source:
+            self.study.enqueue_trial(source.popleft())
+        return self.study.ask()
+
+    def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
+        values = objective_values(self.space, record)
+        if values is None:
+            self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            return
+        for number, violation in enumerate(violations(self.space, record)):
+            trial.set_constraint(f"constraint{number}", violation)
+        self.study.tell(trial, values, skip_if_finished=True)
+
+    def _bare(self, record: TrialRecord) -> TrialRecord:
+        """Keep of a record what the search and the live table need: thousands are held."""
+        objectives = {objective.metric for objective in self.space.objectives}
+        return record.bare(objectives | {bound.metric for bound in self.space.constraints})
+
+
+def budget_end(deadline: float | None, gpu_hours: GpuHours | None) -> Ended | None:
+    """Say that the time or the GPU hours are spent, if they are."""
+    if deadline is not None and time.time() >= deadline:
+        return Ended("the time budget is spent", spent=True)
+    reason = None if gpu_hours is None else gpu_hours.why_end()
+    return None if reason is None else Ended(reason, spent=True)
+
+
+def objective_values(space: Measures, record: TrialRecord) -> list[float] | None:
+    """Give the objectives of a completed trial, or None where one is not a finite number."""
+    if record.status != "completed":
+        return None
+    metrics = [record.metrics.get(objective.metric) for objective in space.objectives]
+    values = [metric.value for metric in metrics if isinstance(metric, Measured)]
+    finite = len(values) == len(space.objectives) and all(map(math.isfinite, values))
+    return values if finite else None
+
+
+def violations(space: Space, record: TrialRecord) -> list[float]:
+    """Give by how much each constraint is broken; one that was not measured counts as broken.
+
+    Where attacks run, that nothing speaks for masked gradients is a constraint of its own: else the
+    search would run after numbers that are not to be believed.
+    """
+    found = [float(record.struck_off)] if "evasion" in space.file.threats else []
+    for constraint in space.constraints:
+        value = record.metrics.get(constraint.metric)
+        found.append(constraint.violation(value.value) if isinstance(value, Measured) else 1.0)
+    return found
+
+
+class Journal(JournalFileBackend):
+    """A study's journal, written without waiting for the disk after each of a trial's many lines.
+
+    What a crash of the machine may tear is set aside and told again from the records.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.lock = path, JournalFileSymlinkLock(str(path))
+        super().__init__(str(path), lock_obj=self.lock)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append operations, a line each; others may read and write at the same time.
+
+        Raises StorageError where they cannot be written, as on a full disk.
+        """
+        text = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
+        try:
+            self.lock.acquire()
+            try:
+                with self.path.open("ab") as file:
+                    file.write(text.encode())
+            finally:
+                self.lock.release()
+        except OSError as error:
+            reason = error.strerror or error
+            raise StorageError(f"{self.path} cannot be written: {reason}") from error
+
+
+def open_study(space: Space, journal: Path, resumed: int) -> optuna.Study:
+    """Open the study in its journal; a journal that cannot be read is set aside."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # The caller holds the run, so a lock that is still there belongs to a driver that died.
+    Path(f"{journal}.lock").unlink(missing_ok=True)
+    _cut_torn_line(journal)
+    try:
+        return _create(space, Journal(journal), resumed)
+    except (KeyError, IndexError, TypeError, ValueError, AssertionError) as error:
+        aside = journal.with_name(f"{journal.name}.unreadable-{int(time.time())}")
+        logger.warning("%s cannot be read (%s); rebuilt from the records", journal, error)
+        journal.rename(aside)
+        return _create(space, Journal(journal), resumed)
+
+
+def _cut_torn_line(journal: Path) -> None:
+    """Cut off a last line that a driver had no time to end: the next would be glued to it."""
+    if not journal.exists():
+        return
+    with journal.open("r+b") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            logger.warning("%s ends within a line, which is cut off", journal)
+            file.truncate(whole)
+
+
+def reconcile(study: optuna.Study, space: Space, records: Mapping[str, TrialRecord]) -> None:
+    """Bring a study in line with the records: what ran is told, what died is failed, what is
+    lacking is added."""
+    told = set()
+    for frozen in study.get_trials(deepcopy=False):
+        identity = frozen.user_attrs.get(_TRIAL)
+        if frozen.state == TrialState.RUNNING:
+            study.tell(frozen.number, state=TrialState.FAIL)
+        elif frozen.state == TrialState.COMPLETE:
+            told.add(identity)
+    for identity, record in records.items():
+        values = objective_values(space, record)
+        if identity in told or values is None or not record.sampled:
+            continue
+        chooser = _Remembering(record.sampled)
+        space.draw(chooser)
+        study.add_trial(
+            optuna.create_trial(
+                params=record.sampled,
+                distributions=chooser.distributions,
+                values=values,
+                user_attrs={_TRIAL: identity},
+                constraints={f"constraint{i}": v for i, v in enumerate(violations(space, record))},
+            )
+        )
+
+
+class _Remembering:
+    """A chooser that repeats a draw and notes the distributions that it came from."""
+
+    def __init__(self, flat: Flat) -> None:
+        self.flat = flat
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def choose(self, name: str, options: Sequence[Scalar]) -> Scalar:
+        """Repeat a choice."""
+        self.distributions[name] = CategoricalDistribution(list(options))
+        picked: Scalar = self.flat[name]
+        return picked
+
+    def number(self, name: str, span: Range) -> float | int:
+        """Repeat a number."""
+        if span.integer:
+            self.distributions[name] = IntDistribution(int(span.low), int(span.high), log=span.log)
+        else:
+            self.distributions[name] = FloatDistribution(span.low, span.high, log=span.log)
+        picked: float | int = self.flat[name]
+        return picked
+
+
+def _create(space: Space, backend: Journal, resumed: int) -> optuna.Study:
+    return optuna.create_study(
+        study_name=space.name,
+        storage=JournalStorage(backend),
+        sampler=build_sampler(space.file.search, resumed),
+        directions=[objective.direction for objective in space.objectives],
+        load_if_exists=True,
+    )

@@ -1,0 +1,1 @@
+"""The audit read back: who is verified, how candidates differ, what the search flattered."""

@@ -1,0 +1,173 @@
+"""The audit of a run read back: which candidates are verified, and how the search flattered them.
+
+An audit trains the chosen candidates anew on fresh seeds and attacks them, with everything there
+is, on test points that the search never saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from results.errors import ResultsError
+from results.records.record import UNDEFENDED, Record
+from results.records.run import Run
+from results.records.values import Value, counted
+from results.statistics.effects import pooled
+
+Verdict = Literal["verified", "unverified", "masking suspected"]
+VERIFIED: Verdict = "verified"
+UNVERIFIED: Verdict = "unverified"
+SUSPECTED: Verdict = "masking suspected"
+MEMBERSHIP_HEADLINES = frozenset(
+    {
+        "membership_auc",
+        "membership_balanced_accuracy",
+        "tpr_at_fpr_0_01",
+        "tpr_at_fpr_0_001",
+    }
+)
+"""Metrics that are of the strongest membership attack."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """A candidate after its audit."""
+
+    search: Record | None
+    """The search's trial; None where the search had none, as of an undefended model left out."""
+    records: tuple[Record, ...]
+    """The audit's usable records, a seed each; the first measured everything."""
+    planned: int
+    """Seeds that the audit was to train."""
+    values: Mapping[str, Value]
+    """Metric -> mean over the seeds that measured it, with its two-way interval."""
+    seeds: Mapping[str, int]
+    """Metric -> seeds that measured it: what only one did has no variance between seeds in it."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Metric -> why no seed has a value."""
+    verdict: Verdict
+    because: str
+    """What the verdict rests on, in words: the sign of masking, or what the audit lacks."""
+    why: str
+    """Why it was audited: `front`, `touches the front` or `undefended`."""
+    label: str
+
+    @property
+    def undefended(self) -> bool:
+        """Whether nothing defends it."""
+        return self.label == UNDEFENDED
+
+    @property
+    def data(self) -> str:
+        """The name of its data set."""
+        known = [*self.records, *([self.search] if self.search else [])]
+        return str((known[0].spec.get("data") or {}).get("name", "")) if known else ""
+
+    @property
+    def trial(self) -> str:
+        """The trial that stands for it: the search's, or else the audit's first."""
+        if self.search is not None:
+            return self.search.trial
+        return self.records[0].trial if self.records else ""
+
+
+def audited(run: Run) -> tuple[Audited, ...]:
+    """Give the audited candidates in the manifest's order; none where there was no audit.
+
+    ResultsError where the audit's manifest does not say what was audited.
+    """
+    audit = run.audit
+    if audit is None:
+        return ()
+    plan = audit.manifest.get("audit")
+    if not isinstance(plan, dict) or not isinstance(plan.get("candidates"), list):
+        raise ResultsError(
+            f"{audit.path / 'manifest.json'} lacks audit.candidates, which say what was audited; "
+            "run the audit again"
+        )
+    search = {record.trial: record for record in run.records}
+    done = {record.trial: record for record in audit.records}
+    return tuple(_candidate(audit, row, search, done) for row in plan["candidates"])
+
+
+def _candidate(
+    audit: Run,
+    row: Mapping[str, Any],
+    search: Mapping[str, Record],
+    done: Mapping[str, Record],
+) -> Audited:
+    found = [done[trial] for trial in row["trials"] if trial in done]
+    records = tuple(record for record in found if record.usable)
+    chosen = search.get(row["search_trial"] or "")
+    names = sorted({name for record in records for name in record.metrics})
+    measuring = {name: _measuring(records, name) for name in names}
+    values = {name: pooled(audit, measuring[name], name) for name in names}
+    verdict, because = _verdict(records, found, len(row["trials"]))
+    known = [*([chosen] if chosen else []), *found]
+    return Audited(
+        search=chosen,
+        records=records,
+        planned=len(row["trials"]),
+        values={name: value for name, value in values.items() if value is not None},
+        seeds={
+            name: sum(record.value(name) is not None for record in measuring[name])
+            for name in names
+        },
+        missing={name: _reason(records, name) for name, value in values.items() if value is None},
+        verdict=verdict,
+        because=because,
+        why=str(row["why"]),
+        label=known[0].label if known else UNDEFENDED,
+    )
+
+
+def _measuring(records: Sequence[Record], metric: str) -> list[Record]:
+    """Give the seeds whose values of a metric mean the same.
+
+    The headlines of membership are those of the strongest attack: where one seed faced more attacks
+    than another, only the seeds that faced the most count, or the mean would flatter the defense.
+    """
+    if metric not in MEMBERSHIP_HEADLINES:
+        return list(records)
+    faced = [_faced(record) for record in records]
+    return [record for record, each in zip(records, faced, strict=True) if each == max(faced)]
+
+
+def _faced(record: Record) -> tuple[int, int]:
+    """Give how many membership attacks a model faced, and with how many shadow models."""
+    attacks = sum(
+        name.startswith("membership_auc_") and value is not None
+        for name, value in record.metrics.items()
+    )
+    return attacks, record.privacy.shadows or 0
+
+
+def _reason(records: Sequence[Record], metric: str) -> str:
+    reasons = [record.reasons[metric] for record in records if metric in record.reasons]
+    return reasons[0] if reasons else "not measured"
+
+
+def _verdict(
+    records: Sequence[Record], found: Sequence[Record], planned: int
+) -> tuple[Verdict, str]:
+    """Judge a candidate by its audit: the sign of masking first, then what the audit lacks."""
+    masked = [record.masking for record in records if record.masking and record.evasion.strikes]
+    if masked:
+        return SUSPECTED, "; ".join(dict.fromkeys(masked))
+    if len(records) < planned:
+        bad = [f"{r.status}: {r.error}" if r.error else r.status for r in found if not r.usable]
+        detail = f" ({'; '.join(dict.fromkeys(bad))})" if bad else ""
+        return UNVERIFIED, f"only {len(records)} of {planned} seeds of its audit completed{detail}"
+    if not records:
+        return UNVERIFIED, "no seed was audited"
+    if all(record.evasion.adaptive is None for record in records):
+        return UNVERIFIED, "its audit attacked nothing: evasion is not among the run's threats"
+    for record in records:
+        if record.evasion.adaptive is not True:
+            missed = "; ".join(record.evasion.not_adaptive_because) or "the audit does not say why"
+            return UNVERIFIED, f"no attack knew the whole defense: {missed}"
+    if all(record.evasion.suspected is None for record in records):
+        return UNVERIFIED, "its audit looked for no sign of masking"
+    return VERIFIED, f"{counted(len(records), 'seed')}; no sign of masking; attacked adaptively"

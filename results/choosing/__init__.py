@@ -1,0 +1,1 @@
+"""Which audited defense to deploy: requirements, rankings and the words for them."""

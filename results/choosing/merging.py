@@ -1,0 +1,72 @@
+"""Points of a front that cannot be told apart, merged into one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from results.audit.audit import Audited
+from results.records.record import Objective, Record
+from results.statistics.intervals import UNTOLD
+from results.statistics.intervals import compare as compare_values
+from results.statistics.paired import compare as compare_paired
+
+Point = TypeVar("Point")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group(Generic[Point]):
+    """A point, and those that cannot be told from it."""
+
+    first: Point
+    others: tuple[Point, ...]
+
+
+def merged(points: Sequence[Point], alike: Callable[[Point, Point], bool]) -> list[Group[Point]]:
+    """Merge points, the best first: each joins the first group whose own first is like it.
+
+    To be like another passes not on from point to point; so a group is what is like its first, and
+    the order decides which points are the firsts.
+    """
+    firsts: list[Point] = []
+    others: list[list[Point]] = []
+    for point in points:
+        place = next((i for i, first in enumerate(firsts) if alike(first, point)), None)
+        if place is None:
+            firsts.append(point)
+            others.append([])
+        else:
+            others[place].append(point)
+    return [
+        Group(first=first, others=tuple(rest)) for first, rest in zip(firsts, others, strict=True)
+    ]
+
+
+def merged_audited(candidates: Sequence[Audited], metrics: Sequence[str]) -> list[Group[Audited]]:
+    """Merge audited candidates that differ in none of the metrics beyond the (paired) intervals.
+
+    The undefended model stays by itself, and so does what lacks a metric.
+    """
+
+    def alike(first: Audited, second: Audited) -> bool:
+        if first.undefended != second.undefended:
+            return False
+        found = [compare_paired(first, second, metric) for metric in metrics]
+        return all(each is not None and not each.told_apart for each in found)
+
+    return merged(candidates, alike)
+
+
+def merged_records(
+    records: Sequence[Record], objectives: Sequence[Objective]
+) -> list[Group[Record]]:
+    """Merge trials of the search that differ in no objective beyond their intervals."""
+
+    def alike(first: Record, second: Record) -> bool:
+        pairs = [(first.value(each.metric), second.value(each.metric)) for each in objectives]
+        return all(
+            a is not None and b is not None and compare_values(a, b) == UNTOLD for a, b in pairs
+        )
+
+    return merged(records, alike)

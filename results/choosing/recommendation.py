@@ -1,0 +1,162 @@
+"""What a run recommends, in words: verified defenses alone, by their audited figures."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from results.audit.audit import SUSPECTED, UNVERIFIED, Audited
+from results.choosing.selection import Selection, select
+from results.records.run import Run
+from results.records.values import counted, signed_text
+from results.sections.matrix import AuditedRow, Matrix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """What stands at the top of the report, where nothing is required."""
+
+    headline: str
+    sentences: tuple[str, ...]
+    chosen: Audited | None
+    """None where nothing is recommended."""
+    selection: Selection
+    command: str
+    """What to type next."""
+
+
+def recommendation(run: Run, found: Matrix | None) -> Recommendation:
+    """Say what is recommended and why, what else is verified, and what the audit struck off."""
+    selection = select(run)
+    address = shlex.quote(run_address(run))
+    if not selection.verified and not selection.unverified:
+        return Recommendation(
+            headline="Nothing is recommended: no candidate was audited.",
+            sentences=(
+                "These are figures of the search: cheap attacks on validation points, and the "
+                "best of many looks better than it is. The audit trains the best candidates anew "
+                "and attacks them with the strongest attacks on test points.",
+            ),
+            chosen=None,
+            selection=selection,
+            command=f"python -m orchestrator audit {address}",
+        )
+    judged = tuple(_judged(each) for each in selection.unverified)
+    command = f"python -m orchestrator select {address}"
+    chosen = selection.chosen
+    if chosen is None:
+        count = counted(len(selection.unverified), "audited candidate")
+        return Recommendation(
+            headline=f"Nothing is recommended: of {count} none is verified.",
+            sentences=judged,
+            chosen=None,
+            selection=selection,
+            command=command,
+        )
+    return Recommendation(
+        headline=f"Recommended where nothing is required: {name_of(chosen)}.",
+        sentences=(*_reasons(run, chosen, found), *_others(selection, chosen), *judged),
+        chosen=chosen,
+        selection=selection,
+        command=command,
+    )
+
+
+def name_of(candidate: Audited) -> str:
+    """Name a candidate in a sentence."""
+    return "the undefended model" if candidate.undefended else candidate.label
+
+
+def run_address(run: Run) -> str:
+    """Give the run's folder or URI as a user types it, from the command that made it."""
+    words = shlex.split(str(run.manifest.get("command") or ""))
+    folder = "runs"
+    for place, word in enumerate(words):
+        if word == "--runs" and place + 1 < len(words):
+            folder = words[place + 1]
+        elif word.startswith("--runs="):
+            folder = word.removeprefix("--runs=")
+    return f"{folder.rstrip('/')}/{run.name}"
+
+
+def plain_recommendation(advice: Recommendation) -> dict[str, Any]:
+    """Give it as plain JSON values, with every audited candidate and the verdict on it."""
+    selection = advice.selection
+    audited = (*selection.verified, *selection.unverified)
+    return {
+        "recommendation": {
+            "headline": advice.headline,
+            "sentences": list(advice.sentences),
+            "trial": advice.chosen.trial if advice.chosen else None,
+            "command": advice.command,
+        },
+        "selection": {
+            "goals": [asdict(goal) for goal in selection.goals],
+            "picks": [each.trial for each in selection.picks],
+            "knee": selection.knee.trial if selection.knee else None,
+            "never_audited": selection.searched,
+        },
+        "verdicts": [
+            {"trial": each.trial, "defense": each.label, "verdict": each.verdict,
+             "because": each.because}
+            for each in audited
+        ],
+        "audit": [
+            {
+                "trial": each.trial,
+                "defense": each.label,
+                "why": each.why,
+                "audit_trials": [record.trial for record in each.records],
+                "seeds": len(each.records),
+                "planned": each.planned,
+                "metrics": {
+                    name: asdict(value) | {"seeds": each.seeds[name]}
+                    for name, value in each.values.items()
+                },
+                "missing": dict(each.missing),
+            }
+            for each in audited
+        ],
+    }  # fmt: skip
+
+
+def _reasons(run: Run, chosen: Audited, found: Matrix | None) -> list[str]:
+    figures = [
+        f"{each.metric} {value.text()} (n = {value.n:,})"
+        for each in run.objectives
+        if (value := chosen.values.get(each.metric)) is not None
+    ]
+    words = [
+        f"Verified: {chosen.because}. Audited on test points: {', '.join(figures)}.",
+        "It is the knee of the verified: what is missed most, on average over all ways to weigh "
+        "the objectives, were it not there. Say what you require below, and the choice follows.",
+    ]
+    rows = found.audited if found else ()
+    for row in rows:
+        if row.audited.trial == chosen.trial:
+            words.insert(1, _against_undefended(run, row))
+    return words
+
+
+def _against_undefended(run: Run, row: AuditedRow) -> str:
+    parts = [
+        f"{each.metric} {signed_text(change.difference.value)} "
+        f"{change.difference.interval_text()} ({change.verdict})"
+        for each in run.objectives
+        if (change := row.changes.get(each.metric)) is not None
+    ]
+    return f"Against the undefended model after the same audit: {'; '.join(parts)}."
+
+
+def _others(selection: Selection, chosen: Audited) -> list[str]:
+    others = [name_of(each) for each in selection.picks if each.trial != chosen.trial]
+    return [f"Verified too, in order of the objectives: {'; '.join(others)}."] if others else []
+
+
+def _judged(candidate: Audited) -> str:
+    name = name_of(candidate)
+    if candidate.verdict == SUSPECTED:
+        return f"Struck off by the audit: {name}. Masking suspected: {candidate.because}."
+    assert candidate.verdict == UNVERIFIED
+    return f"Not verified: {name}, for {candidate.because}."

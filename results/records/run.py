@@ -1,0 +1,231 @@
+"""A run's folder read back: its manifest and every record, with those that cannot be read named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import orjson
+
+from results.errors import ResultsError
+from results.records.certification_notes import certification_notes
+from results.records.evasion_notes import evasion_notes
+from results.records.garbage import without_collections
+from results.records.mirror import is_uri, mirrored
+from results.records.poisoning_notes import poisoning_notes
+from results.records.privacy_notes import privacy_notes
+from results.records.record import Objective, Record, stack_label
+from results.records.values import Value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STATUSES = ("completed", "failed", "stopped")
+FORMAT = 1
+AUDIT = "audit"
+"""The folder of a run's audit, within the run's own."""
+_POINTS = "points"
+_SPEC_PARTS = ("data", "model", "training", "stack", "effort", "seed")
+_REQUIRED = ("run", "trials", "space", "objectives", "metrics")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run: its manifest, its records in order of finishing, and the files that cannot be read."""
+
+    path: Path
+    """Its folder; of a run in an object store, the copy on this machine."""
+    manifest: Mapping[str, Any]
+    records: tuple[Record, ...]
+    corrupt: tuple[tuple[str, str], ...]
+    """(file name, reason)."""
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.manifest["run"])
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The objectives in the manifest's order."""
+        return tuple(
+            Objective(metric=row["metric"], direction=row["direction"], worst=row.get("worst"))
+            for row in self.manifest["objectives"]
+        )
+
+    @cached_property
+    def usable(self) -> tuple[Record, ...]:
+        """The completed records that are not stale."""
+        return tuple(record for record in self.records if record.usable)
+
+    @cached_property
+    def eligible(self) -> tuple[Record, ...]:
+        """The usable records that may be on a front or best at something."""
+        return tuple(record for record in self.usable if not record.struck_off)
+
+    @cached_property
+    def struck_off(self) -> tuple[Record, ...]:
+        """The usable records that may not, although their figures are shown."""
+        return tuple(record for record in self.usable if record.struck_off)
+
+    @cached_property
+    def undefended(self) -> Mapping[str, tuple[Record, ...]]:
+        """Scenario -> its usable records without a defense."""
+        found: dict[str, list[Record]] = {}
+        for record in self.usable:
+            if not record.stack:
+                found.setdefault(record.scenario(), []).append(record)
+        return {scenario: tuple(records) for scenario, records in found.items()}
+
+    @cached_property
+    def audit(self) -> Run | None:
+        """The audit of its chosen candidates, a run of its own; None where there was none."""
+        folder = self.path / AUDIT
+        return load(folder) if (folder / "manifest.json").is_file() else None
+
+    def trials(self) -> pd.DataFrame:
+        """Give the table of trials; its columns are those of `table.trials_frame`."""
+        from results.records.table import trials_frame  # pandas: who reads a run needs no table
+
+        return trials_frame(self.records, self.metric_names())
+
+    def metric_names(self) -> list[str]:
+        """Give the objectives and every metric that a record mentions, in the manifest's order.
+
+        A metric at another radius (`_at_0.0157`) follows all others, in its base metric's order.
+        """
+        declared = {name: place for place, name in enumerate(self.manifest["metrics"])}
+        mentioned = {objective.metric for objective in self.objectives}
+        mentioned |= {name for record in self.records for name in record.metrics}
+
+        def order(name: str) -> tuple[bool, int, str]:
+            base = name.rpartition("_at_")[0] if name not in declared else name
+            return name not in declared, declared.get(base, len(declared)), name
+
+        return sorted(mentioned, key=order)
+
+
+def load(run: str | Path) -> Run:
+    """Read a run's folder, or a run at s3:// or gs:// through a copy on this machine.
+
+    A record that cannot be read is named in `corrupt`. ResultsError where the folder or its
+    manifest is missing or no manifest at all.
+    """
+    path = mirrored(str(run)) if is_uri(run) else Path(run)
+    if not path.is_dir():
+        raise ResultsError(f"no run at {path}: no such folder; give the folder that `launch` named")
+    manifest = _manifest(path / "manifest.json")
+    versions = manifest.get("stage_versions", {})
+    records: list[Record] = []
+    corrupt: list[tuple[str, str]] = []
+    with without_collections():
+        for file in sorted((path / "records").glob("*.json")):
+            if file.name.startswith("."):
+                continue
+            try:
+                records.append(_record(_strict_json(file), file.stem, versions))
+            except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+                corrupt.append((file.name, _reason(error)))
+    records.sort(key=lambda record: (record.finished == "", record.finished, record.trial))
+    return Run(path=path, manifest=manifest, records=tuple(records), corrupt=tuple(corrupt))
+
+
+def _manifest(file: Path) -> Mapping[str, Any]:
+    hint = "launch the run again under its name to write it anew"
+    if not file.is_file():
+        raise ResultsError(f"no manifest at {file}: is this a run's folder? Else {hint}")
+    try:
+        manifest = _strict_json(file)
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"cannot read {file}: {_reason(error)}; {hint}") from None
+    if not isinstance(manifest, dict):
+        raise ResultsError(f"{file} holds no JSON object; {hint}")
+    missing = [name for name in _REQUIRED if name not in manifest]
+    if missing:
+        raise ResultsError(f"{file} lacks {', '.join(missing)}; {hint}")
+    if manifest.get("format", FORMAT) != FORMAT:
+        raise ResultsError(
+            f"{file} is of format {manifest['format']}, this program reads {FORMAT}; "
+            "use the version that wrote it"
+        )
+    return manifest
+
+
+def _record(plain: Any, stem: str, versions: Mapping[str, int]) -> Record:
+    if not isinstance(plain, dict):
+        raise ValueError("holds no JSON object")
+    if plain["trial"] != stem:
+        raise ValueError(f"is the record of trial {plain['trial']}")
+    if plain["status"] not in STATUSES:
+        raise ValueError(f"unknown status {plain['status']!r}; known: {', '.join(STATUSES)}")
+    lacking = [part for part in _SPEC_PARTS if part not in plain["spec"]]
+    if lacking:
+        raise ValueError(f"its spec lacks {', '.join(lacking)}")
+    stack = tuple(plain["spec"]["stack"])
+    ran: dict[str, int] = plain.get("stage_versions") or {}
+    metrics: dict[str, Value | None] = {}
+    reasons: dict[str, str] = {}
+    for name, row in (plain.get("metrics") or {}).items():
+        metrics[name] = _value(row)
+        if row["value"] is None:
+            reasons[name] = str(row.get("reason", "no reason given"))
+    return Record(
+        trial=plain["trial"],
+        status=plain["status"],
+        error=plain.get("error"),
+        spec=plain["spec"],
+        stack=stack,
+        label=stack_label(stack),
+        metrics=metrics,
+        reasons=reasons,
+        curves=plain.get("curves") or {},
+        timings=plain.get("timings") or {},
+        stage_versions=ran,
+        stale_stages=tuple(s for s, version in ran.items() if versions.get(s, version) != version),
+        finished=plain.get("finished") or "",
+        evasion=evasion_notes(plain.get("notes") or {}),
+        certification=certification_notes(plain.get("notes") or {}),
+        privacy=privacy_notes(plain.get("notes") or {}),
+        poisoning=poisoning_notes(plain.get("notes") or {}),
+        outcomes=_outcomes(plain.get("notes") or {}),
+    )
+
+
+def _value(row: Mapping[str, Any]) -> Value | None:
+    if row["value"] is None:
+        return None
+    return Value(float(row["value"]), float(row["low"]), float(row["high"]), int(row["n"]))
+
+
+def _outcomes(notes: Mapping[str, Any]) -> dict[str, str]:
+    plain = {
+        name: marks for name, marks in (notes.get("outcomes") or {}).items() if name != _POINTS
+    }
+    for metric, marks in plain.items():
+        if not isinstance(marks, str) or not marks or set(marks) - {"0", "1"}:
+            raise ValueError(f"its outcomes of {metric} are not 0 or 1 for each of its points")
+    return plain
+
+
+def _strict_json(file: Path) -> Any:
+    content = file.read_bytes()
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:  # the slower reader has the better words for what is wrong
+        return json.loads(content.decode(), parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"lacks {error.args[0]!r}"
+    if isinstance(error, json.JSONDecodeError):
+        return f"is no JSON ({error})"
+    return str(error) or type(error).__name__

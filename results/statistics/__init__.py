@@ -1,0 +1,1 @@
+"""Differences, intervals and fronts of what was measured."""

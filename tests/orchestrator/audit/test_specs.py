@@ -1,0 +1,134 @@
+"""What an audit's first seed measures, what the others leave out, and what they never do."""
+
+from typing import Any
+
+import pytest
+
+from orchestrator.audit.specs import FIRST_SEED, AuditSettings, audit_specs, fresh_seeds
+from tests.making import EPS, spec_of
+from trainables.threats import THREATS, Threat, build_threat
+from trainables.threats.evasion.evasion import Evasion
+from trainables.threats.membership.membership import Membership
+from trainables.trial.given import GivenSpecs, flat_of
+from trainables.trial.spec import TrialSpec, spec_from_canonical
+
+OBJECTIVES = {"clean_accuracy", "robust_accuracy", "backdoor_success_rate", "membership_auc"}
+SETTINGS = AuditSettings(shadows=8, points=None)
+
+
+def built(**threats: dict[str, Any]) -> list[Threat]:
+    return [build_threat(name, raw, radius=EPS) for name, raw in threats.items()]
+
+
+def audits(
+    threats: list[Threat],
+    needed: set[str] = OBJECTIVES,
+    settings: AuditSettings = SETTINGS,
+) -> tuple[TrialSpec, ...]:
+    return audit_specs(spec_of(threats=threats), fresh_seeds(3, [0]), needed, settings)
+
+
+def names(spec: TrialSpec) -> list[str]:
+    return [threat.name for threat in spec.threats]
+
+
+def test_seeds_are_fresh_and_a_larger_number_adds_to_them() -> None:
+    assert fresh_seeds(2, [0]) == [FIRST_SEED, FIRST_SEED + 1]
+    assert fresh_seeds(2, [FIRST_SEED]) == [FIRST_SEED + 1, FIRST_SEED + 2]
+    assert fresh_seeds(5, [0])[:2] == fresh_seeds(2, [0])
+
+
+def test_every_trial_is_of_audit_effort_and_else_the_searchs() -> None:
+    searched = spec_of(threats=built(evasion={}))
+    for spec, seed in zip(audits(built(evasion={})), fresh_seeds(3, [0]), strict=True):
+        assert (spec.effort, spec.seed) == ("audit", seed)
+        assert (spec.model, spec.training, spec.stack) == (
+            searched.model, searched.training, searched.stack,
+        )  # fmt: skip
+
+
+def test_an_audit_trains_and_measures_on_whole_pools() -> None:
+    searched = spec_of(threats=built(evasion={})).data
+    assert searched.train_images is not None and searched.measured_images is not None
+    for spec in audits(built(evasion={})):
+        assert (spec.data.train_images, spec.data.measured_images) == (None, None)
+        assert (spec.data.name, spec.data.pools) == (searched.name, "search")
+
+
+def test_the_first_seed_measures_everything_and_the_others_what_the_objectives_need() -> None:
+    first, second, third = audits(built(**{name: {} for name in THREATS}))
+    assert names(first) == list(THREATS)
+    assert names(second) == names(third)
+    assert names(second) == ["evasion", "certification", "backdoor", "membership"]
+    evasion = [threat for threat in (*first.threats, *second.threats) if threat.name == "evasion"]
+    assert [threat.canonical().get("extent") for threat in evasion] == [None, "headline"]
+    shadows = [t.shadows for s in (first, second) for t in s.threats if isinstance(t, Membership)]
+    assert shadows == [8, 0]
+
+
+@pytest.mark.parametrize(
+    ("metric", "threat"),
+    [
+        ("robust_accuracy_l2", "evasion"),
+        ("robust_accuracy_at_radius_2", "evasion"),
+        ("adversarial_accuracy_bim", "evasion"),
+        ("detection_auroc", "detection"),
+        ("inversion_ssim", "inversion"),
+        ("latency_ms_p50", "cost"),
+        ("membership_auc_lira_online", "membership"),
+    ],
+)
+def test_a_metric_of_an_objective_or_constraint_is_measured_on_every_seed(
+    metric: str, threat: str
+) -> None:
+    named: dict[str, dict[str, Any]] = {
+        "evasion": {"attacks": ["bim"]},
+        "membership": {"attacks": ["lira_online"], "shadows": 4},
+    }
+    raw = named.get(threat, {})
+    for spec in audits(built(**{threat: raw}), {metric}):
+        (found,) = spec.threats
+        assert metric in found.metric_names()
+
+
+def test_what_a_user_named_is_kept_on_the_first_seed() -> None:
+    threats = built(
+        evasion={"attacks": ["bim"], "eps": [0.1], "points": 12},
+        membership={"attacks": ["rmia", "entropy"], "shadows": 4},
+    )
+    first, second, _ = audits(threats)
+    evasion, membership = first.threats
+    assert isinstance(evasion, Evasion) and isinstance(membership, Membership)
+    # The number of points was the screen's; an audit has its own.
+    assert (evasion.attacks, evasion.eps, evasion.points) == ("bim", 0.1, None)
+    assert membership.shadows == 4
+    cheap = second.threats[1]
+    assert isinstance(cheap, Membership)
+    assert (cheap.attacks_at("audit"), cheap.shadows) == (("entropy",), 0)
+
+
+def test_cheap_attacks_alone_get_no_reference_models() -> None:
+    (membership,) = audits(built(membership={"attacks": ["entropy"]}))[0].threats
+    assert isinstance(membership, Membership) and membership.shadows is None
+
+
+def test_the_audits_points_bound_what_is_attacked_and_certified() -> None:
+    settings = AuditSettings(shadows=None, points=64)
+    for spec in audits(built(evasion={}, certification={"points": 5}), OBJECTIVES, settings):
+        assert [threat.canonical()["points"] for threat in spec.threats] == [64, 64]
+
+
+def test_without_evasion_what_there_is_is_audited() -> None:
+    first, second, _ = audits(built(membership={}), {"clean_accuracy"})
+    assert names(first) == names(second) == ["membership"]
+
+
+def test_a_spec_comes_back_whole_from_the_config_of_its_trial() -> None:
+    for spec in audits(built(**{name: {} for name in THREATS})):
+        assert GivenSpecs(()).spec(flat_of(spec)) == spec
+        assert spec_from_canonical(spec.canonical()).trial == spec.trial
+
+
+def test_trials_from_before_there_was_an_extent_keep_their_identity() -> None:
+    assert "extent" not in Evasion().canonical()
+    assert Evasion(extent="headline").canonical()["extent"] == "headline"

@@ -1,0 +1,125 @@
+"""Paired comparisons against exact tests, enumeration and simulation."""
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.special import ndtri
+
+from results.audit.audit import audited
+from results.choosing.merging import merged, merged_audited
+from results.records.run import load
+from results.statistics.intervals import difference, two_way
+from results.statistics.paired import compare, mcnemar, paired_bootstrap, resampled_means
+from tests.results.audits import write_demo_audit
+
+Floats = NDArray[np.float64]
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (5, 5), (3, 11), (40, 20)])
+def test_mcnemar_is_the_exact_binomial_test_of_the_points_that_differ(
+    only_first: int, only_second: int
+) -> None:
+    first = np.array([1.0] * only_first + [0] * only_second + [1] * 30 + [0] * 7)
+    second = np.array([0.0] * only_first + [1] * only_second + [1] * 30 + [0] * 7)
+    found = mcnemar(first, second)
+    assert (found.only_first, found.only_second) == (only_first, only_second)
+    assert found.n == only_first + only_second + 37
+    differ = only_first + only_second
+    exact = stats.binomtest(only_first, differ).pvalue if differ else 1.0
+    assert found.p_value == pytest.approx(exact)
+
+
+def test_mcnemar_agrees_with_direct_enumeration() -> None:
+    # Of 5 points that differ 4 fall to the first: as lopsided or more are 0, 1, 4 and 5.
+    first = np.array([1.0, 1, 1, 1, 0])
+    splits = [sum(coins) for coins in itertools.product((0, 1), repeat=5)]
+    expected = sum(split in (0, 1, 4, 5) for split in splits) / 32
+    assert mcnemar(first, 1 - first).p_value == pytest.approx(expected)
+
+
+def test_resampled_points_have_the_distribution_of_direct_enumeration() -> None:
+    outcomes = np.array([[1.0, 0, 0, 1]])
+    other = np.array([[1.0, 1, 0, 0]])
+    drawn = resampled_means([outcomes, other], draws=40_000)
+    pairs = [
+        (sum(outcomes[0, list(rows)]) / 4, sum(other[0, list(rows)]) / 4)
+        for rows in itertools.product(range(4), repeat=4)
+    ]
+    for pair in set(pairs):
+        expected = pairs.count(pair) / len(pairs)
+        assert np.mean(np.all(drawn == pair, axis=1)) == pytest.approx(expected, abs=0.01)
+
+
+def test_two_defenses_that_differ_on_no_point_differ_by_nothing() -> None:
+    outcomes = np.tile(np.arange(100) < 70, (3, 1)).astype(float)
+    found = paired_bootstrap(outcomes, outcomes)
+    assert (found.low, found.value, found.high) == (0, 0, 0)
+
+
+def test_paired_differences_cover_and_are_narrower_than_unpaired_ones() -> None:
+    generator = np.random.default_rng(0)
+    paired, unpaired, covered = [], [], []
+    for spread in (0.0, 0.01, 0.02):
+        for _ in range(60):
+            points = generator.standard_normal((1, 300))
+            first, second = (_outcomes(truth, spread, points, generator) for truth in (0.7, 0.65))
+            found = paired_bootstrap(first, second, draws=400)
+            covered.append(found.low <= 0.05 <= found.high)
+            paired.append(found.high - found.low)
+            apart = difference(two_way(first), two_way(second))
+            unpaired.append(apart.high - apart.low)
+    assert np.mean(covered) >= 0.93
+    assert np.mean(paired) < 0.85 * np.mean(unpaired)
+
+
+def _outcomes(
+    truth: float, spread: float, points: Floats, generator: np.random.Generator
+) -> Floats:
+    shares = truth + spread * generator.standard_normal((3, 1))
+    hardness = math.sqrt(0.85) * points + math.sqrt(0.15) * generator.standard_normal(
+        (3, points.shape[1])
+    )
+    return np.where(hardness < ndtri(shares), 1.0, 0.0)
+
+
+def test_candidates_are_paired_where_their_points_are_the_same(tmp_path: Path) -> None:
+    candidates = {each.trial: each for each in audited(load(write_demo_audit(tmp_path)))}
+    plain, mild, partial = (candidates[name] for name in ("plain000", "mild0000", "partial0"))
+    robust = compare(mild, plain, "robust_accuracy")
+    assert robust is not None and robust.paired and robust.told_apart
+    assert robust.difference.value == pytest.approx(0.34, abs=0.005)
+    assert robust.mcnemar is not None and robust.mcnemar.p_value < 1e-6
+    private = compare(mild, plain, "membership_auc")
+    assert private is not None and not private.paired and private.mcnemar is None
+    assert private.difference == difference(
+        mild.values["membership_auc"], plain.values["membership_auc"]
+    )
+    assert compare(mild, plain, "latency_ms_p50") is None
+    fewer_seeds = compare(partial, plain, "clean_accuracy")
+    assert fewer_seeds is not None and fewer_seeds.paired
+
+
+def test_a_point_joins_the_first_group_whose_own_first_is_like_it() -> None:
+    groups = merged([0.0, 0.9, 1.5, 2.0], lambda a, b: abs(a - b) <= 1)
+    assert [(group.first, group.others) for group in groups] == [(0.0, (0.9,)), (1.5, (2.0,))]
+
+
+def test_candidates_that_differ_in_no_goal_are_merged_but_never_with_the_undefended(
+    tmp_path: Path,
+) -> None:
+    candidates = audited(load(write_demo_audit(tmp_path)))
+    groups = merged_audited(candidates, ["clean_accuracy", "robust_accuracy"])
+    joined = {group.first.trial: [other.trial for other in group.others] for group in groups}
+    assert joined["mild0000"] == ["smooth00"]
+    assert joined["plain000"] == joined["strong00"] == []
+    apart = merged_audited(candidates, ["clean_accuracy", "backdoor_success_rate"])
+    assert "smooth00" in {group.first.trial for group in apart}
+    # At clean accuracy alone the undefended cannot be told from the first, but is not one of it.
+    alone = merged_audited(candidates, ["membership_auc"])
+    assert alone[0].first.undefended and alone[0].others == ()
+    assert all(len(group.others) == 0 for group in merged_audited(candidates, ["dp_epsilon"]))

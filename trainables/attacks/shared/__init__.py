@@ -1,0 +1,1 @@
+"""What attacks share: the ascent, balls, losses, batches and searches."""

@@ -1,0 +1,1 @@
+"""Defenses that refuse to answer where an image looks attacked."""

@@ -1,0 +1,1 @@
+"""Defenses that leave rows of the training data out."""

@@ -1,0 +1,1 @@
+"""Defenses that change the network or what it answers, without a proof."""

@@ -1,0 +1,1 @@
+"""What a trial leaves behind, and how its numbers are written: loads no torch."""

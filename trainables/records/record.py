@@ -1,0 +1,106 @@
+"""What a trial leaves behind: one JSON file, written atomically when the trial ends."""
+
+import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from trainables.records.value import Measured, MetricValue, Missing
+from trainables.storage.folders import Folder, LocalFolder
+
+Status = Literal["completed", "failed", "stopped"]
+LOST = "its worker or its storage failed, again and again"
+"""Error of a trial that no try could end, by no fault of its own: when resumed, it runs again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """One trial: what was asked, what came out, on what, and how long each stage took."""
+
+    trial: str
+    """The spec's hash: the trial's identity and its file's name."""
+    spec: dict[str, Any]
+    """The canonical spec."""
+    sampled: dict[str, Any]
+    """The flat dict that the searcher drew; empty where no searcher was asked."""
+    status: Status
+    error: str | None = None
+    metrics: dict[str, MetricValue] = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    """Per epoch: train_loss, train_accuracy, validation_loss, validation_accuracy and scores."""
+    timings: dict[str, float] = field(default_factory=dict)
+    """Stage -> seconds."""
+    artefacts: dict[str, str] = field(default_factory=dict)
+    """Role -> key in the artefact store."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What a stage says beside its numbers, such as the attack that broke each sample."""
+    hardware: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    stage_versions: dict[str, int] = field(default_factory=dict)
+    started: str = ""
+    finished: str = ""
+
+    @property
+    def struck_off(self) -> bool:
+        """Whether its robust accuracy is not to be believed: the attack may not have worked."""
+        attacked = self.notes.get("evasion", {})
+        return bool(attacked.get("masking", {}).get("strikes") or attacked.get("adaptive") is False)
+
+    def bare(self, metrics: Collection[str] | None = None) -> "TrialRecord":
+        """Give it without curves, and of its notes what `struck_off` needs: they are its bulk.
+
+        `metrics` names those that are kept; None keeps all.
+        """
+        attacked = self.notes.get("evasion", {})
+        marks = {name: attacked[name] for name in ("masking", "adaptive") if name in attacked}
+        kept = {n: v for n, v in self.metrics.items() if metrics is None or n in metrics}
+        return replace(self, metrics=kept, curves={}, notes={"evasion": marks} if marks else {})
+
+    def to_json(self) -> str:
+        """Give the record as JSON; a metric is {value, low, high, n} or {value: null, reason}."""
+        plain = asdict(self)
+        plain["metrics"] = {name: metric_to_plain(value) for name, value in self.metrics.items()}
+        return json.dumps(plain, indent=1, allow_nan=False)
+
+    @staticmethod
+    def from_json(text: str) -> "TrialRecord":
+        """Read a record back from its JSON text."""
+        plain = json.loads(text)
+        plain["metrics"] = {name: metric_from_plain(row) for name, row in plain["metrics"].items()}
+        return TrialRecord(**plain)
+
+
+def write_record(record: TrialRecord, folder: Folder | Path) -> str:
+    """Write `<trial>.json` into the folder, whole or not at all; give its name there."""
+    records = LocalFolder(folder) if isinstance(folder, Path) else folder
+    name = record_name(record.trial)
+    records.write(name, record.to_json().encode())
+    return name
+
+
+def read_record(folder: Folder, trial: str) -> TrialRecord | None:
+    """Read a trial's record back; None where there is none."""
+    try:
+        return TrialRecord.from_json(folder.read(record_name(trial)).decode())
+    except FileNotFoundError:
+        return None
+
+
+def record_name(trial: str) -> str:
+    """Name the file of a trial's record."""
+    return f"{trial}.json"
+
+
+def metric_to_plain(value: MetricValue) -> dict[str, Any]:
+    """Give a metric as {value, low, high, n}, or {value: null, reason}."""
+    if isinstance(value, Missing):
+        return {"value": None, "reason": value.reason}
+    return asdict(value)
+
+
+def metric_from_plain(row: dict[str, Any]) -> MetricValue:
+    """Read a metric back from its plain form."""
+    if row["value"] is None:
+        return Missing(row["reason"])
+    return Measured(**row)

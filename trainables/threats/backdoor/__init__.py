@@ -1,0 +1,1 @@
+"""Backdoors: poisoned training rows, triggers, and what they do to a twin."""

@@ -1,0 +1,274 @@
+"""Images changed within a ball so that the deployed model takes them for something else.
+
+Axes: N points, C channels, H, W, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from trainables.attacks import variant
+from trainables.datasets import LabelledImages
+from trainables.deployed.predictor import Predictor, ask
+from trainables.errors import InputError
+from trainables.metrics import at_eps, intervals
+from trainables.parameters import PIXELS, parameter
+from trainables.records.value import MetricValue
+from trainables.threats.evasion.attack_rows import distance_deciles, row_names, rows_of
+from trainables.threats.evasion.attacking import Run, Settings, Target, run_attack, target_of
+from trainables.threats.evasion.efforts import CORE, core_attacks, headline_of, settings_of
+from trainables.threats.evasion.l2_curve import curve_names, l2_curve
+from trainables.threats.evasion.masking import Indicator, verdict
+from trainables.threats.evasion.masking_check import audit_indicators, screen_indicators
+from trainables.threats.evasion.pictures import pictures
+from trainables.threats.evasion.points import points_for
+from trainables.threats.evasion.robustness_curve import CURVE_NAMES, robustness_curve
+from trainables.threats.threat import Findings, Threat
+from trainables.training.evaluation import in_batches
+from trainables.trial.context import TrialContext
+
+WHOLE, HEADLINE = "whole", "headline"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evasion(Threat):
+    """Attack every surface of the predictor; a point counts as robust if no attack breaks it.
+
+    The attacks are chosen by what the predictor is, not by the user: a random one is attacked
+    through averaged draws, one that rejects by an attack that aims at being accepted as well, and
+    every step without a gradient is passed backwards as the identity. Source: Tramer et al., 2020.
+    """
+
+    name = "evasion"
+    meaning = "Images are changed a little so that they are misclassified."
+    source = "Szegedy et al., 2014; Carlini et al., 2019"
+    VERSION = 5
+
+    attacks: str | tuple[str, ...] | None = parameter(
+        None, kind="word", many=True,
+        meaning="attacks beside those that the effort always runs; all are reported",
+    )  # fmt: skip
+    eps: float | tuple[float, ...] | None = parameter(
+        None, kind="float", low=0.0, high=1.0, unit=PIXELS, many=True,
+        meaning="further Linf radii at which the named attacks run, or all where none is named",
+    )  # fmt: skip
+
+    eps_l2: float | tuple[float, ...] | None = parameter(
+        None, kind="float", low=1e-4, high=1000.0, unit="L2, pixel values of [0, 1]", many=True,
+        meaning="L2 sizes at which accuracy under PGD and Carlini-Wagner is measured too",
+    )  # fmt: skip
+    points: int | None = parameter(
+        None, kind="int", low=2, high=1_000_000, unit="images",
+        meaning="points that are attacked, up to the effort's own limit",
+    )  # fmt: skip
+    extent: str = parameter(
+        WHOLE, kind="word", words=(WHOLE, HEADLINE),
+        meaning="whole: all that the effort measures; headline: what the robust accuracy at the "
+        "standard Linf radius takes, AutoAttack of an audit with it, and the screen's signs of "
+        "masking",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.named:
+            variant(name)
+        for name, sizes in (("eps", _several(self.eps)), ("eps_l2", _several(self.eps_l2))):
+            if len({at_eps("", size) for size in sizes}) < len(sizes):
+                raise InputError(f"evasion: two of {name} are the same to four decimals; drop one")
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The attacks that were asked for by name."""
+        if self.attacks is None:
+            return ()
+        return (self.attacks,) if isinstance(self.attacks, str) else self.attacks
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything is measured, not the headline alone."""
+        return self.extent == WHOLE
+
+    def canonical(self) -> dict[str, Any]:
+        """Give name and parameters; the extent only where it says something, so that trials from
+        before there was one keep their identity."""
+        plain = super().canonical()
+        return plain if not self.whole else {k: v for k, v in plain.items() if k != "extent"}
+
+    def metric_names(self) -> tuple[str, ...]:
+        """List what a screen of a plain predictor gives."""
+        names = self._attacks(CORE["screen"])
+        further = [
+            at_eps(row, eps)
+            for eps in _several(self.eps)
+            for name in self._at_further(names)
+            for row in row_names(name)
+        ]
+        rows = [row for name in names for row in row_names(name)]
+        if not self.whole:
+            return ("robust_accuracy", "masking_suspected", *rows)
+        return (
+            "robust_accuracy", "robust_accuracy_l2", "masking_suspected",
+            *CURVE_NAMES, *rows, *further, *curve_names(_several(self.eps_l2)),
+        )  # fmt: skip
+
+    def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
+        """Attack the effort's points at the standard radii and, as a whole, at the further ones."""
+        effort = ctx.spec.effort
+        points = points_for(predictor, ctx, self.points)
+        target = target_of(predictor, points, ctx)
+        right = _right(predictor, points, ctx)
+        settings = settings_of(effort, target)
+        names = self._attacks(core_attacks(effort, target))
+        runs = {
+            name: run_attack(
+                name, target, points, ctx, settings, eps=_radius(variant(name).norm, ctx)
+            )
+            for name in names
+        }
+        metrics: dict[str, MetricValue] = {}
+        for name, run in runs.items():
+            metrics |= rows_of(name, run, right, points, ctx)
+        robust = _worst(runs, right, "linf")
+        metrics["robust_accuracy"] = intervals.proportion(int(robust.sum()), len(points))
+        further = Findings(metrics={})
+        if self.whole:
+            further = self._further(target, points, ctx, settings, right, runs)
+        metrics |= further.metrics
+        indicators = self._indicators(target, points, ctx, runs, robust)
+        check = verdict(indicators)
+        metrics["masking_suspected"] = intervals.exact(float(check["suspected"]), len(points))
+        notes = {
+            "points": len(points),
+            "extent": self.extent,
+            "radius": ctx.dataset.radius,
+            "radius_l2": ctx.dataset.radius_l2,
+            "settings": {name: dict(settings.get(name, {})) for name in names},
+            "broken_by": _broken_by(runs, right, "linf"),
+            "masking": check,
+            "pictures": pictures(runs["pgd"], predictor, points, ctx),
+            **_adaptivity(target, indicators),
+            **further.notes,
+        }
+        return Findings(metrics=metrics, notes=notes, outcomes={"robust_accuracy": robust})
+
+    def _attacks(self, core: tuple[str, ...]) -> tuple[str, ...]:
+        return _joined(core if self.whole else headline_of(core), self.named)
+
+    def _further(
+        self,
+        target: Target,
+        points: LabelledImages,
+        ctx: TrialContext,
+        settings: Settings,
+        right: Tensor,
+        runs: dict[str, Run],
+    ) -> Findings:
+        """Measure what is beside the headline: the L2 norm, the curves, the further radii."""
+        in_l2 = _worst(runs, right, "l2")
+        metrics: dict[str, MetricValue] = {
+            "robust_accuracy_l2": intervals.proportion(int(in_l2.sum()), len(points)),
+            **robustness_curve(target, points, ctx, settings, right, _worst(runs, right, "linf")),
+        }
+        for eps in _several(self.eps):
+            for name in self._at_further(tuple(runs)):
+                run = run_attack(name, target, points, ctx, settings, eps=eps)
+                rows = rows_of(name, run, right, points, ctx)
+                metrics |= {at_eps(row, eps): value for row, value in rows.items()}
+        by_size = l2_curve(target, points, ctx, settings, right, _several(self.eps_l2))
+        notes = {
+            "broken_by_l2": _broken_by(runs, right, "l2"),
+            "distance_deciles": {
+                name: distance_deciles(run, right, points)
+                for name, run in runs.items()
+                if variant(name).minimum_norm
+            },
+            **by_size.notes,
+        }
+        return Findings(metrics=metrics | by_size.metrics, notes=notes)
+
+    def _indicators(
+        self,
+        target: Target,
+        points: LabelledImages,
+        ctx: TrialContext,
+        runs: dict[str, Run],
+        robust: Tensor,
+    ) -> list[Indicator]:
+        found = screen_indicators(target, points, ctx, runs, robust)
+        if ctx.spec.effort == "audit" and self.whole:
+            found += audit_indicators(target, points, ctx, runs)
+        return found
+
+    def _at_further(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        asked = self.named or names
+        return tuple(name for name in asked if _has_radius(name))
+
+
+def _several(value: float | tuple[float, ...] | None) -> tuple[float, ...]:
+    if value is None:
+        return ()
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _has_radius(name: str) -> bool:
+    return variant(name).norm == "linf" and variant(name).takes("eps")
+
+
+def _joined(core: tuple[str, ...], named: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*core, *named)))
+
+
+def _radius(norm: str, ctx: TrialContext) -> float:
+    return ctx.dataset.radius_l2 if norm == "l2" else ctx.dataset.radius
+
+
+def _right(predictor: Predictor, points: LabelledImages, ctx: TrialContext) -> Tensor:
+    generator = ctx.generator("evasion", "clean")
+    classes = ctx.dataset.num_classes
+    labels = in_batches(lambda x: ask(predictor, x, generator, classes).label, points)
+    return labels.eq(points.labels)
+
+
+def _worst(runs: dict[str, Run], right: Tensor, norm: str) -> Tensor:
+    robust = right.clone()
+    for name, run in runs.items():
+        if variant(name).norm == norm:
+            robust &= run.withstood
+    return robust
+
+
+def _broken_by(runs: dict[str, Run], right: Tensor, norm: str) -> list[str]:
+    """Name for each point the first attack that broke it: `clean` where none was needed."""
+    named = ["none" if fine else "clean" for fine in right.tolist()]
+    for name, run in runs.items():
+        if variant(name).norm == norm:
+            for index in run.broken.nonzero().flatten().tolist():
+                if named[index] == "none":
+                    named[index] = name
+    return named
+
+
+def _adaptivity(target: Target, indicators: list[Indicator]) -> dict[str, Any]:
+    """Say whether the attack knew the whole defense, and where it did not, what it missed."""
+    failed = {indicator.name for indicator in indicators if indicator.failed}
+    missed = []
+    if target.predictor.rejects and not any(s.reject_margin for s in target.surfaces):
+        missed.append("the detector gives no reject_margin, so no attack aims at being accepted")
+    if "zero_gradients" in failed:
+        missed.append("no surface has a gradient; add one with a backward pass of its own (bpda)")
+    if "surface_disagrees" in failed:
+        missed.append("what is differentiated is not what is deployed; override surfaces() too")
+    return {
+        "adaptive": not missed,
+        "not_adaptive_because": missed,
+        "surfaces": [
+            {"kind": s.kind, "draws": s.draws, "detector_aware": s.reject_margin is not None}
+            for s in target.surfaces
+        ],
+        "stochastic": target.stochastic,
+        "rejects": target.predictor.rejects,
+        "undeclared_randomness": target.undeclared,
+    }

@@ -1,0 +1,128 @@
+"""The masking check: does a model only look robust because the attack is kept from working?
+
+Each indicator compares two outcomes on the same points; it fails where the difference cannot be
+chance. Source: Athalye et al., 2018; Carlini et al., 2019; Pintor et al., 2022.
+
+Axes: N points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from trainables.attacks.shared.losses import LOSSES
+from trainables.datasets import LabelledImages
+from trainables.deployed.predictor import surface_scores
+from trainables.threats.evasion.attacking import BATCH, Target
+from trainables.trial.context import TrialContext
+
+MARGIN = 0.02
+"""A paired difference counts from here on: honest models differ by a point or two as well."""
+ZERO_GRADIENTS = 0.05
+"""Share of points without any gradient that is borne: single saturated ones are honest."""
+_Z = float(stats.norm.ppf(0.95))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Indicator:
+    """One sign of masking and whether it shows."""
+
+    name: str
+    words: str
+    """What it means where it fails."""
+    figure: float
+    """The share of points (a difference of two shares)."""
+    low: float
+    """Its one-sided 95 % lower bound."""
+    limit: float
+    n: int
+    strikes: bool = True
+    """Whether the robust accuracy is not to be believed where it fails."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the lower bound exceeds the limit."""
+        return self.low > self.limit
+
+    @property
+    def sentence(self) -> str:
+        """What was found, in words."""
+        return (
+            f"{self.words} ({100 * self.figure:.1f} % of {self.n} points, at least "
+            f"{100 * self.low:.1f} % with 95 % confidence)"
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """Give it as plain JSON values."""
+        return {**asdict(self), "failed": self.failed}
+
+
+def paired(
+    name: str, words: str, stronger: Tensor, weaker: Tensor, *, strikes: bool = True
+) -> Indicator:
+    """Judge an attack that should be the weaker one by how much more it breaks than the stronger.
+
+    `stronger` and `weaker` (N,) say which points each breaks. The bound is Agresti and Min's
+    (2005): half a point is added to each of the four kinds of pairs.
+    """
+    n = len(stronger)
+    more, less = int((weaker & ~stronger).sum()), int((stronger & ~weaker).sum())
+    centre = (more - less) / (n + 2)
+    variance = (more + less + 1) / (n + 2) - centre**2
+    low = centre - _Z * math.sqrt(variance / (n + 2))
+    return Indicator(
+        name=name,
+        words=words,
+        figure=(more - less) / n,
+        low=low,
+        limit=MARGIN,
+        n=n,
+        strikes=strikes,
+    )
+
+
+def share(name: str, words: str, found: Tensor, *, limit: float = MARGIN) -> Indicator:
+    """Judge a share of points (N,) by its exact one-sided lower bound (Clopper and Pearson)."""
+    n, count = len(found), int(found.sum())
+    low = float(stats.beta.ppf(0.05, count, n - count + 1)) if count else 0.0
+    return Indicator(
+        name=name, words=words, figure=count / n if n else 0.0, low=low, limit=limit, n=n
+    )
+
+
+def without_gradient(target: Target, points: LabelledImages, ctx: TrialContext) -> Tensor:
+    """Tell for which points (N,) every loss on every surface has a gradient of zero."""
+    without = torch.ones(len(points), dtype=torch.bool, device=points.labels.device)
+    for number, surface in enumerate(target.surfaces):
+        generator = ctx.generator("masking", "gradient", str(number))
+        for start in range(0, len(points), BATCH):
+            rows = slice(start, start + BATCH)
+            y = points.labels[rows]
+            every_row = torch.arange(len(y), device=y.device)
+            for loss in LOSSES.values():
+                x = points.images(rows).requires_grad_(True)
+                with torch.enable_grad():
+                    scores = surface_scores(surface, x, generator, ctx.dataset.num_classes)
+                    value = loss(y)(scores, every_row).sum()
+                if value.requires_grad:
+                    (gradient,) = torch.autograd.grad(value, x)
+                    without[rows] &= gradient.flatten(1).abs().amax(1) == 0
+    return without
+
+
+def verdict(indicators: Sequence[Indicator]) -> dict[str, Any]:
+    """Give the check's outcome as plain JSON values, with the words that say what failed."""
+    failed = [indicator for indicator in indicators if indicator.failed]
+    return {
+        "suspected": bool(failed),
+        "strikes": any(indicator.strikes for indicator in failed),
+        "words": "; ".join(indicator.sentence for indicator in failed),
+        "indicators": [indicator.plain() for indicator in indicators],
+    }

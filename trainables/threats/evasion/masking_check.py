@@ -1,0 +1,185 @@
+"""Which signs of gradient masking an effort looks for.
+
+Axes: N points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from trainables.datasets import LabelledImages, stratified_subset
+from trainables.deployed.predictor import Surface
+from trainables.threats.evasion.attacking import Run, Settings, Target, run_attack
+from trainables.threats.evasion.masking import (
+    ZERO_GRADIENTS,
+    Indicator,
+    paired,
+    share,
+    without_gradient,
+)
+from trainables.trial.context import TrialContext
+
+_GRADIENT = ("pgd", "pgd_dlr", "targeted_margin_pgd")
+_CONVERGED = {"pgd": {"steps": 100}}
+_LONGER = {"pgd": {"steps": 500}}
+_LONGER_ON_RANDOM = {"pgd": {"steps": 200}}
+_RESCALED = (0.1, 10.0)
+CHECKED = 100
+"""Points on which signs are looked for that take attacks of their own: 1,100 steps a point."""
+
+
+def screen_indicators(
+    target: Target,
+    points: LabelledImages,
+    ctx: TrialContext,
+    runs: Mapping[str, Run],
+    robust: Tensor,
+) -> list[Indicator]:
+    """Give the indicators that the attacks' runs answer for almost nothing.
+
+    `robust` (N,) are the points that no attack broke.
+    """
+    resisting = points.select(robust.nonzero().flatten())
+    fooled = _fooled_by(target)
+    found = [
+        share(
+            "zero_gradients",
+            "the gradient of every loss is zero on points that resist",
+            without_gradient(target, resisting, ctx),
+            limit=ZERO_GRADIENTS,
+        ),
+        paired(
+            "fgsm_beats_pgd",
+            "a single step breaks more than many steps do",
+            fooled(runs["pgd"]),
+            fooled(runs["fgsm"]),
+        ),
+        paired(
+            "cross_entropy_hides",
+            "a margin loss breaks more than the cross-entropy does in as many steps; the margin's "
+            "attacks count",
+            fooled(runs["pgd"]),
+            fooled(runs["pgd_dlr"]),
+            # Softened labels do this. What is hidden from one loss the others have measured.
+            strikes=False,
+        ),
+        paired(
+            "random_noise_beats_gradients",
+            "random noise breaks points that gradients do not",
+            _any(runs, _GRADIENT, fooled),
+            fooled(runs["random_noise"]),
+        ),
+    ]
+    if not target.stochastic:
+        # Another draw answers otherwise anyway.
+        found.append(_surface_disagrees(runs))
+    return found
+
+
+def audit_indicators(
+    target: Target, points: LabelledImages, ctx: TrialContext, runs: Mapping[str, Run]
+) -> list[Indicator]:
+    """Give the indicators that need attacks of their own, on a CPU on CHECKED points at most."""
+    broken, radius = _fooled_by(target), ctx.dataset.radius
+    chosen = _checked(points, ctx)
+    points = points.select(chosen)
+
+    def fooled(run: Run) -> Tensor:
+        """Take of a run on all points the chosen ones."""
+        return broken(run)[chosen.to(ctx.device)]
+
+    def pgd(settings: Settings, eps: float) -> Tensor:
+        return broken(run_attack("pgd", target, points, ctx, settings, eps=eps))
+
+    gradients = _any(runs, _GRADIENT, fooled)
+
+    converged = pgd(_CONVERGED, radius)
+    return [
+        paired(
+            "square_beats_gradients",
+            "a score-only search breaks points that gradients do not",
+            gradients,
+            fooled(runs["square"]),
+        ),
+        paired(
+            "transfer_beats_gradients",
+            "images made on another model break points that gradients do not",
+            gradients,
+            fooled(runs["transfer"]),
+        ),
+        paired(
+            "more_steps_help",
+            "many more steps break more than 100 do: the attack had not converged",
+            converged,
+            pgd(_LONGER_ON_RANDOM if target.stochastic else _LONGER, radius),
+        ),
+        paired(
+            "not_monotone",
+            "half the radius breaks more than the whole one does",
+            converged,
+            pgd(_CONVERGED, radius / 2),
+        ),
+        share(
+            "unbounded_fails",
+            "points resist although the ball holds every image",
+            ~(pgd(_CONVERGED, 1.0) | gradients),
+        ),
+        *(
+            paired(
+                f"scale_{factor:g}_helps",
+                f"scores times {factor:g} break more, though the loss does not see a scale",
+                fooled(runs["pgd_dlr"]),
+                broken(
+                    run_attack("pgd_dlr", _rescaled(target, factor), points, ctx, _DLR, eps=radius)
+                ),
+            )
+            for factor in _RESCALED
+        ),
+    ]
+
+
+_DLR: Settings = {"pgd_dlr": {"steps": 100}}
+
+
+def _checked(points: LabelledImages, ctx: TrialContext) -> Tensor:
+    """Give the rows of the points on which the further attacks run."""
+    most = CHECKED if ctx.device.type == "cpu" else len(points)
+    return stratified_subset(points.labels, most, seed=0)
+
+
+def _fooled_by(target: Target) -> Callable[[Run], Tensor]:
+    """Give what an indicator compares of a run (N,): which points the attack breaks.
+
+    Of a model that rejects, which points fool its classifier: that a detector stops the images of
+    the stronger attack and lets those of the weaker pass is its work, and masks no gradient.
+    """
+    if target.predictor.rejects:
+        return lambda run: run.fooled
+    return lambda run: run.broken
+
+
+def _any(
+    runs: Mapping[str, Run], names: tuple[str, ...], fooled: Callable[[Run], Tensor]
+) -> Tensor:
+    return torch.stack([fooled(runs[name]) for name in names if name in runs]).any(0)
+
+
+def _surface_disagrees(runs: Mapping[str, Run]) -> Indicator:
+    """Compare what was attacked with what is deployed, on the images of an attack."""
+    return share(
+        "surface_disagrees",
+        "images that fool the surface do not fool the deployed model: the attack saw another one",
+        runs["pgd"].disagrees,
+    )
+
+
+def _rescaled(target: Target, factor: float) -> Target:
+    def rescale(surface: Surface) -> Surface:
+        return replace(surface, scores=lambda x, g: factor * surface.scores(x, g))
+
+    surfaces = tuple(rescale(surface) for surface in target.surfaces)
+    return replace(target, surfaces=surfaces, changed=True)

@@ -1,0 +1,1 @@
+"""Model inversion: images of a class, climbed out of the model."""

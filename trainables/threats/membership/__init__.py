@@ -1,0 +1,1 @@
+"""Membership inference: which rows the model was trained on."""

@@ -1,0 +1,283 @@
+"""Who reads from the deployed model's answers which rows it was trained on.
+
+Axes: M members, N non-members, P members and then non-members, K classes, S shadow models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainables.datasets import LabelledImages, stratified_subset
+from trainables.deployed.predictor import Predictor
+from trainables.errors import InputError
+from trainables.metrics import intervals
+from trainables.metrics.membership import MEMBERSHIP_ATTACKS, auc_metric
+from trainables.parameters import parameter
+from trainables.records.value import Measured, MetricValue
+from trainables.threats.membership import lira
+from trainables.threats.membership.label_only import SIZES, Work, affordable, label_only
+from trainables.threats.membership.rates import (
+    Scored,
+    as_many_as_members,
+    balanced_accuracy,
+    histogram,
+    mean_of_members,
+    strongest,
+    tpr_at_fpr,
+)
+from trainables.threats.membership.rmia import fitted_a, relative_probability, rmia
+from trainables.threats.membership.scores import (
+    Floats,
+    Integers,
+    entropy,
+    loss_threshold,
+    modified_entropy,
+    of_true_class,
+    softmax,
+)
+from trainables.threats.membership.shadow_classifier import shadow_classifier
+from trainables.threats.membership.shadows import ShadowAnswers, population, shadow_answers
+from trainables.threats.threat import Findings, Threat
+from trainables.training.trained import Trained
+from trainables.trial.context import TrialContext
+
+OF_ANSWERS: Mapping[str, Callable[[Floats, Integers], Floats]] = {
+    "loss_threshold": loss_threshold,
+    "entropy": entropy,
+    "modified_entropy": modified_entropy,
+}
+"""Attacks that need the deployed log-probabilities (P, K) and the labels (P,)."""
+LABEL_ONLY = "label_only"
+_MOST = 5000
+"""Rows of each side that are asked by default."""
+_SHADOWS = 16
+"""Of an audit, or of a named attack, by default."""
+_RATES = {"tpr_at_fpr_0_01": 0.01, "tpr_at_fpr_0_001": 0.001}
+
+
+def _lira_online(answers: Floats, labels: Integers, shadows: ShadowAnswers) -> Floats:
+    of_shadows = lira.phi(shadows.log_probabilities, labels)
+    return lira.online(lira.phi(answers, labels), of_shadows, shadows.inside)
+
+
+def _lira_offline(answers: Floats, labels: Integers, shadows: ShadowAnswers) -> Floats:
+    of_shadows = lira.phi(shadows.log_probabilities, labels)
+    return lira.offline(lira.phi(answers, labels), of_shadows, shadows.inside)
+
+
+def _rmia(answers: Floats, labels: Integers, shadows: ShadowAnswers) -> Floats:
+    """Compare with all points that are asked: the attacker does not know which are members."""
+    own = of_true_class(softmax(answers), labels)
+    of_shadows = of_true_class(softmax(shadows.log_probabilities), labels)
+    a = fitted_a(of_shadows, shadows.inside)
+    ratios = relative_probability(own, of_shadows, shadows.inside, a)
+    return rmia(ratios, ratios)
+
+
+def _shadow(answers: Floats, labels: Integers, shadows: ShadowAnswers) -> Floats:
+    return shadow_classifier(answers, shadows.log_probabilities, shadows.inside, labels)
+
+
+OF_SHADOWS: Mapping[str, Callable[[Floats, Integers, ShadowAnswers], Floats]] = {
+    "shadow": _shadow,
+    "lira_online": _lira_online,
+    "lira_offline": _lira_offline,
+    "rmia": _rmia,
+}
+"""Attacks that need the answers of shadow models too."""
+CHEAP = (*OF_ANSWERS, LABEL_ONLY)
+"""Attacks that need no further training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Membership(Threat):
+    """Score members and non-members by every attack of the effort; the strongest counts.
+
+    Members are the rows that the model trained on after filtering, non-members the held-out pool.
+    A screen runs what needs no further training; an audit trains shadow models under the same
+    stack and deployment, so that its attacks know the defense. The headline's interval allows for
+    the choice of the strongest among m attacks: each one's is of level 1 - 0.05 / m.
+    An image is asked once; a rejected one has log-probabilities too, but no label.
+    """
+
+    name = "membership"
+    meaning = "An attacker tells from the model's answers which rows it was trained on."
+    source = "Yeom et al., 2018; Carlini et al., 2022"
+    VERSION = 2
+
+    attacks: str | tuple[str, ...] | None = parameter(
+        None, kind="word", words=tuple(MEMBERSHIP_ATTACKS), many=True,
+        meaning="attacks that run; by default all that need no shadow models, and in an audit the "
+        "others too",
+    )  # fmt: skip
+    shadows: int | None = parameter(
+        None, kind="int", low=0, high=1000, unit="models",
+        meaning="shadow models of an audit, or of named attacks that need them, an even number; by "
+        "default 16",
+    )  # fmt: skip
+    points: int | None = parameter(
+        None, kind="int", low=10, high=1_000_000, unit="rows",
+        meaning="most members, and most non-members, that are asked; by default 5,000",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.shadows is not None and self.shadows % 2:
+            raise InputError(
+                f"membership: shadows must be even, since every row is in half of them, but got "
+                f"{self.shadows}"
+            )
+        needing = [name for name in self._named if name in OF_SHADOWS]
+        if self.shadows == 0 and needing:
+            raise InputError(f"membership: {needing[0]} needs shadow models; leave out shadows: 0")
+        if self.shadows and self._named and not needing:
+            raise InputError("membership: none of the named attacks uses shadows; leave them out")
+
+    @property
+    def _named(self) -> tuple[str, ...]:
+        if self.attacks is None:
+            return ()
+        return (self.attacks,) if isinstance(self.attacks, str) else self.attacks
+
+    def attacks_at(self, effort: str) -> tuple[str, ...]:
+        """List the attacks that run at an effort, in the order of their declaration."""
+        with_shadows = effort == "audit" and self.shadows != 0
+        chosen = self._named or (*CHEAP, *(OF_SHADOWS if with_shadows else ()))
+        return tuple(name for name in MEMBERSHIP_ATTACKS if name in chosen)
+
+    def metric_names(self) -> tuple[str, ...]:
+        """List what a screen gives."""
+        areas = (auc_metric(name) for name in self.attacks_at("screen"))
+        return ("membership_auc", "membership_balanced_accuracy", *_RATES, *areas)
+
+    def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
+        """Run the effort's attacks on the same members and non-members."""
+        trained = ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed)
+        sides = _sides(trained, ctx, self.points or _MOST)
+        answers = sides.log_probabilities(predictor, ctx)
+        names = self.attacks_at(ctx.spec.effort)
+        scored = {
+            name: sides.split(OF_ANSWERS[name](answers, sides.labels))
+            for name in names
+            if name in OF_ANSWERS
+        }
+        notes: dict[str, Any] = {"members": len(sides.members), "non_members": len(sides.others)}
+        if LABEL_ONLY in names:
+            work = sides.work(predictor, ctx)
+            scored[LABEL_ONLY] = sides.by_labels(predictor, work, ctx)
+            notes[LABEL_ONLY] = {
+                "copies": work.copies,
+                "members": len(scored[LABEL_ONLY].members),
+                "non_members": len(scored[LABEL_ONLY].others),
+                "noise_in_radii": list(SIZES[: work.copies]),
+            }
+        of_shadows = [name for name in names if name in OF_SHADOWS]
+        if of_shadows:
+            number = self.shadows or _SHADOWS
+            shadows = shadow_answers(ctx, population(ctx), sides.in_population(ctx), number)
+            for name in of_shadows:
+                scored[name] = sides.split(OF_SHADOWS[name](answers, sides.labels, shadows))
+            notes["shadows"] = {
+                "models": number,
+                "rows": shadows.rows,
+                "rows_of_the_attacked": len(ctx.pools.train),
+                "one_spread_for_all": number < lira.FEWEST_FOR_OWN_SPREAD,
+            }
+        metrics = _metrics({name: scored[name] for name in names})
+        return Findings(metrics=metrics, notes=notes | _notes_of(scored, metrics))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sides:
+    """The members and non-members that are asked."""
+
+    members: LabelledImages
+    member_rows: Tensor
+    """(M,) their rows in the training pool."""
+    others: LabelledImages
+    other_rows: Tensor
+    """(N,) their rows in the held-out pool."""
+
+    @property
+    def labels(self) -> Integers:
+        """(P,) classes."""
+        labels: Integers = torch.cat([self.members.labels, self.others.labels]).cpu().numpy()
+        return labels
+
+    def in_population(self, ctx: TrialContext) -> Tensor:
+        """(P,) rows in what shadow models are drawn from."""
+        return torch.cat([self.member_rows, self.other_rows + len(ctx.pools.train)])
+
+    def log_probabilities(self, predictor: Predictor, ctx: TrialContext) -> Floats:
+        """(P, K) as deployed."""
+        sides = (self.members, self.others)
+        answers = [ctx.log_probabilities(predictor, side).double().cpu() for side in sides]
+        found: Floats = torch.cat(answers).numpy()
+        return found
+
+    def split(self, scores: Floats) -> Scored:
+        """Part scores (P,) into those of both sides."""
+        return Scored(scores[: len(self.members)], scores[len(self.members) :])
+
+    def work(self, predictor: Predictor, ctx: TrialContext) -> Work:
+        """Say how much the label-only attack may ask."""
+        points = len(self.members) + len(self.others)
+        return affordable(ctx.spec.effort, predictor.forward_passes_per_prediction, points)
+
+    def by_labels(self, predictor: Predictor, work: Work, ctx: TrialContext) -> Scored:
+        """Run the label-only attack on as many points as the work allows."""
+        generator = ctx.generator("membership", LABEL_ONLY)
+        found = []
+        for side in (self.members, self.others):
+            asked = side.select(_subset(side, work.points))
+            found.append(label_only(predictor, asked, work.copies, ctx, generator))
+        return Scored(*found)
+
+
+def _sides(trained: Trained, ctx: TrialContext, most: int) -> _Sides:
+    of_members = _subset(trained.members, most)
+    of_others = _subset(ctx.held_out, most)
+    return _Sides(
+        members=trained.members.select(of_members),
+        member_rows=trained.kept.cpu()[of_members],
+        others=ctx.held_out.select(of_others),
+        other_rows=of_others,
+    )
+
+
+def _subset(images: LabelledImages, most: int) -> Tensor:
+    """Give sorted rows of a pool, on the CPU: all, or as many as asked, of every class."""
+    return stratified_subset(images.labels, most, seed=0)
+
+
+def _metrics(scored: Mapping[str, Scored]) -> dict[str, MetricValue]:
+    level = 1 - (1 - intervals.LEVEL) / len(scored)
+    rows: dict[str, list[MetricValue]] = {
+        "membership_auc": [intervals.auc(s.members, s.others, level) for s in scored.values()],
+        "membership_balanced_accuracy": [
+            balanced_accuracy(s, _threshold(name, s), level) for name, s in scored.items()
+        ],
+        **{
+            rate: [tpr_at_fpr(s.members, s.others, fpr, level) for s in scored.values()]
+            for rate, fpr in _RATES.items()
+        },
+    }
+    areas = {auc_metric(name): intervals.auc(s.members, s.others) for name, s in scored.items()}
+    return {**{name: strongest(values) for name, values in rows.items()}, **areas}
+
+
+def _threshold(name: str, scored: Scored) -> float:
+    return mean_of_members(scored) if name == "loss_threshold" else as_many_as_members(scored)
+
+
+def _notes_of(scored: Mapping[str, Scored], metrics: Mapping[str, MetricValue]) -> dict[str, Any]:
+    """Name the strongest attack and show its scores."""
+    areas = {name: metrics[auc_metric(name)] for name in scored}
+    values = {name: area.value for name, area in areas.items() if isinstance(area, Measured)}
+    top = max(values, key=lambda name: values[name])
+    return {"attack": top, "attacks": values, "scores": histogram(scored[top])}

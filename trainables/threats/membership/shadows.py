@@ -1,0 +1,135 @@
+"""Shadow models: trained and deployed as the attacked one was, on known halves of the data.
+
+Axes: S shadow models, P points of the population, N points that are asked, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.datasets import LabelledImages, stratified_subset
+from trainables.datasets.images import content_hash
+from trainables.storage.artefacts import Artefact
+from trainables.storage.identity import seed_from
+from trainables.threats.membership.lira import Inside
+from trainables.threats.membership.scores import Floats
+from trainables.training import loop
+from trainables.trial.context import TrialContext
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShadowAnswers:
+    """What the deployed shadow models answer to the points, and which of them each has seen."""
+
+    log_probabilities: Floats
+    """(S, N, K)"""
+    inside: Inside
+    """(S, N) whether the point was among the rows given to the shadow model's training; every
+    point was in exactly half of them. A filter of the stack may have dropped it there."""
+    rows: int
+    """Rows that a shadow model was given, of the first; halves differ by a row a class at most."""
+
+
+def population(ctx: TrialContext) -> LabelledImages:
+    """Join what shadow models are drawn from: the training pool and the held-out one come first.
+
+    Of the pools that neither train the model nor are measured come as many rows, stratified, as
+    bring a half to the size of the training pool; published pools have none.
+    """
+    pools = ctx.pools
+    further = [pools.auxiliary]
+    if ctx.held_out is not pools.validation:
+        further.append(pools.validation)
+    first = _joined([pools.train, ctx.held_out])
+    rest = [pool for pool in further if pool is not None]
+    room = 2 * len(pools.train) - len(first)
+    if not rest or room < 1:
+        return first
+    spare = _joined(rest)
+    return _joined([first, spare.select(stratified_subset(spare.labels, room, seed=0))])
+
+
+def halves(labels: Tensor, shadows: int, seed: int) -> Tensor:
+    """Draw which points (S, P) each shadow model is given; labels (P,) on the CPU.
+
+    Two models in a row share the points between them, each class by halves: so every point is
+    in exactly half of the models, and more models change nothing about the first ones.
+    """
+    if shadows < 2 or shadows % 2:
+        raise ValueError(f"shadow models come in pairs, but {shadows} were asked for")
+    rows = []
+    for pair in range(shadows // 2):
+        generator = torch.Generator().manual_seed(seed_from(str(seed), "pair", str(pair)))
+        shuffled = torch.randperm(len(labels), generator=generator)
+        by_class = shuffled[labels[shuffled].argsort(stable=True)]
+        first = torch.zeros(len(labels), dtype=torch.bool)
+        first[by_class[::2]] = True
+        rows += [first, ~first]
+    return torch.stack(rows)
+
+
+def shadow_seed(ctx: TrialContext, number: int) -> int:
+    """Give the training seed of a shadow model; it hangs on data and seed of the trial alone."""
+    return seed_from("shadow", ctx.dataset.fingerprint, str(ctx.spec.seed), str(number))
+
+
+def shadow_answers(
+    ctx: TrialContext, points: LabelledImages, asked: Tensor, shadows: int
+) -> ShadowAnswers:
+    """Train and deploy shadow models under the trial's stack and ask them.
+
+    `points` is the population (P,), `asked` (N,) the rows of it that are asked. The attack knows
+    the whole defense this way: what it does to the training and to the answers, it does to the
+    shadows'. The attacked model is none of them: it has other rows and another seed.
+    """
+    labels = points.labels.cpu()
+    seed = seed_from("shadows", ctx.dataset.fingerprint, content_hash(points), str(ctx.spec.seed))
+    inside = halves(labels, shadows, seed)
+    asked = asked.cpu()
+    images = points.select(asked)
+    answers = [
+        _answers_of(ctx, points.select(inside[number].nonzero().flatten()), images, number)
+        for number in range(shadows)
+    ]
+    return ShadowAnswers(
+        log_probabilities=np.stack([answer.cpu().double().numpy() for answer in answers]),
+        inside=inside[:, asked].numpy(),
+        rows=int(inside[0].sum()),
+    )
+
+
+def _answers_of(
+    ctx: TrialContext, rows: LabelledImages, images: LabelledImages, number: int
+) -> Tensor:
+    """Give the deployed log-probabilities (N, K) of one shadow model."""
+    stack, seed = ctx.spec.stack, shadow_seed(ctx, number)
+    twin = ctx.twin(train=rows, seed=seed)
+
+    def build() -> Artefact:
+        trained = twin.train(stack, rows, seed)
+        deployed = twin.deploy(stack, trained.model)
+        return Artefact({"log_probabilities": twin.log_probabilities(deployed, images)})
+
+    identity = {
+        "version": VERSION,
+        "training": loop.VERSION,
+        "deployment": twin.deployment,
+        "rows": content_hash(rows),
+        "asked": content_hash(images),
+    }
+    role = f"shadow_answers{number}"
+    return ctx.cached("shadow_answers", identity, build, role=role).tensors["log_probabilities"]
+
+
+def _joined(parts: list[LabelledImages]) -> LabelledImages:
+    return LabelledImages(
+        pixels=torch.cat([part.pixels for part in parts]),
+        labels=torch.cat([part.labels for part in parts]),
+        scale=parts[0].scale,
+    )

@@ -1,0 +1,1 @@
+"""One trial: its spec, the context that defenses and threats ask, its stages and its limits."""

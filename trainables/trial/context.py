@@ -1,0 +1,395 @@
+"""What a defense or a threat may ask of the trial that it is part of."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainables.datasets import Dataset, LabelledImages, Pools, split_pools, stratified_subset
+from trainables.datasets.dataset import Augmentation
+from trainables.datasets.images import content_hash
+from trainables.datasets.splits import Protocol
+from trainables.defenses.defense import Defense, shapes_training
+from trainables.defenses.stack import Stack
+from trainables.deployed.fits import Fits
+from trainables.deployed.predictor import Prediction, Predictor, ask
+from trainables.device import full_precision
+from trainables.errors import InputError
+from trainables.imports import code_fingerprint
+from trainables.models import build_model, missing_parts, model_code_fingerprint
+from trainables.storage.artefacts import Artefact, ArtefactStore
+from trainables.storage.identity import identity_hash, seed_from
+from trainables.training import loop
+from trainables.training.checkpoints import Checkpoints, resumable
+from trainables.training.evaluation import batches, in_batches
+from trainables.training.modes import seeded
+from trainables.training.trained import Trained
+from trainables.trial.deployment_spec import DeploymentSpec
+from trainables.trial.settings import TrainingSpec
+
+SCREEN_POINTS = 512
+"""Held-out points that a screen attacks."""
+AUDIT_POINTS_CPU = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class TrialContext:
+    """A trial under way: its spec, data, store and seeds."""
+
+    spec: DeploymentSpec
+    dataset: Dataset
+    pools: Pools
+    store: ArtefactStore
+    device: torch.device
+    lpips_weights: Path | None = None
+    used: dict[str, str] = field(default_factory=dict)
+    """Role -> key of each artefact that the trial came to use."""
+    phases: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Key of each training behind the deployed model -> its seconds per epoch."""
+    runs: dict[Any, Any] = field(default_factory=dict)
+    """What attacks have made and the predictor answered in this trial: no threat asks again."""
+    fits: Fits | None = None
+    """Where a deployment takes what it fits from; None: it is fitted, and noted nowhere."""
+
+    @property
+    def held_out(self) -> LabelledImages:
+        """The pool that is measured: validation in the search, test in audits and reproductions."""
+        if self.spec.effort == "screen" and self.pools.validation is not None:
+            return self.pools.validation
+        return self.pools.test
+
+    @property
+    def curve_pool(self) -> LabelledImages:
+        """The pool that learning curves are drawn on; nothing is selected by them."""
+        return self.pools.test if self.pools.validation is None else self.pools.validation
+
+    @property
+    def seed(self) -> int:
+        """The trial's seed."""
+        return self.spec.seed
+
+    @property
+    def stack(self) -> Stack:
+        """The trial's defenses, in the order of their slots."""
+        return self.spec.stack
+
+    @property
+    def training(self) -> TrainingSpec:
+        """The settings of the trial's training."""
+        return self.spec.training
+
+    def points(self) -> LabelledImages:
+        """Give the fixed, stratified points that attacks run on at this effort."""
+        pool = self.held_out
+        limit = SCREEN_POINTS
+        if self.spec.effort == "audit":
+            limit = AUDIT_POINTS_CPU if self.device.type == "cpu" else len(pool)
+        if len(pool) <= limit:
+            return pool
+        return pool.select(stratified_subset(pool.labels, limit, seed=0))
+
+    def generator(self, *purpose: str) -> torch.Generator:
+        """Give a generator of its own for a purpose, seeded from the deployment's identity."""
+        return torch.Generator(self.device).manual_seed(seed_from(self.deployment, *purpose))
+
+    @cached_property
+    def deployment(self) -> str:
+        """The identity of the deployed model and its data: the spec without its threats.
+
+        Stages seed from it, so what one threat finds does not hang on which others are asked for.
+        """
+        return identity_hash(
+            {
+                **self.spec.canonical(),
+                "threats": [],
+                "stack": [_identity_of(defense) for defense in self.spec.stack],
+                "code": model_code_fingerprint(self.spec.model.name),
+                "dataset": self.dataset.fingerprint,
+            }
+        )
+
+    def scores(self, predictor: Predictor, images: LabelledImages) -> Tensor:
+        """Give the predictor's scores on a pool (N, K), drawn with the purpose's own seed."""
+        generator = self.generator("scores")
+        with full_precision(self.device), torch.no_grad():
+            return in_batches(lambda x: predictor.scores(x, generator).float(), images)
+
+    def answers(self, predictor: Predictor, images: LabelledImages) -> Prediction:
+        """Give what is deployed answers to a pool, asked once in a trial: a vote has many passes.
+
+        Its label (N,), log-probabilities (N, K) and, where it rejects, reject_score (N,).
+        """
+        key = ("answers", predictor, content_hash(images))
+        if key not in self.runs:
+            generator, classes = self.generator("answers"), self.dataset.num_classes
+            with full_precision(self.device):
+                parts = [ask(predictor, x, generator, classes) for x in batches(images)]
+            scores = [part.reject_score for part in parts if part.reject_score is not None]
+            self.runs[key] = Prediction(
+                torch.cat([part.label for part in parts]),
+                torch.cat([part.log_probabilities for part in parts]),
+                torch.cat(scores) if scores else None,
+            )
+        found: Prediction = self.runs[key]
+        return found
+
+    def log_probabilities(self, predictor: Predictor, images: LabelledImages) -> Tensor:
+        """Give the deployed log-probabilities on a pool (N, K)."""
+        return self.answers(predictor, images).log_probabilities
+
+    def cached(
+        self,
+        kind: str,
+        identity: Mapping[str, Any],
+        builder: Callable[[], Artefact],
+        *,
+        role: str | None = None,
+        deployed: bool = False,
+    ) -> Artefact:
+        """Give an artefact from the store, built if nobody has, and note that it was used.
+
+        It is noted under `role`, by default its kind. `deployed` says that it is a training behind
+        the deployed model: then its values' `epoch_seconds` count as the cost of that training,
+        and so do those of its `phases`, the trainings that it went through on its way.
+        """
+        artefact = self.store.get_or_build(kind, identity, builder)
+        # Noted at the end: the builder may have used others of the kind on its way.
+        key = self.store.key(kind, identity)
+        self.used[role or kind] = key
+        if deployed:
+            for earlier, seconds in artefact.values.get("phases", {}).items():
+                self.phases[earlier] = tuple(seconds)
+            self.phases[key] = tuple(artefact.values["epoch_seconds"])
+        return artefact
+
+    def train(
+        self,
+        stack: Stack,
+        data: LabelledImages,
+        seed: int,
+        *,
+        role: str = "model",
+        deployed: bool = True,
+    ) -> Trained:
+        """Train the trial's network under a stack on some rows, or give what was trained before.
+
+        Defenses that only change the deployment have no part in the identity, so a new
+        temperature trains nothing. Whoever trains a further model (an ensemble's member, a
+        surrogate) gives a `role` of its own; a threat's models are not `deployed`, so that their
+        time is no cost of the defense.
+        """
+        shaping = tuple(defense for defense in stack if shapes_training(defense))
+        identity = {
+            "version": loop.VERSION,
+            "data": content_hash(data),
+            "curves_on": content_hash(self.curve_pool),
+            "calibration": content_hash(self.pools.calibration)
+            if any(defense.needs_calibration for defense in shaping) and self.pools.calibration
+            else None,
+            "model": {
+                **asdict(self.spec.model),
+                "code": model_code_fingerprint(self.spec.model.name),
+            },
+            "training": asdict(self.spec.training),
+            "stack": [_training_identity(defense) for defense in shaping],
+            "seed": seed,
+        }
+        # What a training measures, and what its defenses fit or craft before it, is in float32; the
+        # forward pass of its steps alone is in `training_precision`.
+        with full_precision(self.device):
+            artefact = self.cached(
+                "model",
+                identity,
+                lambda: resumable(
+                    self.store,
+                    self.store.key("model", identity),
+                    lambda checkpoints: self._fit(shaping, data, identity, seed, checkpoints),
+                ),
+                role=role,
+                deployed=deployed,
+            )
+        weights = {k.removeprefix("model."): v for k, v in artefact.tensors.items() if k != "kept"}
+        kept = artefact.tensors["kept"].to(self.device)
+        return Trained(
+            model=self.with_weights(shaping, weights),
+            members=data.select(kept),
+            kept=kept,
+            curves=artefact.values["curves"],
+            seconds=tuple(artefact.values["epoch_seconds"]),
+            key=self.used[role],
+            weights_sha256=weights_digest(weights),
+        )
+
+    def with_weights(self, stack: Stack, weights: Mapping[str, Tensor]) -> nn.Module:
+        """Build the network that a stack trains, with the weights of such a training.
+
+        Raises RuntimeError where the weights are those of another network.
+        """
+        with seeded(0, self.device):  # the initial weights are overwritten
+            model = self._new_model(tuple(d for d in stack if shapes_training(d)))
+        model.load_state_dict(dict(weights))
+        return model.to(self.device).eval()
+
+    def twin(
+        self, *, train: LabelledImages | None = None, seed: int | None = None
+    ) -> "TrialContext":
+        """Give the context of a further model of the same stack, on other rows or of another seed.
+
+        What the twin uses, trains and answers is no part of the deployed model: neither its
+        artefacts nor its training time.
+        """
+        pools = self.pools if train is None else replace(self.pools, train=train)
+        spec = self.spec if seed is None else replace(self.spec, seed=seed)
+        return replace(self, pools=pools, spec=spec, used={}, phases={}, runs={}, fits=None)
+
+    def deploy(self, stack: Stack, model: nn.Module) -> Predictor:
+        """Deploy a trained model under a stack; what that fits is fitted in float32."""
+        predictor = Predictor(model)
+        with full_precision(self.device):
+            for defense in stack:
+                predictor = defense.deploy(predictor, self)
+        return predictor
+
+    def fitted(self, name: str, builder: Callable[[], Artefact]) -> Artefact:
+        """Give what a deployment fits to data, as tensors and plain values, by a builder.
+
+        `Defense.deploy` must look at pools and trained networks in such builders alone: an exported
+        model is deployed again where there is no data, and is given what was fitted at its export.
+        """
+        return builder() if self.fits is None else self.fits.take(name, builder)
+
+    def _fit(
+        self,
+        stack: Stack,
+        data: LabelledImages,
+        identity: Mapping[str, Any],
+        seed: int,
+        checkpoints: Checkpoints,
+    ) -> Artefact:
+        # What the trainings on the way took is kept beside the weights, for whoever finds those in
+        # the store: a context of their own gathers it.
+        inner = replace(self, phases={})
+        kept = torch.arange(len(data), device=self.device)
+        for defense in stack:
+            kept = kept[defense.filter(data.select(kept), inner)]
+        with seeded(seed_from(identity_hash(identity), "training"), self.device) as generator:
+            model = inner._new_model(stack).to(self.device)
+            phases = [phase for d in stack if (phase := d.prepare(inner, data.select(kept), seed))]
+            earlier = phases[0] if phases else None
+            if earlier and earlier.seconds:
+                inner.phases[self.store.key("model", identity) + ":prepare"] = earlier.seconds
+            progress = loop.train(
+                model,
+                loop.TrainingPlan(
+                    data=(earlier and earlier.data) or data.select(kept),
+                    held_out=self.curve_pool,
+                    calibration=self.pools.calibration,
+                    num_classes=self.dataset.num_classes,
+                    augmentation=self._augmentation(),
+                    settings=(earlier and earlier.settings) or self.spec.training,
+                    stack=stack,
+                    start=earlier.weights if earlier else None,
+                ),
+                generator,
+                checkpoints,
+            )
+        weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+        return Artefact(
+            {**weights, "kept": kept},
+            {
+                "curves": progress.curves,
+                "epoch_seconds": progress.epoch_seconds,
+                "phases": {key: list(seconds) for key, seconds in inner.phases.items()},
+            },
+        )
+
+    def check_model(self) -> None:
+        """Build the network as it would be trained; InputError where a defense refuses its layers.
+
+        A training comes to the same words, but a sweep asks before it begins.
+        """
+        with seeded(0, self.device):
+            self._new_model(self.spec.stack)
+
+    def _augmentation(self) -> Augmentation:
+        asked = self.spec.training.augmentation
+        if asked == "default":
+            return self.dataset.augmentation
+        return "crop_flip" if asked == "crop_flip" else "none"
+
+    def _new_model(self, stack: Stack) -> nn.Module:
+        model = build_model(
+            self.spec.model.name,
+            dataset=self.dataset,
+            norm=self.spec.model.norm,
+            activation=self.spec.training.activation,
+        )
+        for defense in stack:
+            model = defense.modify_model(model, self)
+        return model
+
+
+def build_context(
+    spec: DeploymentSpec,
+    dataset: Dataset,
+    store: ArtefactStore,
+    device: torch.device,
+    lpips_weights: Path | None = None,
+) -> TrialContext:
+    """Split the data and check that the stack fits data and model.
+
+    Raises InputError, naming the defense, where a part of the model or a pool is lacking.
+    """
+    pools = _pools(
+        dataset,
+        cast(Protocol, spec.data.pools),
+        train_images=spec.data.train_images,
+        measured_images=spec.data.measured_images,
+    )
+    ctx = TrialContext(spec, dataset, pools, store, device, lpips_weights)
+    with seeded(0, device):
+        model = ctx._new_model(())
+    for defense in spec.stack:
+        lacking = missing_parts(model, defense.needs)
+        if lacking:
+            raise InputError(
+                f"{defense.name} needs {', '.join(lacking)} of a model, which {spec.model.name} "
+                "lacks; see the Model contract in trainables/models/contract.py"
+            )
+        if defense.needs_calibration and pools.calibration is None:
+            raise InputError(
+                f"{defense.name} uses the calibration pool, which the published pools lack; "
+                "use pools: search"
+            )
+    return ctx
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """Hash named tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(weights[name].cpu().numpy()).data)
+    return digest.hexdigest()
+
+
+# A worker runs many trials on one data set: its pools are made, and hashed, once.
+_pools = lru_cache(maxsize=8)(split_pools)
+
+
+def _identity_of(defense: Defense) -> dict[str, Any]:
+    plain: dict[str, Any] = defense.canonical()
+    if ":" in defense.name:
+        plain["code"] = code_fingerprint(defense.name, "defense")
+    return plain
+
+
+def _training_identity(defense: Defense) -> dict[str, Any]:
+    found = _identity_of(defense)
+    return {name: value for name, value in found.items() if name not in defense.deployment_only}

@@ -1,0 +1,40 @@
+"""What is deployed: data, model, training and stack; a trial's spec without its threats."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from trainables.defenses.stack import Stack, build_stack
+from trainables.errors import InputError
+from trainables.trial.settings import EFFORTS, DataSpec, Effort, ModelSpec, TrainingSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeploymentSpec:
+    """What a deployed model and the data that it is measured on come from."""
+
+    data: DataSpec
+    model: ModelSpec
+    training: TrainingSpec
+    stack: Stack = ()
+    effort: Effort = "screen"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if build_stack(self.stack) != self.stack:
+            raise InputError("stack: not in the order of its slots; build it by build_stack")
+        if self.effort not in EFFORTS:
+            raise InputError(f"unknown effort {self.effort!r}; known: {', '.join(EFFORTS)}")
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the spec as plain JSON values, those of a trial without threats."""
+        return {
+            "data": asdict(self.data),
+            "model": asdict(self.model),
+            "training": asdict(self.training),
+            "stack": [defense.canonical() for defense in self.stack],
+            "threats": [],
+            "effort": self.effort,
+            "seed": self.seed,
+        }
