@@ -20,8 +20,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from orchestrator.cli import app, main
+from orchestrator.cli import app
 from orchestrator.commands.list import LISTS
+from orchestrator.program import main
 from search_spaces import available, load_space
 from tests.conftest import TrainedNet
 from tests.making import EPS

@@ -15,7 +15,7 @@ from results.records.run import AUDIT
 PAGE = "index.html"
 _STAMP = ".report_written_from.json"
 """In the run's folder, beside the report's."""
-_CODE = Path(__file__).parent
+_CODE = Path(__file__).parents[1]
 _OURS = (".py", ".yaml", ".css", ".js", ".j2")
 
 

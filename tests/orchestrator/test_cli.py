@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.cli import main
 from orchestrator.commands.list import LISTS, table
+from orchestrator.program import main
 from tests.search_spaces.writing import write_space
 from trainables.errors import TrainingDivergedError, TrialFailedError
 from trainables.records.record import TrialRecord

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli import main
+from orchestrator.program import main
 from tests.golden.run_numbers import NUMBERS, RUN, SPACE, report_numbers, table_numbers
 from tests.orchestrator.command_line import run as run_apart
 from trainables.threats import THREATS

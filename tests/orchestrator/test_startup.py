@@ -15,7 +15,7 @@ SLOW = ("torch", "lpips", "opacus", "matplotlib", "pandas", "sklearn", "ray", "o
 _CALL = (
     "import sys\n"
     "sys.argv = ['orchestrator', *sys.argv[1:]]\n"
-    "from orchestrator.cli import main\n"
+    "from orchestrator.program import main\n"
     "code = main()\n"
     f"sys.stderr.write(' '.join(name for name in {SLOW!r} if name in sys.modules))\n"
     "sys.exit(code)"

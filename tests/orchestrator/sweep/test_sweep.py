@@ -165,7 +165,7 @@ def test_trial_imports_no_ray() -> None:
     import sys
 
     program = (
-        "import sys; from orchestrator.cli import main; "
+        "import sys; from orchestrator.program import main; "
         "sys.argv = ['orchestrator', 'trial', '--threats', 'clean', '--json']; main(); "
         "assert 'ray' not in sys.modules"
     )
