@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 from results.errors import ResultsError
 from results.page.freshness import current_report
-from results.page.report import write_report
 from results.records.run import load
 
 if TYPE_CHECKING:

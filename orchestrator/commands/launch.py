@@ -4,7 +4,7 @@ import logging
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -46,7 +46,7 @@ from search_spaces.domains import Flat
 from trainables.datasets import Dataset, find_data_dir, load_dataset
 from trainables.errors import InputError
 from trainables.metrics.perceptual import find_weights, load_lpips
-from trainables.records.record import LOST
+from trainables.records.record import LOST, TrialRecord
 from trainables.storage.artefacts import ArtefactStore
 from trainables.storage.folders import absolute_place, redacted
 from trainables.trial.context import TrialContext, build_context
@@ -92,17 +92,8 @@ def launch(request: LaunchRequest, console: Console) -> int:
             trials=trials,
             data_title=dataset.title,
         )
-        most = request.max_gpu_hours
-        spent = [*records.values(), *read_records(paths.audit).values()]
-        proposals = Proposals(
-            space,
-            paths.journal,
-            records,
-            trials=trials,
-            deadline=deadline,
-            gpu_hours=None if most is None else GpuHours(most, spent),
-        )
-        del records, spent  # the proposals keep what they need of them
+        proposals = _proposals(space, paths, records, trials, deadline, request.max_gpu_hours)
+        del records  # the proposals keep what they need of them
         means = AuditMeans(
             resources=resources,
             limits=limits,
@@ -111,7 +102,7 @@ def launch(request: LaunchRequest, console: Console) -> int:
             session=session,
             command=command_line(),
             deadline=deadline,
-            most_gpu_hours=most,
+            most_gpu_hours=request.max_gpu_hours,
         )
         complete = _finish(proposals, request, space, paths, means, console)
         complete = complete and not _lost(proposals, console)
@@ -121,6 +112,26 @@ def launch(request: LaunchRequest, console: Console) -> int:
     if isinstance(paths.root, Path):
         note_finished(request, paths, proposals.nothing_left() if complete else None)
     return code
+
+
+def _proposals(
+    space: Space,
+    paths: RunPaths,
+    records: Mapping[str, TrialRecord],
+    trials: int,
+    deadline: float | None,
+    most_gpu_hours: float | None,
+) -> Proposals:
+    """Return the proposals of a run; what its search and its audit have used counts as used."""
+    spent = [*records.values(), *read_records(paths.audit).values()]
+    return Proposals(
+        space,
+        paths.journal,
+        records,
+        trials=trials,
+        deadline=deadline,
+        gpu_hours=None if most_gpu_hours is None else GpuHours(most_gpu_hours, spent),
+    )
 
 
 def planned_trials(space: Space) -> int:
