@@ -6,6 +6,7 @@ import json
 import secrets
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,6 @@ from trainables.threats.detection import Detection
 from trainables.threats.evasion.evasion import HEADLINE, Evasion
 from trainables.trial.context import TrialContext, build_context
 from trainables.trial.settings import EFFORTS
-from trainables.trial.spec import TrialSpec
 
 _SEEDS = 2**31
 
@@ -92,21 +92,21 @@ def _attacked_again(bundle: Bundle, request: VerifyRequest, seed: int) -> tuple[
     if bundle.predictor.rejects:
         threats.append(Detection())
     effort = next(known for known in EFFORTS if known == request.effort)
-    spec = replace(bundle.spec, threats=tuple(threats), effort=effort, seed=seed)
+    spec = replace(bundle.spec, effort=effort, seed=seed)
     with tempfile.TemporaryDirectory(prefix="defense-sweep-") as folder:
         ctx = build_context(spec, dataset, ArtefactStore(Path(folder)), bundle.device)
-        found = _measured(bundle, spec, ctx)
+        found = _measured(bundle, threats, ctx)
     worse = {name: metric(name).direction == "minimize" for name in found}
     return compare(bundle.card, found, worse)
 
 
-def _measured(bundle: Bundle, spec: TrialSpec, ctx: TrialContext) -> dict[str, Value]:
+def _measured(bundle: Bundle, threats: Iterable[Threat], ctx: TrialContext) -> dict[str, Value]:
     pool = ctx.held_out
     right = ctx.answers(bundle.predictor, pool).label == pool.labels
     metrics: dict[str, MetricValue] = {
         "clean_accuracy": intervals.proportion(int(right.sum()), len(pool))
     }
-    for threat in spec.threats:
+    for threat in threats:
         metrics |= threat.measure(bundle.predictor, ctx).metrics
     return {
         name: Value(value.value, value.low, value.high, value.n)

@@ -55,11 +55,11 @@ def test_a_gate_passes_fails_and_refuses_by_its_exit_code(run: Path) -> None:
 
 def select(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     """Run the command line here; give its exit code and what it printed."""
-    from orchestrator import cli
+    from orchestrator import program
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["orchestrator", "select", *words])
-        code = cli.main()
+        code = program.main()
     printed = capsys.readouterr()
     return code, printed.out, printed.err
 
