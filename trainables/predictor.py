@@ -4,7 +4,7 @@ Axes: B batch, C channels, H, W, K classes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -137,39 +137,78 @@ class WrappedPredictor(Predictor):
         return self.inner.surfaces()
 
 
+@dataclass(slots=True, eq=False)
+class Faults:
+    """Faults of many answers, gathered on their device: to look at each would wait for it."""
+
+    _marks: dict[str, Tensor] = field(default_factory=dict)
+
+    def note(self, message: str, values: Tensor) -> None:
+        """Note that a fault is there where any of the values (..) is true."""
+        mark = values.any()
+        self._marks[message] = self._marks[message] | mark if message in self._marks else mark
+
+    def check(self) -> None:
+        """Raise PredictorError for the first kind of fault that was there; waits once."""
+        if not self._marks:
+            return
+        found = torch.stack(list(self._marks.values())).tolist()
+        for message, there in zip(self._marks, found, strict=True):
+            if there:
+                raise PredictorError(message)
+
+
 def ask(
-    predictor: Predictor, x: Tensor, generator: torch.Generator, num_classes: int
+    predictor: Predictor,
+    x: Tensor,
+    generator: torch.Generator,
+    num_classes: int,
+    faults: Faults | None = None,
 ) -> Prediction:
-    """Give the predictor's answer on x (B, C, H, W), if it is one.
+    """Return the predictor's answer on x (B, C, H, W), if it is one.
 
     Raises PredictorError where shapes, the number of classes or the labels are not what they must
-    be, or where a log-probability is NaN.
+    be, or where a log-probability is NaN. With `faults`, what is wrong but the shapes is noted
+    there instead, and raised when they are checked.
     """
+    noted = Faults() if faults is None else faults
     found = predictor.predict(x, generator)
     name = type(predictor).__name__
     _check_shape(name, "log_probabilities", found.log_probabilities, (len(x), num_classes))
     _check_shape(name, "label", found.label, (len(x),))
-    if bool(found.log_probabilities.isnan().any()):
-        raise PredictorError(f"{name} gives NaN log-probabilities; mend what it computes them from")
-    if bool(((found.label < REFUSED) | (found.label >= num_classes)).any()):
-        raise PredictorError(
-            f"{name} gives labels outside [-1, {num_classes - 1}]; -1 is a rejection"
-        )
+    noted.note(
+        f"{name} gives NaN log-probabilities; mend what it computes them from",
+        found.log_probabilities.isnan(),
+    )
+    noted.note(
+        f"{name} gives labels outside [-1, {num_classes - 1}]; -1 is a rejection",
+        (found.label < REFUSED) | (found.label >= num_classes),
+    )
     if found.reject_score is not None:
         _check_shape(name, "reject_score", found.reject_score, (len(x),))
-        if bool(found.reject_score.isnan().any()):
-            raise PredictorError(f"{name} gives a NaN reject_score")
+        noted.note(f"{name} gives a NaN reject_score", found.reject_score.isnan())
+    if faults is None:
+        noted.check()
     return found
 
 
 def surface_scores(
-    surface: Surface, x: Tensor, generator: torch.Generator, num_classes: int
+    surface: Surface,
+    x: Tensor,
+    generator: torch.Generator,
+    num_classes: int,
+    faults: Faults | None = None,
 ) -> Tensor:
-    """Give a surface's scores on x (B, C, H, W); PredictorError where they are none."""
+    """Return a surface's scores on x (B, C, H, W); PredictorError where they are none.
+
+    With `faults`, NaN scores are noted there instead, and raised when they are checked.
+    """
     scores = surface.scores(x, generator)
     _check_shape("a surface", "scores", scores, (len(x), num_classes))
-    if bool(scores.isnan().any()):
-        raise PredictorError("a surface gives NaN scores; an attack cannot climb them")
+    noted = Faults() if faults is None else faults
+    noted.note("a surface gives NaN scores; an attack cannot climb them", scores.detach().isnan())
+    if faults is None:
+        noted.check()
     return scores
 
 

@@ -81,7 +81,7 @@ def test_the_model_of_jpeg_with_hard_rounding_comes_near_the_real_one(
 
 def test_the_transform_is_the_orthonormal_dct() -> None:
     block = np.random.default_rng(0).random((8, 8))
-    matrix = jpeg_model._dct(torch.zeros(1, dtype=torch.float64)).numpy()
+    matrix = jpeg_model._dct(torch.device("cpu"), torch.float64).numpy()
     np.testing.assert_allclose(matrix @ block @ matrix.T, fft.dctn(block, norm="ortho"))
 
 

@@ -1,16 +1,17 @@
 import math
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.models.making import dataset_of
 from trainables.errors import InputError
 from trainables.models import Classifier, build_model
 from trainables.models.lipschitz import lipschitz_bound
-from trainables.models.projection import PathProjection
+from trainables.models.projection import PathProjection, leading_pair, squared_pair
 
 SHAPE = (1, 8, 8)
 NEARLY_ONE = 1 + 1e-6
@@ -199,3 +200,24 @@ def test_a_step_is_cheap_beside_a_training_step() -> None:
             took.append(time.process_time() - started)
         seconds.append(min(took))
     assert seconds[1] < 0.5 * seconds[0]
+
+
+@pytest.mark.parametrize("pair", [leading_pair, squared_pair])
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_the_leading_pair_is_that_of_the_largest_eigenvalue(
+    pair: Callable[[Tensor], tuple[Tensor, Tensor]], scale: float
+) -> None:
+    generator = torch.Generator().manual_seed(6)
+    basis, _ = torch.linalg.qr(torch.randn(3, 3, generator=generator))
+    matrix = scale * basis @ torch.diag(torch.tensor([3.0, 2.9, 0.0])) @ basis.T
+    value, vector = pair(matrix)
+    assert float(value) == pytest.approx(3 * scale, rel=1e-5)
+    torch.testing.assert_close(
+        vector.outer(vector), basis[:, :1] @ basis[:, :1].T, atol=1e-4, rtol=0
+    )
+
+
+def test_of_two_equal_eigenvalues_some_vector_is_given_and_of_zeros_none() -> None:
+    value, vector = squared_pair(torch.diag(torch.tensor([2.0, 2.0, 1.0])))
+    assert float(value) == pytest.approx(2) and float(vector.norm()) == pytest.approx(1)
+    assert [found.abs().max() for found in squared_pair(torch.zeros(3, 3))] == [0.0, 0.0]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,19 +30,22 @@ class FakeCluster:
 
 
 @contextmanager
-def autoscaling_cluster(folder: Path, *, most_workers: int) -> Iterator[FakeCluster]:
-    """Start a head whose autoscaler may add nodes with one CPU and one GPU that is not there.
+def autoscaling_cluster(
+    folder: Path, *, most_workers: int, environment: Mapping[str, str]
+) -> Iterator[FakeCluster]:
+    """Start a head whose autoscaler may add nodes with one CPU and one GPU.
 
-    Ends by ending the process group that everything of the cluster is in, by its id.
+    `environment` is that of its processes, workers among them. Ends by ending the process group
+    that everything of the cluster is in, by its id.
     """
     ip: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     port = _free_port()
     config = folder / "autoscaling.json"
     config.write_text(json.dumps(_config(f"{ip}:{port}", most_workers)))
     environment = {
-        **os.environ,
+        **environment,
         # The console script beside this Python starts the nodes.
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")]),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_FAKE_CLUSTER": "1",

@@ -29,12 +29,15 @@ while True:
 
 
 def test_a_sweep_of_waiting_gpu_trials_grows_a_cluster_from_zero_and_leaves_it_at_zero(
-    tmp_path: Path,
+    tmp_path: Path, pretend_environment: dict[str, str]
 ) -> None:
     scenarios = [{"dataset": "digits", "training": {"epochs": 1}}]
     space = write_space(tmp_path, scenarios=scenarios, search={"algorithm": "tpe", "trials": 10})
     seen = tmp_path / "nodes.jsonl"
-    with autoscaling_cluster(tmp_path, most_workers=2) as cluster, seen.open("w") as out:
+    with (
+        autoscaling_cluster(tmp_path, most_workers=2, environment=pretend_environment) as cluster,
+        seen.open("w") as out,
+    ):
         watch = subprocess.Popen(
             [sys.executable, "-c", WATCH, cluster.address],
             cwd=REPOSITORY, env=cluster.environment, stdout=out,
@@ -62,9 +65,9 @@ def test_a_sweep_of_waiting_gpu_trials_grows_a_cluster_from_zero_and_leaves_it_a
     records = [TrialRecord.from_json(path.read_text()) for path in paths]
     assert len(records) == 10
     for record in records:
-        assert record.status == "completed"
+        assert (record.status, record.error) == ("completed", None)
         assert record.hardware["gpus"] == 1
-        assert record.hardware["device"] == "cpu"  # the GPU was promised, but is not there
+        assert record.hardware["device"] == "Pretended GPU"
 
 
 def _wait_for(seen: Path, count: int, timeout: float = 60) -> None:

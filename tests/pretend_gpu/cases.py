@@ -17,8 +17,9 @@ from tests.making import CPU, spec_of
 from trainables import training
 from trainables.artefacts import ArtefactStore
 from trainables.context import Trained, TrialContext
-from trainables.defenses import Defense, image_network, votes
+from trainables.defenses import Defense, averaging, image_network, mixup, private_steps, votes
 from trainables.device import full_precision, given_device
+from trainables.host_draws import seed_from_state
 from trainables.predictor import Prediction, Predictor, ask
 from trainables.spec import TrialSpec
 from trainables.trial import prepare_trial
@@ -48,16 +49,24 @@ def device() -> torch.device:
 
 
 @contextmanager
-def as_the_cpu() -> Iterator[None]:
-    """Have the device draw and compute what the CPU does from equal seeds, to compare results.
+def alike() -> Iterator[None]:
+    """Have both devices draw and compute the same from equal seeds, so that results compare.
 
-    Its generators follow the CPU's sequence, its votes are drawn for as many images at once, and
-    its trainings are in float32.
+    The device's generators follow the CPU's sequence, what the host draws hangs on the part of a
+    state that both have, votes are drawn for as many images at once, and trainings are in float32.
     """
+
+    def on_host(generator: torch.Generator) -> torch.Generator:
+        torch.rand(1, generator=generator, device=generator.device)
+        state = generator.get_state()[: len(torch.Generator().get_state())]
+        return torch.Generator().manual_seed(seed_from_state(state))
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(votes, "_ROWS_ELSEWHERE", votes._ROWS["cpu"])
         for module in (training, image_network):
             patch.setattr(module, "training_precision", full_precision)
+        for module in (averaging, mixup, private_steps):
+            patch.setattr(module, "on_host", on_host)
         torch.ops.pretend.set_salt(0)
         try:
             yield

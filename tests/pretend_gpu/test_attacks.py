@@ -7,7 +7,7 @@ import torch
 
 from tests.attacks.test_contract import ROWS, Row
 from tests.conftest import TrainedNet
-from tests.pretend_gpu.cases import as_the_cpu, device
+from tests.pretend_gpu.cases import alike, device
 
 pytestmark = pytest.mark.pretend_gpu
 
@@ -21,7 +21,7 @@ def test_an_attack_finds_on_the_device_what_it_finds_on_the_cpu(
     x, y, where = undefended.x[:_FEW], undefended.y[:_FEW], device()
     on_cpu = row.run(undefended.model, x, y)
     model = copy.deepcopy(undefended.model).to(where)
-    with as_the_cpu():
+    with alike():
         on_device = row.run(model, x.to(where), y.to(where))
     assert on_device.device == where
     with torch.no_grad():

@@ -10,17 +10,15 @@ from results.bundle.contents import Deployed
 from results.bundle.reference import differences
 from results.bundle.writing import write
 from tests.making import EPS
-from tests.pretend_gpu.cases import SMALL, answer, as_the_cpu, assert_equal, device, tiny
+from tests.pretend_gpu.cases import SMALL, alike, answer, assert_equal, device, tiny
 from tests.results.bundles import CARD_PLAIN
 from trainables.artefacts import ArtefactStore
 from trainables.defenses import build_defense
 from trainables.deployment import deploy_noting
-from trainables.spec import TrainingSpec
 from trainables.trial import prepare_trial
 
 pytestmark = pytest.mark.pretend_gpu
 
-_SHORT = TrainingSpec(epochs=1, batch_size=512)
 STACKS = [
     ("none",),
     ("temperature",),
@@ -42,7 +40,7 @@ def test_a_bundle_of_the_device_answers_alike_on_both(
     fitted_temperature = {"temperature": {"T": "fit"}}
     settings = {**SMALL, **fitted_temperature}
     stack = [build_defense(name, settings.get(name, {}), radius=EPS) for name in names]
-    spec = tiny(*stack, pools="deployment", train_images=None, measured_images=40, training=_SHORT)
+    spec = tiny(*stack, measured_images=40)
     ctx = prepare_trial(spec, ArtefactStore(tmp_path / "store"), device=device())
     trained = ctx.train(spec.stack, ctx.pools.train, spec.seed)
     weights = {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
@@ -56,5 +54,5 @@ def test_a_bundle_of_the_device_answers_alike_on_both(
     original = answer(predictor, ctx).log_probabilities
     assert torch.equal(answer(on_device.predictor, ctx).log_probabilities, original)
     x = on_cpu.reference.images
-    with as_the_cpu():
+    with alike():
         assert_equal(on_device.probabilities(x.to(device())), on_cpu.probabilities(x))

@@ -10,7 +10,7 @@ import search_spaces
 from tests.making import CPU, EPS
 from tests.pretend_gpu.cases import (
     SMALL,
-    as_the_cpu,
+    alike,
     assert_same_model,
     device,
     tiny,
@@ -27,7 +27,8 @@ Stack = dict[str, dict[str, Any] | None]
 STACKS: list[Stack] = yaml.safe_load(_FULL.read_text())["first"]
 
 
-def _id(stack: Stack) -> str:
+def stack_name(stack: Stack) -> str:
+    """Return the defenses of a stack and their values as a test's name."""
     names = ["-".join([name, *map(str, (raw or {}).values())]) for name, raw in stack.items()]
     return "+".join(names) or "none"
 
@@ -36,7 +37,7 @@ def test_every_defense_is_in_a_stack() -> None:
     assert {name for stack in STACKS for name in stack} | {"none"} == set(DEFENSES)
 
 
-@pytest.mark.parametrize("raw", STACKS, ids=_id)
+@pytest.mark.parametrize("raw", STACKS, ids=stack_name)
 def test_a_trial_runs_on_the_device_and_the_cpu_reads_what_it_made(
     raw: Stack, tmp_path: Path
 ) -> None:
@@ -55,5 +56,5 @@ def test_a_trial_runs_on_the_device_and_the_cpu_reads_what_it_made(
     here, there = (trained_on(where, spec, tmp_path) for where in (device(), CPU))
     assert here[1].weights_sha256 == there[1].weights_sha256
     assert set(tmp_path.iterdir()) == made  # nothing was trained again
-    with as_the_cpu():
+    with alike():
         assert_same_model((here[0], here[2]), (there[0], there[2]))

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.making import CPU, EPS
-from tests.pretend_gpu.cases import as_the_cpu, device, tiny
+from tests.pretend_gpu.cases import alike, device, tiny
 from tests.threats.test_contract import ROWS, Row
 from trainables.artefacts import ArtefactStore
 from trainables.defenses import build_defense
@@ -43,14 +42,22 @@ def _figures(record: TrialRecord) -> dict[str, MetricValue]:
     }
 
 
-def _assert_measured_alike(spec: TrialSpec, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[ArtefactStore, ArtefactStore]:
+    """Return a store for each device, in which what threats train is kept for the next ones."""
+    here, there = (tmp_path_factory.mktemp(name) for name in ("device", "cpu"))
+    return ArtefactStore(here), ArtefactStore(there)
+
+
+def _assert_measured_alike(spec: TrialSpec, stores: tuple[ArtefactStore, ArtefactStore]) -> None:
     """Train on the CPU, measure on both devices, and compare every figure."""
-    stores = [ArtefactStore(folder / name) for name in ("device", "cpu")]
     for store in stores:
         run_trial(replace(spec, threats=()), store, device=CPU)
-    with as_the_cpu():
-        on_device = _figures(run_trial(spec, stores[0], device=device()))
-    on_cpu = _figures(run_trial(spec, stores[1], device=CPU))
+    with alike():
+        on_device, on_cpu = (
+            _figures(run_trial(spec, store, device=where))
+            for store, where in zip(stores, (device(), CPU), strict=True)
+        )
     assert on_device.keys() == on_cpu.keys()
     for name, expected in on_cpu.items():
         found = on_device[name]
@@ -62,8 +69,10 @@ def _assert_measured_alike(spec: TrialSpec, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-def test_a_threat_measures_on_the_device_what_it_does_on_the_cpu(row: Row, tmp_path: Path) -> None:
-    _assert_measured_alike(tiny(STACK, threats=[row.build()]), tmp_path)
+def test_a_threat_measures_on_the_device_what_it_does_on_the_cpu(
+    row: Row, stores: tuple[ArtefactStore, ArtefactStore]
+) -> None:
+    _assert_measured_alike(tiny(STACK, threats=[row.build()]), stores)
 
 
 def test_every_threat_is_audited() -> None:
@@ -71,7 +80,8 @@ def test_every_threat_is_audited() -> None:
 
 
 @pytest.mark.parametrize("name", AUDITED)
-def test_an_audit_measures_on_the_device_what_it_does_on_the_cpu(name: str, tmp_path: Path) -> None:
+def test_an_audit_measures_on_the_device_what_it_does_on_the_cpu(
+    name: str, stores: tuple[ArtefactStore, ArtefactStore]
+) -> None:
     threat = build_threat(name, AUDITED[name], radius=EPS)
-    spec = replace(tiny(threats=[threat]), effort="audit")
-    _assert_measured_alike(spec, tmp_path)
+    _assert_measured_alike(replace(tiny(threats=[threat]), effort="audit"), stores)

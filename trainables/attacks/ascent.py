@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainables.attacks.balls import Ball, Radius, broadcast
 from trainables.attacks.losses import RowLoss
+from trainables.attacks.rows import keep, places
 
 Scores = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) in [0, 1] -> class scores (B, K), softmax not yet applied."""
@@ -41,10 +42,10 @@ def ascend(
         if early_stop:
             fooled = scores.argmax(1) != y[rows]
             _keep_best(best, best_loss, rows, current, row_loss, fooled)
-            resist = ~fooled
-            if not resist.any():
+            left = places(~fooled)
+            if len(left) == 0:
                 return best
-            current, rows, gradient = current[resist], rows[resist], gradient[resist]
+            current, rows, gradient = current[left], rows[left], gradient[left]
         step = broadcast(size, x)
         step = step[rows] if step.dim() else step
         limit = radius[rows] if radius.dim() else radius
@@ -79,5 +80,5 @@ def _keep_best(
     best: Tensor, best_loss: Tensor, rows: Tensor, images: Tensor, row_loss: Tensor, fooled: Tensor
 ) -> None:
     better = fooled | (row_loss > best_loss[rows])
-    best[rows[better]] = images.detach()[better]
-    best_loss[rows[better]] = row_loss[better]
+    keep(best, rows, images.detach(), better)
+    keep(best_loss, rows, row_loss, better)

@@ -17,6 +17,7 @@ from torch import Tensor
 from trainables.attacks.ascent import Scores
 from trainables.attacks.balls import Radius, ball, broadcast
 from trainables.attacks.batching import BATCH, in_batches
+from trainables.attacks.rows import keep, places
 from trainables.device import forked_rng
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
@@ -59,7 +60,7 @@ def autoattack(
         evaluation = _Evaluation(scores, norm, clean.shape[1], draws, seed)
         resists = clean.argmax(1) == y
         for radius in sorted(set(radii[resists & (radii > 0)].tolist())):
-            rows = (resists & (radii == radius)).nonzero().flatten()
+            rows = places(resists & (radii == radius))
             adversarial[rows] = evaluation.attacked(x[rows], y[rows], radius)
     return adversarial
 
@@ -89,8 +90,8 @@ class _Evaluation:
             sound = moved.isfinite().flatten(1).all(1)
             moved = torch.where(sound.view(-1, 1, 1, 1), moved, x[rows])
             fooled = sound & (self.scores(moved).argmax(1) != y[rows])
-            result[rows[fooled]] = moved[fooled]
-            rows = rows[~fooled]
+            keep(result, rows, moved, fooled)
+            rows = rows[places(~fooled)]
         return result
 
     def _runner(self, part: str, radius: float, device: torch.device) -> Any:

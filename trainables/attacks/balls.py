@@ -17,7 +17,10 @@ _TINY = 1e-12
 
 def broadcast(radius: Radius, like: Tensor) -> Tensor:
     """Give the radius a shape that multiplies images: (B, 1, 1, 1), or () for one radius."""
-    tensor = torch.as_tensor(radius, dtype=like.dtype, device=like.device)
+    if not isinstance(radius, Tensor):
+        # Filled on the device: to copy a number there would wait for all that is under way.
+        return torch.full((), radius, dtype=like.dtype, device=like.device)
+    tensor = radius.to(like)
     return tensor.view(-1, *[1] * (like.dim() - 1)) if tensor.dim() else tensor
 
 

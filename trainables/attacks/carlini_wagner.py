@@ -13,6 +13,7 @@ from trainables.attacks.ascent import Scores
 from trainables.attacks.batching import in_batches
 from trainables.attacks.losses import margin
 from trainables.attacks.minimum_norm import fooled, still_right
+from trainables.attacks.rows import keep, places
 
 _BELOW_ONE = 0.99
 """Factor on images in [-1, 1], so that black and white pixels have a finite arctanh and move.
@@ -134,19 +135,18 @@ def _descend(
         delta = images - x
         square = delta.square().flatten(1).sum(1)
         success = fooled(scores, y, confidence)
-        found[rows[success]] = True
+        keep(found, rows, success, success)
         better = success & (square < best)
-        if better.any():
-            search.best[rows[better]] = images[better]
-            search.best_square[rows[better]] = square[better]
-            best = torch.where(better, square, best)
+        keep(search.best, rows, images, better)
+        keep(search.best_square, rows, square, better)
+        best = torch.where(better, square, best)
         if early_stop and step % interval == 0:
             loss = const * hinge + square
-            going = loss <= _PROGRESS * previous
-            if not going.any():
+            going = places(loss <= _PROGRESS * previous)
+            if len(going) == 0:
                 break
             previous = loss
-            if not going.all():
+            if len(going) < len(rows):
                 rows, y, const, best, previous = (
                     values[going] for values in (rows, y, const, best, previous)
                 )
@@ -171,7 +171,7 @@ def _evaluate(
     with torch.enable_grad():
         scores = model(images)
         hinge = (confidence - margin(scores, y)).clamp_min(0)
-        if not hinge.requires_grad or not hinge.any():
+        if not hinge.requires_grad:
             return scores.detach(), hinge.detach(), torch.zeros_like(images)
         (gradient,) = torch.autograd.grad((const * hinge).sum(), images)
     return scores.detach(), hinge.detach(), gradient

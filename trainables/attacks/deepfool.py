@@ -5,7 +5,8 @@ from torch import Tensor
 
 from trainables.attacks.ascent import Scores
 from trainables.attacks.batching import in_batches
-from trainables.attacks.minimum_norm import TINY, fooled, l2_norms, linearised, per_row, still_right
+from trainables.attacks.minimum_norm import TINY, fooled, l2_norms, linearised, still_right
+from trainables.attacks.rows import keep, per_row, places
 
 _BEYOND = 1e-4
 """Added to each distance, as the authors do, so that a step crosses the boundary."""
@@ -43,37 +44,42 @@ def deepfool(
     for _ in range(steps):
         if len(rows) == 0:
             return result
-        done, step = _step(model, images, truth, classes)
-        result[rows[done]] = images[done]
-        if done.any():
-            rows, truth, classes = rows[~done], truth[~done], classes[~done]
-            origin, total = origin[~done], total[~done]
+        done, left, step = _step(model, images, truth, classes)
+        keep(result, rows, images, done)
+        if len(left) < len(rows):
+            rows, truth, classes = rows[left], truth[left], classes[left]
+            origin, total = origin[left], total[left]
         total = total + step
         images = (origin + (1 + overshoot) * total).clamp(0, 1)
     with torch.no_grad():
         done = fooled(model(images), truth)
-    result[rows[done]] = images[done]
+    keep(result, rows, images, done)
     return result
 
 
-def _step(model: Scores, images: Tensor, y: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Tell which images (R,) are wrong, and give the others' shortest steps to a boundary."""
+def _step(
+    model: Scores, images: Tensor, y: Tensor, classes: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which images (R,) are wrong, where the others are, and their shortest steps.
+
+    A step leads to the nearest linearised boundary; there is one an image that is still right.
+    """
     images = images.detach().requires_grad_(True)
     with torch.enable_grad():
         scores = model(images)
         done = fooled(scores, y)
-        left = (~done).nonzero().squeeze(1)
+        left = at = places(~done)
         if len(left) == 0:
-            return done, images.detach()[:0]
+            return done, left, images.detach()[:0]
         if classes.shape[1] * (len(done) - len(left)) > len(left):
             # One more forward pass of those that are left is cheaper than the backward passes,
             # one a candidate, of those that are done.
             images, y, classes = images.detach()[left].requires_grad_(True), y[left], classes[left]
-            scores, left = model(images), torch.arange(len(left), device=images.device)
+            scores, at = model(images), torch.arange(len(left), device=images.device)
         # (R, K'): how far each candidate's score lies above the true one, which is below zero.
         gaps = scores.gather(1, classes) - scores.gather(1, y[:, None])
         distances, gradients = linearised(gaps, images)
-    nearest = distances[left].argmin(1)
-    gradient = gradients[left, nearest]
-    length = distances[left, nearest] + _BEYOND
-    return done, per_row(length / (l2_norms(gradient) + TINY), gradient) * gradient
+    nearest = distances[at].argmin(1)
+    gradient = gradients[at, nearest]
+    length = distances[at, nearest] + _BEYOND
+    return done, left, per_row(length / (l2_norms(gradient) + TINY), gradient) * gradient

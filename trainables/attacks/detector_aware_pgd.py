@@ -10,6 +10,7 @@ from trainables.attacks.ascent import Scores
 from trainables.attacks.balls import Radius, ball, broadcast
 from trainables.attacks.batching import in_batches
 from trainables.attacks.losses import margin
+from trainables.attacks.rows import keep, places
 
 RejectMargin = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) -> (B,), positive where the detector rejects."""
@@ -54,10 +55,11 @@ def detector_aware_pgd(
     for step in range(steps + 1):
         value, gradient = _barrier(model, reject_margin, current, y[rows])
         better = value > best_value[rows]
-        best[rows[better]], best_value[rows[better]] = current[better], value[better]
+        keep(best, rows, current, better)
+        keep(best_value, rows, value, better)
         if early_stop:
-            resist = best_value[rows] <= 0
-            rows, current, gradient = rows[resist], current[resist], gradient[resist]
+            left = places(best_value[rows] <= 0)
+            rows, current, gradient = rows[left], current[left], gradient[left]
         if step == steps or len(rows) == 0:
             break
         limit = radius[rows] if radius.dim() else radius

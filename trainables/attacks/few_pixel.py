@@ -78,7 +78,7 @@ def _moved(step: int, steps: int, budget: int) -> int:
 
 def _some_of(changed: Tensor, count: int, keys: Tensor) -> Tensor:
     """Keep the `count` marks of each row with the highest keys, or all of fewer (R, H W)."""
-    keys = torch.where(changed, keys, -1.0)
+    keys = keys.masked_fill(~changed, -1.0)
     marks = torch.zeros_like(changed).scatter(1, keys.topk(count, dim=1).indices, True)
     return marks & changed
 

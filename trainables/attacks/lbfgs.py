@@ -11,6 +11,7 @@ from trainables.attacks.ascent import Scores
 from trainables.attacks.batching import in_batches
 from trainables.attacks.minimum_norm import fooled, l2_norms, linearised, still_right
 from trainables.attacks.quasi_newton import minimise_in_box
+from trainables.attacks.rows import per_row
 
 _CANDIDATES = 9
 """Wrong classes with the highest clean scores, of which the nearest is the target."""
@@ -91,7 +92,8 @@ class _Search:
                 (gradient,) = torch.autograd.grad(loss.sum(), images)
         norms = l2_norms(images.detach() - self.x)
         better = fooled(scores, self.y) & (norms < self.best_norm)
-        self.best[better], self.best_norm[better] = images.detach()[better], norms[better]
+        self.best = torch.where(per_row(better, images), images.detach(), self.best)
+        self.best_norm = torch.where(better, norms, self.best_norm)
         return loss.detach(), gradient
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from trainables.attacks.losses import margin
+from trainables.attacks.rows import places
 
 TINY = 1e-8
 """Added to lengths of gradients that are divided by."""
@@ -26,18 +27,13 @@ def fooled(scores: Tensor, y: Tensor, confidence: float = 0.0) -> Tensor:
 
 def still_right(scores: Tensor, y: Tensor) -> Tensor:
     """Give the rows (R,) that are classified right, and so are to be attacked at all."""
-    return (scores.detach().argmax(1) == y).nonzero().squeeze(1)
+    return places(scores.detach().argmax(1) == y)
 
 
 def l2_norms(delta: Tensor) -> Tensor:
     """Give the Euclidean length of each perturbation (R, C, H, W), shape (R,)."""
     norms: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
     return norms
-
-
-def per_row(values: Tensor, like: Tensor) -> Tensor:
-    """Give values (R,) the shape that multiplies images: (R, 1, 1, 1)."""
-    return values.view(-1, *[1] * (like.dim() - 1))
 
 
 def linearised(gaps: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:

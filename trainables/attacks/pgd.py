@@ -7,6 +7,7 @@ from trainables.attacks.ascent import Scores, ascend
 from trainables.attacks.balls import Radius, ball, broadcast
 from trainables.attacks.batching import in_batches
 from trainables.attacks.losses import loss_on
+from trainables.attacks.rows import places
 
 
 @in_batches
@@ -58,7 +59,7 @@ def pgd(
         result[rows] = attacked
         if early_stop and restart + 1 < restarts:
             with torch.no_grad():
-                rows = rows[model(attacked).argmax(1) == y_rows]
+                rows = rows[places(model(attacked).argmax(1) == y_rows)]
             if len(rows) == 0:
                 break
     return result

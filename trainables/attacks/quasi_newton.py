@@ -40,7 +40,7 @@ def minimise_in_box(objective: Objective, start: Tensor, *, evaluations: int) ->
         gradient = torch.where(taken[:, None], trial_gradient, gradient)
         turned = history.direction(point, gradient)
         direction = torch.where(taken[:, None], turned, direction)
-        length = torch.where(taken, 1.0, length / 2)
+        length = (length / 2).masked_fill(taken, 1.0)
     return point
 
 
@@ -75,7 +75,7 @@ class _History:
         curvature = (steps * changes).sum(2)
         energy = changes.square().sum(2)
         known = curvature > _FLAT * energy
-        inverse = torch.where(known, 1 / curvature.clamp_min(1e-30), 0.0)
+        inverse = (1 / curvature.clamp_min(1e-30)).masked_fill(~known, 0.0)
         current, weights = slope, []
         for pair in reversed(range(steps.shape[1])):
             weight = inverse[:, pair] * (steps[:, pair] * current).sum(1)

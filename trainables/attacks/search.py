@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainables.attacks.ascent import Scores
 from trainables.attacks.losses import margin
+from trainables.attacks.rows import keep, places
 
 Propose = Callable[[Tensor, Tensor, int], Tensor]
 """(best images so far (R, C, H, W), rows of the batch (R,), number of the proposal from 0) -> the
@@ -38,7 +39,7 @@ def random_search(
     best, best_margin = x.clone(), torch.full((len(x),), -torch.inf, device=x.device)
     if early_stop:
         _, fooled = _ask(model, x, y, rows, queries)
-        rows = rows[~fooled]
+        rows = rows[places(~fooled)]
     for number in range(proposals):
         if len(rows) == 0:
             break
@@ -47,9 +48,10 @@ def random_search(
         better = row_margin > best_margin[rows]
         if early_stop:
             better |= fooled  # a tie of scores may be a success that no wider margin shows
-        best[rows[better]], best_margin[rows[better]] = proposed[better], row_margin[better]
+        keep(best, rows, proposed, better)
+        keep(best_margin, rows, row_margin, better)
         if early_stop:
-            rows = rows[~fooled]
+            rows = rows[places(~fooled)]
     return best
 
 

@@ -104,20 +104,20 @@ def _linf_proposals(x: Tensor, radius: Tensor, steps: int, generator: torch.Gene
     return propose
 
 
-def _pyramid(height: int, width: int) -> Tensor:
-    """Give the bump of eq. 2: 1 / k^2 summed from the border to the middle (height, width)."""
+def _pyramid(height: int, width: int, device: torch.device) -> Tensor:
+    """Return the bump of eq. 2: 1 / k^2 summed from the border to the middle (height, width)."""
     levels = max(height, width) // 2 + 1
-    terms = 1.0 / torch.arange(1, levels + 1) ** 2
+    terms = 1.0 / torch.arange(1, levels + 1, device=device) ** 2
     sums = terms.flip(0).cumsum(0).flip(0)
-    down = (torch.arange(height) - height // 2).abs()
-    across = (torch.arange(width) - width // 2).abs()
+    down = (torch.arange(height, device=device) - height // 2).abs()
+    across = (torch.arange(width, device=device) - width // 2).abs()
     return sums[torch.maximum(down[:, None], across[None, :])]
 
 
 def _bumps(count: int, side: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """Draw a bump and its negative side by side, upright or not, of length 1 (B, 1, S, S)."""
-    half = side // 2
-    upright = torch.cat([_pyramid(half, side), -_pyramid(side - half, side)])
+    half, device = side // 2, like.device
+    upright = torch.cat([_pyramid(half, side, device), -_pyramid(side - half, side, device)])
     upright = (upright / upright.norm()).to(like)
     turned = torch.randint(2, (count, 1, 1, 1), generator=generator, device=generator.device)
     return torch.where(turned == 1, upright.T, upright)

@@ -7,6 +7,7 @@ from trainables.attacks.ascent import Scores, ascend
 from trainables.attacks.balls import Radius, ball
 from trainables.attacks.batching import in_batches
 from trainables.attacks.losses import RowLoss
+from trainables.attacks.rows import keep, places
 
 
 @in_batches
@@ -57,9 +58,10 @@ def targeted_margin_pgd(
         margin = scores.scatter(1, truth[:, None], -torch.inf).amax(1)
         margin = margin - scores.gather(1, truth[:, None]).squeeze(1)
         better = margin > best_margin[rows]
-        best[rows[better]], best_margin[rows[better]] = attacked[better], margin[better]
+        keep(best, rows, attacked, better)
+        keep(best_margin, rows, margin, better)
         if early_stop:
-            rows = rows[best_margin[rows] <= 0]
+            rows = rows[places(best_margin[rows] <= 0)]
             if len(rows) == 0:
                 break
     return best

@@ -25,7 +25,8 @@ def draw_radii(
     eps: float | tuple[float, ...], count: int, generator: torch.Generator, device: torch.device
 ) -> Tensor:
     """Draw a radius for each image (B,) from the set `eps`, all as likely."""
-    choices = torch.tensor(several(eps), device=device)
+    # Filled on the device, not copied there: a copy waits for all that is under way.
+    choices = torch.stack([torch.full((), radius, device=device) for radius in several(eps)])
     return choices[torch.randint(len(choices), (count,), generator=generator, device=device)]
 
 

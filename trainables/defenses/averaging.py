@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from trainables.host_draws import on_host
 from trainables.predictor import Surface
 
 Answer = Callable[[Tensor, torch.Generator], Tensor]
@@ -43,7 +44,7 @@ def log_mean_softmax_of_draws(
     """
     at_once = max(1, _ROWS // max(1, len(x)))
     counts = [min(at_once, draws - start) for start in range(0, draws, at_once)]
-    seeds = torch.randint(_SEEDS, (len(counts),), generator=generator, device=x.device).tolist()
+    seeds = torch.randint(_SEEDS, (len(counts),), generator=on_host(generator)).tolist()
     again = torch.is_grad_enabled() and draws * x.numel() > _HELD_PIXELS
     total: Tensor | None = None
     for count, seed in zip(counts, seeds, strict=True):

@@ -4,6 +4,7 @@ Axes: B batch, C channels, H, W, P 8x8 blocks of a plane.
 """
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def differentiable_jpeg(x: Tensor, quality: int) -> Tensor:
     values = 255 * x
     if x.shape[1] == 1:
         return (_plane(values - 128, _LUMINANCE, quality) + 128) / 255
-    matrix = torch.tensor(_TO_YCBCR, device=x.device, dtype=x.dtype)
+    matrix, inverse = _colours(x.device, x.dtype)
     converted = torch.einsum("dc,bchw->bdhw", matrix, values)
     y, chroma = converted[:, :1], converted[:, 1:]
     height, width = x.shape[2:]
@@ -42,7 +43,7 @@ def differentiable_jpeg(x: Tensor, quality: int) -> Tensor:
     halved = _plane(F.avg_pool2d(padded, 2), _CHROMINANCE, quality)
     doubled = F.interpolate(halved, scale_factor=2.0, mode="bilinear")[..., :height, :width]
     y = _plane(y - 128, _LUMINANCE, quality) + 128
-    return torch.einsum("dc,bchw->bdhw", matrix.inverse(), torch.cat([y, doubled], dim=1)) / 255
+    return torch.einsum("dc,bchw->bdhw", inverse, torch.cat([y, doubled], dim=1)) / 255
 
 
 def smooth_round(values: Tensor) -> Tensor:
@@ -62,8 +63,8 @@ def _plane(values: Tensor, table: tuple[int, ...], quality: int) -> Tensor:
     """Quantise planes (B, C, H, W), centred on zero, by blocks in the frequency domain."""
     height, width = values.shape[2:]
     padded = F.pad(values, (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")
-    steps = quantisation_table(table, quality).to(values)
-    transform = _dct(values)
+    steps = _steps(table, quality, values.device, values.dtype)
+    transform = _dct(values.device, values.dtype)
     rows, columns = (side // BLOCK for side in padded.shape[2:])
     blocks = padded.reshape(*values.shape[:2], rows, BLOCK, columns, BLOCK).transpose(3, 4)
     coefficients = transform @ blocks @ transform.T
@@ -72,9 +73,26 @@ def _plane(values: Tensor, table: tuple[int, ...], quality: int) -> Tensor:
     return restored[..., :height, :width]
 
 
-def _dct(like: Tensor) -> Tensor:
-    """Give the orthonormal 8x8 matrix of the DCT-II."""
+# Constants are copied to a device once: a copy waits for all that is under way there.
+@lru_cache(maxsize=16)
+def _colours(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the matrix from RGB to YCbCr, and its inverse."""
+    matrix = torch.tensor(_TO_YCBCR, dtype=dtype)
+    return matrix.to(device), matrix.inverse().to(device)
+
+
+@lru_cache(maxsize=64)
+def _steps(
+    table: tuple[int, ...], quality: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Return a table scaled to a quality."""
+    return quantisation_table(table, quality).to(device, dtype)
+
+
+@lru_cache(maxsize=16)
+def _dct(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the orthonormal 8x8 matrix of the DCT-II."""
     place = torch.arange(BLOCK, dtype=torch.float64)
     matrix = torch.cos(math.pi / BLOCK * (place + 0.5) * place[:, None]) * math.sqrt(2 / BLOCK)
     matrix[0] /= math.sqrt(2)
-    return matrix.to(like)
+    return matrix.to(device, dtype)

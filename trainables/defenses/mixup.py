@@ -13,6 +13,7 @@ from scipy import special
 from torch import nn
 
 from trainables.defenses.defense import Defense, View
+from trainables.host_draws import on_host
 from trainables.parameters import parameter
 
 
@@ -63,8 +64,6 @@ class Mixup(Defense):
         It is the larger of the two shares: which of them is lam is a matter of names, and the
         curve of training accuracy then goes by the label that weighs more.
         """
-        uniform = torch.rand(
-            (), generator=generator, device=generator.device, dtype=torch.float64
-        ).item()
+        uniform = torch.rand((), generator=on_host(generator), dtype=torch.float64).item()
         lam = float(special.betaincinv(self.alpha, self.alpha, uniform))
         return max(lam, 1 - lam)

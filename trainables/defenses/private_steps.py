@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from trainables.defenses.defense import StepPolicy, TrainingRun
 from trainables.errors import InputError
+from trainables.host_draws import on_host
 
 EPSILON_CURVE = "dp_epsilon"
 DELTA_CURVE = "dp_delta"
@@ -115,13 +116,12 @@ class PrivateSteps:
 
     def sample(self, run: TrainingRun) -> Tensor:
         """Draw each row with the same probability, apart from the others (R,); maybe none."""
-        # In float64 the probability is the rate to 1e-16.
-        chances = torch.rand(
-            run.rows, generator=run.generator, device=run.generator.device, dtype=torch.float64
-        )
+        # On the host, which has to know how many they are. In float64 the probability is the rate
+        # to 1e-16.
+        chances = torch.rand(run.rows, generator=on_host(run.generator), dtype=torch.float64)
         rows = (chances < self.rate).nonzero().flatten()
         self.optimizer.drawn = len(rows)
-        return rows
+        return rows.to(run.generator.device, non_blocking=True)
 
     def spent(self) -> Mapping[str, float]:
         """Give what all steps so far have spent, as values of curves; nothing without noise."""

@@ -20,6 +20,9 @@ ITERATIONS = 2
 """Iterations of each later step, from where the last one ended."""
 LARGEST_EXACT = 1280
 """Dimensions up to which `settle` takes the exact norm: above it the frequencies are cheaper."""
+_SQUARINGS = 12
+"""Of a small matrix, until it holds its 4096th power: vectors whose eigenvalue is 1 % smaller are
+gone then."""
 _MARGIN = 1e-6
 """Left below the target by `settle`, because float32 rounds the scaled weights."""
 
@@ -118,13 +121,12 @@ class _ScaledRun:
         (back,) = torch.autograd.grad(image, v, image.detach())
         # Weights that are not finite count as zeros: the training itself names the divergence.
         back = back.flatten(1).T.nan_to_num(0, 0, 0)
-        values, vectors = torch.linalg.eigh((basis.T @ back).nan_to_num(0, 0, 0))
-        best = basis @ vectors[:, -1]
-        residual = back @ vectors[:, -1] - values[-1] * best
-        before = basis[:, 1:] @ vectors[1:, -1]
+        value, vector = leading_pair((basis.T @ back).nan_to_num(0, 0, 0))
+        best = basis @ vector
+        residual = back @ vector - value * best
+        before = basis[:, 1:] @ vector[1:]
         self.space = torch.stack([best, residual, before]).view(self.space.shape)
-        estimate: Tensor = values[-1].clamp_min(0).sqrt()
-        return estimate
+        return value.clamp_min(0).sqrt()
 
     def scale_by_bound(self) -> None:
         norm = self.run.bound(LARGEST_EXACT)
@@ -136,6 +138,31 @@ class _ScaledRun:
         assert isinstance(weight, Tensor)
         with torch.no_grad():
             weight.mul_(factor)
+
+
+def leading_pair(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest eigenvalue () and its vector (D,) of a symmetric matrix without any < 0.
+
+    On the CPU by LAPACK. Elsewhere by squaring the matrix until that vector alone is left, or a
+    mixture with one of nearly the same eigenvalue: torch's eigh looks at an error code there, and
+    so waits for the device at each step of a training.
+    """
+    if matrix.device.type == "cpu":
+        values, vectors = torch.linalg.eigh(matrix)
+        return values[-1], vectors[:, -1]
+    return squared_pair(matrix)
+
+
+def squared_pair(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `leading_pair` does, on any device without waiting for it; zeros for zeros."""
+    tiny = torch.finfo(matrix.dtype).tiny
+    power = matrix / matrix.trace().clamp_min(tiny)
+    for _ in range(_SQUARINGS):
+        power = power @ power
+        power = power / power.trace().clamp_min(tiny)
+    column = power.index_select(1, power.diagonal().argmax().view(1)).squeeze(1)
+    vector = column / column.norm().clamp_min(tiny)
+    return vector @ matrix @ vector, vector
 
 
 def _scaled_module(run: AffineRun) -> nn.Module | None:

@@ -20,6 +20,7 @@ from trainables.datasets.images import content_hash
 from trainables.predictor import (
     REFUSED,
     SMALLEST_LOG,
+    Faults,
     Prediction,
     Predictor,
     Surface,
@@ -141,14 +142,15 @@ def _run_attack(
     eps: float,
 ) -> Run:
     whole: Run | None = None
-    for number, surface in enumerate(_to_attack(variant(name), target, ctx)):
+    faults = Faults()
+    for number, surface in enumerate(_to_attack(variant(name), target, ctx, faults)):
         generator = ctx.generator("evasion", name, f"{eps:.9f}", str(number))
         # What one surface broke need not be broken again.
         rows = None if whole is None else whole.withstood.nonzero().flatten()
         if rows is not None and len(rows) == 0:
             break
         attacked = points if rows is None else points.select(rows)
-        run = _on_surface(name, surface, target, attacked, ctx, settings, eps, generator)
+        run = _on_surface(name, surface, target, attacked, ctx, settings, eps, generator, faults)
         whole = run if whole is None or rows is None else _with_rows(whole, rows, run)
     if whole is None:
         raise RuntimeError(f"{type(target.predictor).__name__} has no surface to attack")
@@ -164,12 +166,13 @@ def _on_surface(
     settings: Settings,
     eps: float,
     generator: torch.Generator,
+    faults: Faults,
 ) -> Run:
     parts = []
     for start in range(0, len(points), BATCH):
         rows = slice(start, start + BATCH)
         x, y = points.images(rows), points.labels[rows]
-        parts.append(_on_batch(name, surface, target, x, y, ctx, settings, eps, generator))
+        parts.append(_on_batch(name, surface, target, x, y, ctx, settings, eps, generator, faults))
     return Run(
         torch.cat([part.adversarial for part in parts]),
         torch.cat([part.withstood for part in parts]),
@@ -180,11 +183,14 @@ def _on_surface(
     )
 
 
-def _to_attack(chosen: Variant, target: Target, ctx: TrialContext) -> tuple[Surface, ...]:
+def _to_attack(
+    chosen: Variant, target: Target, ctx: TrialContext, faults: Faults
+) -> tuple[Surface, ...]:
     if chosen.score_only:
 
         def deployed(x: Tensor, generator: torch.Generator) -> Tensor:
-            return ask(target.predictor, x, generator, ctx.dataset.num_classes).log_probabilities
+            classes = ctx.dataset.num_classes
+            return ask(target.predictor, x, generator, classes, faults).log_probabilities
 
         return (Surface(deployed, "exact"),)
     if chosen.takes("reject_margin"):
@@ -206,11 +212,12 @@ def _on_batch(
     settings: Settings,
     eps: float,
     generator: torch.Generator,
+    faults: Faults,
 ) -> Run:
     chosen, num_classes = variant(name), ctx.dataset.num_classes
 
     def scores(images: Tensor) -> Tensor:
-        return surface_scores(surface, images, generator, num_classes)
+        return surface_scores(surface, images, generator, num_classes, faults)
 
     keywords: dict[str, Any] = {**chosen.fixed, **settings.get(name, {})}
     queries = None
@@ -230,10 +237,12 @@ def _on_batch(
         rejecting = surface.reject_margin
         keywords["reject_margin"] = lambda images: rejecting(images, generator)
     attacked = chosen.function(scores, x, y, generator=generator, **keywords).detach()
+    faults.check()  # once, since each look waits for the device
     _check(name, chosen, attacked, x, eps, keywords)
     with torch.no_grad():
         surface_fooled = scores(attacked).argmax(1) != y
-    answer = ask(target.predictor, attacked, generator, num_classes)
+    answer = ask(target.predictor, attacked, generator, num_classes, faults)
+    faults.check()
     withstood = withstands(answer, y)
     if chosen.minimum_norm:
         withstood = withstood | (lengths(attacked - x, "l2") > eps)
@@ -303,13 +312,13 @@ def _check(
     """Raise RuntimeError where an attack's images are not inside their ball and pixel range."""
     if attacked.shape != x.shape:
         raise RuntimeError(f"{name} made {tuple(attacked.shape)} of {tuple(x.shape)}")
-    low, high = float(attacked.min()), float(attacked.max())
     limit = float("inf")
     if chosen.takes("eps"):
         limit = eps
     elif chosen.norm == "l0":
         limit = keywords.get("pixels", x[0, 0].numel())
-    far = float(lengths(attacked - x, chosen.norm).max())
+    longest = lengths(attacked - x, chosen.norm).max()
+    low, high, far = torch.stack([attacked.min(), attacked.max(), longest]).tolist()
     # NaN fails here too. Norms of float32 are rounded in proportion to their size.
     if not (far <= limit + _TOLERANCE * max(1.0, limit) and low >= 0 and high <= 1):
         raise RuntimeError(

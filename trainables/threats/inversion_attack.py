@@ -117,7 +117,7 @@ def _unit(gradient: Tensor) -> Tensor:
     """Scale each image's gradient to length one; a zero one stays zero."""
     # By the largest entry first: the square of a tiny one is zero in float32.
     largest = gradient.flatten(1).abs().amax(1)[:, None, None, None]
-    scaled = gradient / largest.where(largest > 0, 1)
+    scaled = gradient / largest.masked_fill(~(largest > 0), 1)
     # The largest entry is one now, so the length is one at least, or zero.
     lengths = scaled.flatten(1).norm(dim=1).clamp_min(1)[:, None, None, None]
     found: Tensor = scaled / lengths

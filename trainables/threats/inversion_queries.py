@@ -5,12 +5,12 @@ Axes: B points, P pairs, C channels, H, W, K classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from trainables.predictor import REFUSED, SMALLEST_LOG, Predictor, ask
+from trainables.predictor import REFUSED, SMALLEST_LOG, Faults, Predictor, ask
 from trainables.threats.inversion_attack import BATCH, Slope, margins
 from trainables.threats.inversion_domain import Domain
 
@@ -29,16 +29,18 @@ class Asked:
     generator: torch.Generator
     count: int = 0
     """Images that it was asked about so far."""
+    faults: Faults = field(default_factory=Faults)
+    """What was wrong with its answers, for the asker to check: a look at each would be a wait."""
 
     def margins(self, images: Tensor, classes: Tensor) -> Tensor:
         """Give the margins (B,) of the answered log-probabilities on images (B, C, H, W).
 
-        A refused image is worth less than any other. Raises PredictorError for answers that are
-        none.
+        A refused image is worth less than any other. Raises PredictorError for answers of another
+        shape.
         """
         found = []
         for x, y in zip(torch.split(images, BATCH), torch.split(classes, BATCH), strict=True):
-            answer = ask(self.predictor, x, self.generator, self.num_classes)
+            answer = ask(self.predictor, x, self.generator, self.num_classes, self.faults)
             told = margins(answer.log_probabilities.clamp_min(SMALLEST_LOG), y)
             found.append(told.masked_fill(answer.label == REFUSED, _WORST))
         self.count += len(images)
@@ -67,6 +69,7 @@ def asked_slope(asked: Asked, domain: Domain, generator: torch.Generator, *, pai
                 ]
                 votes = (values[0] - values[1]).sign()[:, None, None, None]
                 total += (votes * change).view(drawn, *points.shape).sum(0)
+        asked.faults.check()
         return total
 
     return slope

@@ -12,7 +12,7 @@ import torch
 
 from trainables.datasets import LabelledImages
 from trainables.evaluation import batches
-from trainables.predictor import Predictor, ask
+from trainables.predictor import Faults, Predictor, ask
 from trainables.threats.membership_scores import Floats, label_kept
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def label_only(
 
     A rejection names no class. Source: Choquette-Choo et al., 2021, the attack by random noise.
     """
+    faults = Faults()
     kept = torch.zeros(len(images), dtype=torch.float64, device=images.labels.device)
     for number in range(copies):
         spread = SIZES[number % len(SIZES)] * ctx.dataset.radius
@@ -65,7 +66,8 @@ def label_only(
         for x in batches(images):
             noise = torch.randn(x.shape, generator=generator, device=x.device)
             noisy = (x + spread * noise).clamp(0, 1)
-            labels.append(ask(predictor, noisy, generator, ctx.dataset.num_classes).label)
+            labels.append(ask(predictor, noisy, generator, ctx.dataset.num_classes, faults).label)
         kept += torch.cat(labels).eq(images.labels)
+    faults.check()
     right = ctx.answers(predictor, images).label.eq(images.labels)
     return label_kept(right.cpu().numpy(), (kept / copies).cpu().numpy(), copies)
