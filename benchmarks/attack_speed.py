@@ -123,7 +123,7 @@ def _apgd(net: Net) -> Run:
 
 
 def pgd_runs(net: Net) -> dict[str, Run]:
-    """Give pgd in the Linf ball, 40 steps of eps / 30 from the clean image."""
+    """Return pgd in the Linf ball, 40 steps of eps / 30 from the clean image."""
     size, ours = net.eps / 30, ATTACKS["pgd"]
     settings = {"eps": net.eps, "steps": PGD_STEPS, "step_size": size, "random_start": False}
     theirs = LinfPGD(abs_stepsize=size, steps=PGD_STEPS, random_start=False)
@@ -137,7 +137,7 @@ def pgd_runs(net: Net) -> dict[str, Run]:
 
 
 def deepfool_runs(net: Net) -> dict[str, Run]:
-    """Give deepfool with 50 steps, ten candidates and an overshoot of 0.02."""
+    """Return deepfool with 50 steps, ten candidates and an overshoot of 0.02."""
     theirs = L2DeepFoolAttack(steps=50, candidates=10, overshoot=0.02, loss="logits")
     return {
         "ours": lambda: ATTACKS["deepfool"](net.model, net.x, net.y),
@@ -147,7 +147,9 @@ def deepfool_runs(net: Net) -> dict[str, Run]:
 
 
 def carlini_wagner_runs(net: Net, steps: int) -> dict[str, Run]:
-    """Give carlini_wagner with a search over nine constants (torchattacks' has none: left out)."""
+    """Return carlini_wagner with a search over nine constants (torchattacks' has none: left
+    out).
+    """
     theirs = L2CarliniWagnerAttack(binary_search_steps=CW_SEARCH_STEPS, steps=steps, stepsize=0.01)
     settings = {"steps": steps, "search_steps": CW_SEARCH_STEPS}
     return {

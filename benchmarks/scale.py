@@ -215,7 +215,7 @@ class _Printing(Progress):
 
 
 def plausible_record(space: Space, flat: dict[str, Any]) -> TrialRecord:
-    """Give a completed record whose numbers hang on the spec alone, as large as a real one."""
+    """Return a completed record whose numbers hang on the spec alone, as large as a real one."""
     spec = space.spec(flat)
     draw = random.Random(spec.trial)
     strength = draw.random()  # what it gives in robustness it takes in accuracy

@@ -14,24 +14,24 @@ NO_CANDIDATE = "no defended trial that completed may be on a front"
 
 
 def say_finished(console: Console, run: str, recorded: int, reason: str) -> None:
-    """Say that nothing of a search is left to run, and why."""
+    """Return that nothing of a search is left to run, and why."""
     console.print(f"Run {run} is finished: {recorded} trials are recorded, {reason}.")
 
 
 def say_recorded(console: Console, recorded: int, trials: int, failed: int) -> None:
-    """Say how many trials of a search are recorded."""
+    """Return how many trials of a search are recorded."""
     console.print(f"{recorded} of {trials} trials recorded, {failed} failed.")
 
 
 def say_why_failed(console: Console, paths: RunPaths) -> None:
-    """Say where to read why trials failed."""
+    """Return where to read why trials failed."""
     console.print(f"Why trials failed: python -m orchestrator status {paths.shown}", soft_wrap=True)
 
 
 def say_audit(
     console: Console, root: Path | str, *, recorded: int, trials: int, failed: int
 ) -> None:
-    """Say how far the audit is, and what it found."""
+    """Return how far the audit is, and what it found."""
     console.print(f"Audit: {recorded} of {trials} trials recorded, {failed} failed.")
     for each in audited(results.load(root)):
         because = "" if each.verdict == VERIFIED else f": {each.because}"

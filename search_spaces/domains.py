@@ -41,7 +41,7 @@ class Choice:
         return [_label(option) for option in self.options]
 
     def describe(self) -> str:
-        """Say in short what may be drawn."""
+        """Describe briefly what may be drawn."""
         return ", ".join(str(label) for label in self.labels)
 
     def draw(self, chooser: Chooser, name: str) -> Flat:
@@ -49,14 +49,16 @@ class Choice:
         return {name: chooser.choose(name, self.labels)} if len(self.options) > 1 else {}
 
     def read(self, flat: Mapping[str, Any], name: str, declared: Parameter, radius: float) -> Any:
-        """Give the value that the flat names stand for."""
+        """Return the value that the flat names stand for."""
         label = flat.get(name, self.labels[0])
         if label not in self.labels:
             raise InputError(f"{name}: {label!r} is none of {self.labels}")
         return parse_value(self.options[self.labels.index(label)], declared, name, radius)
 
     def locate(self, raw: Any, name: str, declared: Parameter, radius: float) -> Flat | None:
-        """Give the flat names under which a value is drawn, or None where it is not among them."""
+        """Return the flat names under which a value is drawn, or None where it is not among
+        them.
+        """
         wanted = parse_value(raw, declared, name, radius)
         for option, label in zip(self.options, self.labels, strict=True):
             if _same(parse_value(option, declared, name, radius), wanted):
@@ -77,7 +79,7 @@ class Range:
     """Points of the range in a grid search."""
 
     def describe(self) -> str:
-        """Say in short what may be drawn."""
+        """Describe briefly what may be drawn."""
         unit = " radius" if self.of_radius else ""
         return f"{self.low:g} - {self.high:g}{unit}{', log' if self.log else ''}"
 
@@ -86,7 +88,7 @@ class Range:
         return {name: chooser.number(name, self)}
 
     def read(self, flat: Mapping[str, Any], name: str, declared: Parameter, radius: float) -> Any:
-        """Give the value that the flat names stand for."""
+        """Return the value that the flat names stand for."""
         number = flat.get(name, self.points()[0])
         if not self.low <= number <= self.high:
             raise InputError(f"{name}: {number!r} is outside [{self.low:g}, {self.high:g}]")
@@ -94,7 +96,7 @@ class Range:
         return int(value) if declared.kind == "int" else value
 
     def locate(self, raw: Any, name: str, declared: Parameter, radius: float) -> Flat | None:
-        """Give the flat names under which a value is drawn, or None where it is outside."""
+        """Return the flat names under which a value is drawn, or None where it is outside."""
         value = parse_value(raw, declared, name, radius)
         if isinstance(value, str | bool | tuple):
             return None
@@ -125,7 +127,7 @@ class AnyOf:
     branches: tuple["Domain", ...]
 
     def describe(self) -> str:
-        """Say in short what may be drawn."""
+        """Describe briefly what may be drawn."""
         return " | ".join(branch.describe() for branch in self.branches)
 
     def draw(self, chooser: Chooser, name: str) -> Flat:
@@ -135,12 +137,12 @@ class AnyOf:
         return {f"{name}.branch": branch, **drawn}
 
     def read(self, flat: Mapping[str, Any], name: str, declared: Parameter, radius: float) -> Any:
-        """Give the value that the flat names stand for."""
+        """Return the value that the flat names stand for."""
         branch = int(flat.get(f"{name}.branch", 0))
         return self.branches[branch].read(flat, f"{name}.{branch}", declared, radius)
 
     def locate(self, raw: Any, name: str, declared: Parameter, radius: float) -> Flat | None:
-        """Give the flat names of the first branch that holds the value."""
+        """Return the flat names of the first branch that holds the value."""
         for number, branch in enumerate(self.branches):
             found = branch.locate(raw, f"{name}.{number}", declared, radius)
             if found is not None:

@@ -30,7 +30,7 @@ class _Odometer:
         self.depth = 0
 
     def choose(self, name: str, options: Sequence[Scalar]) -> Scalar:
-        """Give the option at the current position of this question."""
+        """Return the option at the current position of this question."""
         del name
         if self.depth == len(self.path):
             self.path.append(0)
@@ -40,7 +40,7 @@ class _Odometer:
         return picked
 
     def number(self, name: str, span: Range) -> float | int:
-        """Give a point of the range."""
+        """Return a point of the range."""
         check_points(span, name)
         index = self.choose(name, list(range(len(span.points()))))
         return span.points()[int(index)]
@@ -58,7 +58,7 @@ class _Odometer:
 
 
 def enumerate_draws(draw: Callable[[_Odometer], Flat]) -> Iterator[Flat]:
-    """Give every draw of a space; NotEnumerableError names a range without points."""
+    """Return every draw of a space; NotEnumerableError names a range without points."""
     odometer = _Odometer()
     while True:
         yield draw(odometer)

@@ -30,7 +30,7 @@ class Constraint:
     bound: float
 
     def violation(self, value: float) -> float:
-        """Give by how much a value breaks the bound; zero or less keeps it."""
+        """Return by how much a value breaks the bound; zero or less keeps it."""
         return value - self.bound if self.sign == "<=" else self.bound - value
 
 

@@ -112,7 +112,7 @@ class Space:
         )
 
     def first_draws(self) -> list[Flat]:
-        """Give the draws of the stacks that come first, in every scenario.
+        """Return the draws of the stacks that come first, in every scenario.
 
         Raises InputError where a value lies outside of what the space draws.
         """
@@ -123,7 +123,7 @@ class Space:
         ]
 
     def enumerate(self) -> Iterator[Flat]:
-        """Give every draw; NotEnumerableError (an InputError) names a range without points."""
+        """Return every draw; NotEnumerableError (an InputError) names a range without points."""
         return enumerate_draws(self.draw)
 
     def check_enumerable(self) -> None:
@@ -139,7 +139,7 @@ class Space:
             check_points(domain, name)
 
     def distinct_specs(self, limit: int) -> dict[str, Flat] | None:
-        """Give a draw for each distinct trial, by identity; None if there are more than `limit`
+        """Return a draw for each distinct trial, by identity; None if there are more than `limit`
         draws or a range stands in the way."""
         found: dict[str, Flat] = {}
         try:
@@ -153,7 +153,7 @@ class Space:
         return found
 
     def canonical(self) -> dict[str, Any]:
-        """Give what makes the space what it is, as plain JSON values; the number of trials, the
+        """Return what makes the space what it is, as plain JSON values; the number of trials, the
         resources, the audit and the text about it are not part of that."""
         plain: dict[str, Any] = self.file.model_dump(mode="json")
         del plain["search"]["trials"]
@@ -162,7 +162,7 @@ class Space:
         return plain
 
     def published_rows(self) -> list[dict[str, Any]]:
-        """Give the rows of the published table with their stacks in canonical form."""
+        """Return the rows of the published table with their stacks in canonical form."""
         if self.file.published is None:
             return []
         scenario = self.scenarios[0]

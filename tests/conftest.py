@@ -48,7 +48,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def artefact_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of artefacts that tests may share, so that equal trainings run once.
+    """Return the folder of artefacts that tests may share, so that equal trainings run once.
 
     Workers share it too: the store lets one of them build what several need.
     """

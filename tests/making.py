@@ -36,7 +36,7 @@ def spec_of(
     model: ModelSpec | None = None,
     training: TrainingSpec | None = None,
 ) -> TrialSpec:
-    """Give the spec of a training that takes a moment."""
+    """Return the spec of a training that takes a moment."""
     return TrialSpec(
         data=DataSpec(pools=pools, train_images=train_images, measured_images=measured_images),
         model=model or ModelSpec(),
@@ -48,7 +48,7 @@ def spec_of(
 
 
 def one_of_each_slot() -> list[Defense]:
-    """Give the first defense of every slot that goes with those before it."""
+    """Return the first defense of every slot that goes with those before it."""
     chosen: list[Defense] = []
     for slot in SLOTS:
         for name, found in DEFENSES.items():
@@ -60,7 +60,7 @@ def one_of_each_slot() -> list[Defense]:
 
 
 def context_of(spec: DeploymentSpec, folder: Path) -> TrialContext:
-    """Give the context of a spec with its artefacts in the folder."""
+    """Return the context of a spec with its artefacts in the folder."""
     return prepare_trial(spec, ArtefactStore(folder), device=CPU)
 
 
@@ -70,7 +70,7 @@ def train_in(ctx: TrialContext) -> nn.Module:
 
 
 def counting(built: list[int], seconds: float = 0.0) -> Callable[[], Artefact]:
-    """Give a builder that notes in `built` that it was called."""
+    """Return a builder that notes in `built` that it was called."""
 
     def build() -> Artefact:
         built.append(1)
@@ -90,7 +90,7 @@ class LinearSoftmax(nn.Module):
         self.bias = nn.Parameter(torch.randn(num_classes, generator=generator))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give scores (B, K)."""
+        """Return scores (B, K)."""
         return x.flatten(1) @ self.weight.T + self.bias
 
 
@@ -102,20 +102,20 @@ class FixedPredictor(Predictor):
         self.answers, self.asked = scores, 0
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give the next rows of the answers, from the first again after the last."""
+        """Return the next rows of the answers, from the first again after the last."""
         rows = torch.arange(self.asked, self.asked + len(x)) % len(self.answers)
         self.asked += len(x)
         return self.answers[rows]
 
 
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Give the share of images that are classified right."""
+    """Return the share of images that are classified right."""
     with torch.no_grad():
         return float((model(x).argmax(1) == y).double().mean())
 
 
 def random_images(count: int, *, side: int = 8, num_classes: int = 10) -> LabelledImages:
-    """Give grey noise with labels in turn."""
+    """Return grey noise with labels in turn."""
     generator = torch.Generator().manual_seed(count)
     return LabelledImages(
         pixels=torch.randint(256, (count, 1, side, side), generator=generator, dtype=torch.uint8),
@@ -125,11 +125,11 @@ def random_images(count: int, *, side: int = 8, num_classes: int = 10) -> Labell
 
 
 def same_weights(first: nn.Module, second: nn.Module) -> bool:
-    """Tell whether two models hold the same tensors, bit for bit."""
+    """Return whether two models hold the same tensors, bit for bit."""
     one, two = first.state_dict(), second.state_dict()
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
 def all_finite(values: Iterable[float]) -> bool:
-    """Tell whether every number is finite."""
+    """Return whether every number is finite."""
     return all(math.isfinite(value) for value in values)

@@ -42,19 +42,19 @@ class ObjectStore:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def uri(self, place: str, bucket: str | None = None) -> str:
-        """Give the URI of a place in the bucket."""
+        """Return the URI of a place in the bucket."""
         query = f"scheme=http&endpoint_override=127.0.0.1:{self.port}&region=us-east-1"
         return f"s3://{bucket or self.bucket}/{place}?{query}"
 
     def direct(self) -> fs.FileSystem:
-        """Give a file system that goes past the proxy, for the test's own hands."""
+        """Return a file system that goes past the proxy, for the test's own hands."""
         return fs.S3FileSystem(
             endpoint_override=f"127.0.0.1:{self.behind}", scheme="http", region="us-east-1",
             allow_bucket_creation=True,
         )  # fmt: skip
 
     def objects(self, place: str = "") -> dict[str, bytes]:
-        """Give every object below a place of the bucket, by its name from there."""
+        """Return every object below a place of the bucket, by its name from there."""
         root = f"{self.bucket}/{place}".rstrip("/")
         filesystem = self.direct()
         selector = fs.FileSelector(root, recursive=True, allow_not_found=True)
@@ -131,7 +131,7 @@ def _handler(store: ObjectStore) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing: the store notes the requests."""
+            """Print nothing: the store notes the requests."""
 
         def _serve(self) -> None:
             fault = store.take(self.command, self.path)

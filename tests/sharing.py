@@ -18,7 +18,7 @@ def ray_last(items: Sequence[pytest.Item]) -> list[pytest.Item]:
 
 
 def on_ray(nodeid: str) -> bool:
-    """Tell whether a test starts a Ray, or times what others would slow down."""
+    """Return whether a test starts a Ray, or times what others would slow down."""
     return nodeid.startswith(_ON_RAY)
 
 

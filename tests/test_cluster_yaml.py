@@ -25,14 +25,14 @@ MACHINES = {"m5.large": (2, 0), "g5.2xlarge": (8, 1), "g5.12xlarge": (48, 4)}
 
 @pytest.fixture
 def written() -> dict[str, Any]:
-    """Give the file as it is written."""
+    """Return the file as it is written."""
     config: dict[str, Any] = yaml.safe_load(FILE.read_text())
     return config
 
 
 @pytest.fixture
 def filled(written: dict[str, Any]) -> dict[str, Any]:
-    """Give the file with Ray's defaults filled in; this asks no cloud."""
+    """Return the file with Ray's defaults filled in; this asks no cloud."""
     config: dict[str, Any] = prepare_config(copy.deepcopy(written))
     return config
 
@@ -156,7 +156,7 @@ def _pinned_ray() -> str:
 
 
 def _instructions() -> list[tuple[str, str]]:
-    """Give the Dockerfile's instructions, each with its arguments in one line."""
+    """Return the Dockerfile's instructions, each with its arguments in one line."""
     lines = [line for line in DOCKERFILE.read_text().splitlines() if not line.startswith("#")]
     joined = "\n".join(lines).replace("\\\n", " ")
     split = [line.split(maxsplit=1) for line in joined.splitlines() if line.strip()]
@@ -211,7 +211,7 @@ def test_every_node_runs_that_image(filled: dict[str, Any]) -> None:
 
 @pytest.fixture
 def job() -> dict[str, Any]:
-    """Give the Kubernetes job."""
+    """Return the Kubernetes job."""
     found: dict[str, Any] = yaml.safe_load(KUBERNETES.read_text())
     return found
 

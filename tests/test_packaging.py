@@ -56,7 +56,7 @@ CHECKS = ("ruff check", "ruff format --check", "mypy")
 
 
 def _declared() -> list[tuple[Requirement, str]]:
-    """Give every declared dependency with its comment."""
+    """Return every declared dependency with its comment."""
     lines = re.findall(r'^    "([^"]+)",(.*)$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     return [(Requirement(text), comment.strip()) for text, comment in lines]
 
@@ -70,7 +70,7 @@ def _requirements(*extras: str) -> set[str]:
 
 
 def _imported(path: Path) -> set[str]:
-    """Give the third-party distributions that a file, or the files of a folder, import."""
+    """Return the third-party distributions that a file, or the files of a folder, import."""
     files = [path] if path.is_file() else path.rglob("*.py")
     modules: set[str] = set()
     for file in files:
@@ -84,7 +84,7 @@ def _imported(path: Path) -> set[str]:
 
 
 def _named_paths(comment: str) -> list[Path]:
-    """Give the files and folders that a comment begins with, before what it says of them."""
+    """Return the files and folders that a comment begins with, before what it says of them."""
     words = comment.lstrip("# ").replace(";", ",").split(",")
     firsts = [word.strip().partition(":")[0].split(" ")[0] for word in words]
     return [ROOT / first for first in firsts if "/" in first or first.startswith(".")]
@@ -205,7 +205,7 @@ def test_readme_s_glossary_is_the_metrics_own() -> None:
 
 
 def _commands() -> dict[str, set[str]]:
-    """Give the long options of each command of the command line."""
+    """Return the long options of each command of the command line."""
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
     return {
@@ -237,7 +237,7 @@ def test_readme_names_every_option_of_launch() -> None:
 
 
 def _example(path: str) -> str:
-    """Give README's block that begins with its path."""
+    """Return README's block that begins with its path."""
     found = re.search(rf"```python\n# {re.escape(path)}\n(.*?)```", README, re.DOTALL)
     assert found is not None, path
     return found[1]

@@ -28,7 +28,7 @@ def import_attribute(path: str, kind: str) -> Any:
 
 
 def code_fingerprint(path: str, kind: str) -> str:
-    """Give the sha256 of the file that a path's module lies in: changed code is another identity.
+    """Return the sha256 of the file that a path's module lies in: changed code is another identity.
 
     Raises InputError where there is no such file.
     """

@@ -83,7 +83,7 @@ def build(owner_type: type[T], raw: Mapping[str, Any], *, owner: str, radius: fl
 
 
 def plain_parameters(instance: Any) -> dict[str, Any]:
-    """Give the declared parameters of an instance as plain JSON values.
+    """Return the declared parameters of an instance as plain JSON values.
 
     A set of one is that one, as `parse_value` has it, so that both ways to write it are one
     identity.
@@ -106,7 +106,7 @@ def parse_value(raw: Any, declared: Parameter, place: str, radius: float) -> Any
 
 
 def describe_parameters(owner: type) -> dict[str, dict[str, Any]]:
-    """Give meaning, default, range and unit of each parameter, as plain JSON values."""
+    """Return meaning, default, range and unit of each parameter, as plain JSON values."""
     defaults = {field.name: field.default for field in dataclasses.fields(owner)}
     return {
         name: {

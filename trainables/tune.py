@@ -62,7 +62,7 @@ def trainable(
     failures: Literal["raise", "report"] = "raise",
     limits: TrialLimits = NO_LIMITS,
 ) -> Callable[[dict[str, Any]], None]:
-    """Give a function for tune.Tuner: its config is the flat dict that a space's `draw` gives.
+    """Return a function for tune.Tuner: its config is the flat dict that a space's `draw` gives.
 
     Names that the config leaves out take their defaults, so {} is the undefended model; GPUS_KEY in
     it is none of them. Records and artefacts go to the folder or URI `run` (default: the Tune
@@ -125,7 +125,7 @@ def _recorded(records: Folder, trial: str) -> TrialRecord | None:
 
 
 def _gpus_given() -> float:
-    """Tell how many GPUs Tune gave this trial: a share of one, whole ones, or 0."""
+    """Return how many GPUs Tune gave this trial: a share of one, whole ones, or 0."""
     given = tune.get_context().get_trial_resources().required_resources
     return float(given.get("GPU", 0.0))
 
@@ -151,7 +151,7 @@ class _Claims:
         return True
 
     def release(self, key: str, holder: str) -> None:
-        """Give the key back."""
+        """Return the key back."""
         if self.claims.get(key, ("", 0.0))[0] == holder:
             del self.claims[key]
 
@@ -174,7 +174,7 @@ class ActorLease:
         _answer(self.claims.acquire.remote(key, holder))
 
     def release(self, key: str, holder: str) -> None:
-        """Give the key back."""
+        """Return the key back."""
         _answer(self.claims.release.remote(key, holder))
 
 

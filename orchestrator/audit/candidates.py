@@ -157,7 +157,7 @@ def _above_chance(record: Record) -> bool:
 
 
 def _undefended(run: Run, candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Give one undefended model for each data set and network, of a candidate's training if any.
+    """Return one undefended model for each data set and network, of a candidate's training if any.
 
     Of candidates alone: without them nothing is compared. One that the search lacks is made.
     """

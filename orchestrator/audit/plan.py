@@ -60,7 +60,7 @@ class AuditPlan:
         return [each.specs[number] for number in deepest for each in self.planned]
 
     def described(self) -> str:
-        """Say in words what is audited."""
+        """Describe in words what is audited."""
         plain = sum(each.candidate.why == UNDEFENDED for each in self.planned)
         defended = len(self.planned) - plain
         return (

@@ -31,14 +31,14 @@ class AuditSettings:
 
 
 def fresh_seeds(number: int, taken: Collection[int]) -> list[int]:
-    """Give so many seeds that the search did not train with; a larger number adds to them."""
+    """Return so many seeds that the search did not train with; a larger number adds to them."""
     return list(islice((seed for seed in count(FIRST_SEED) if seed not in taken), number))
 
 
 def audit_specs(
     spec: TrialSpec, seeds: Sequence[int], needed: Collection[str], settings: AuditSettings
 ) -> tuple[TrialSpec, ...]:
-    """Give the trials that audit a spec, one a seed; the first measures everything.
+    """Return the trials that audit a spec, one a seed; the first measures everything.
 
     `needed` are the metrics of the objectives and constraints, which every seed measures. Where
     the search trained or measured on a part of the images, the audit takes all of its pools.
@@ -53,7 +53,7 @@ def audit_specs(
 
 
 def _whole(threat: Threat, settings: AuditSettings) -> Threat:
-    """Give a threat as the first seed meets it: the search's own number of points is not kept."""
+    """Return a threat as the first seed meets it: the search's own number of points is not kept."""
     if isinstance(threat, Evasion | Certification):
         return replace(threat, points=settings.points)
     if isinstance(threat, Membership) and threat.shadows is None:

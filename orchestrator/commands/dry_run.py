@@ -44,7 +44,7 @@ def print_plan(
 
 
 def _planned_audit(space: Space, options: AuditOptions | None, trial_hours: float) -> str:
-    """Say what the audit adds."""
+    """Return what the audit adds."""
     if space.file.pools == "published":
         return "No audit: a reproduction selects nothing"
     if options is None:

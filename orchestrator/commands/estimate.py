@@ -26,7 +26,7 @@ _STEPS = 4
 
 
 def audit_factor(options: AuditOptions, fronts: int) -> float:
-    """Give the trials of a search that an audit costs as much as, at most."""
+    """Return the trials of a search that an audit costs as much as, at most."""
     each = AUDIT_FIRST + AUDIT_OTHER * (options.seeds - 1)
     return fronts * (options.candidates + 1) * each
 

@@ -100,7 +100,7 @@ def _deployed(
 
 
 def _spec(run: Run, chosen: Audited) -> TrialSpec:
-    """Give the spec of the model to export: what was audited, on the deployment pools."""
+    """Return the spec of the model to export: what was audited, on the deployment pools."""
     record = next(iter(chosen.records), chosen.search)
     if record is None:
         raise InputError(f"{chosen.label} has no usable record to export from; audit the run again")
@@ -121,7 +121,7 @@ def _spec(run: Run, chosen: Audited) -> TrialSpec:
 
 
 def _threats(plain: Mapping[str, Any], spec: TrialSpec, *, rejects: bool) -> tuple[Threat, ...]:
-    """Give the threats that the exported model is measured against, as the audit had them.
+    """Return the threats that the exported model is measured against, as the audit had them.
 
     Membership and inversion are not measured again: what they take is a training of many models.
     Of evasion only the headline is, AutoAttack with it: the audit has curves and signs of masking.

@@ -135,7 +135,7 @@ def _proposals(
 
 
 def planned_trials(space: Space) -> int:
-    """Give the number of trials: as asked, and all of them in a grid where nothing was asked."""
+    """Return the number of trials: as asked, and all of them in a grid where nothing was asked."""
     asked = space.file.search.trials
     if space.file.search.algorithm != "grid":
         if asked is None:
@@ -312,7 +312,7 @@ def _failed(proposals: Proposals) -> int:
 
 
 def command_line() -> str:
-    """Give the command that this process was started with."""
+    """Return the command that this process was started with."""
     return shlex.join(["python", "-m", "orchestrator", *sys.argv[1:]])
 
 

@@ -15,7 +15,7 @@ _MOST_FAILURES = 10
 
 
 def status_lines(run: Path | str) -> Group:
-    """Give a run's counts, the best of each objective, the front and the failures."""
+    """Return a run's counts, the best of each objective, the front and the failures."""
     loaded = load(run)
     found = summary(loaded)
     counts = found.counts
@@ -44,7 +44,9 @@ def status_lines(run: Path | str) -> Group:
 
 
 def _audit_lines(run: Run) -> list[Text]:
-    """Say how far the audit is, and what became of each candidate; nothing where there is none."""
+    """Return how far the audit is, and what became of each candidate; nothing where there is
+    none.
+    """
     if run.audit is None:
         return []
     found, planned = counts(run.audit), run.audit.manifest["trials"]

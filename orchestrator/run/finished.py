@@ -57,7 +57,7 @@ def note_finished(request: LaunchRequest, paths: RunPaths, reason: str | None) -
 
 
 def found_finished(request: LaunchRequest, console: Console) -> int | None:
-    """Say how a run is that needs nothing; return the exit code, or None where it may need some.
+    """Return how a run is that needs nothing; return the exit code, or None where it may need some.
 
     Raises InputError for what cannot be a request, or where the runs cannot be written to.
     """

@@ -25,7 +25,7 @@ _LOCK_ID = "lock-id"
 
 @contextmanager
 def beating(folder: RemoteFolder, state: Path) -> Iterator[None]:
-    """Say in the run's folder, again and again, that this driver is at it.
+    """Announce in the run's folder, again and again, that this driver is at it.
 
     Raises InputError where another said so within the last minute, by the store's own clock. The
     caller holds the lock in `state`, so a beat of a driver that held the same lock is of a dead

@@ -91,7 +91,7 @@ MANIFEST = "manifest.json"
 
 
 def run_paths(runs: str, name: str) -> RunPaths:
-    """Give the paths of a named run; InputError for a name that could leave the folder."""
+    """Return the paths of a named run; InputError for a name that could leave the folder."""
     if not _NAME.match(name):
         raise InputError(
             f"--name {name!r}: a run's name is letters, digits, '.', '_' and '-', and no path; "
@@ -105,14 +105,14 @@ def run_paths(runs: str, name: str) -> RunPaths:
 
 
 def existing_run(run: str) -> RunPaths:
-    """Give the paths of a run by its folder or URI."""
+    """Return the paths of a run by its folder or URI."""
     if not is_uri(run):
         return RunPaths(Path(run))
     return RunPaths(Path(open_folder(run).uri) if run.lower().startswith("file://") else run)
 
 
 def report_address(run: Path | str, page: Path) -> str:
-    """Say where a report's page lies, given the run and the page on this machine."""
+    """Return where a report's page lies, given the run and the page on this machine."""
     place = redacted(str(run))
     return joined(place, "report/index.html") if is_uri(place) else str(page)
 

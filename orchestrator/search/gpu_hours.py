@@ -32,13 +32,13 @@ class GpuHours:
         self._ended_seconds += (self._clock() - started) * gpus
 
     def used(self) -> float:
-        """Give the GPU hours until now."""
+        """Return the GPU hours until now."""
         now = self._clock()
         running = sum((now - started) * gpus for started, gpus in self._running.values())
         return (self._ended_seconds + running) / 3600
 
     def why_end(self) -> str | None:
-        """Say that the hours are spent, if they are."""
+        """Return that the hours are spent, if they are."""
         used = self.used()
         if used < self.most:
             return None
@@ -62,7 +62,7 @@ def check_gpu_hours(most: float | None, gpus: float) -> None:
 
 
 def gpu_seconds(record: TrialRecord) -> float:
-    """Give the wall seconds of a trial times the GPUs that it was given; 0 where it had none."""
+    """Return the wall seconds of a trial times the GPUs that it was given; 0 where it had none."""
     gpus = float(record.hardware.get("gpus", 0.0))
     if not gpus or not record.started or not record.finished:
         return 0.0

@@ -160,7 +160,9 @@ class Proposals:
         return len(self.live)
 
     def nothing_left(self) -> str | None:
-        """Say why nothing is left to run, before anything is started; None where something is."""
+        """Return why nothing is left to run, before anything is started; None where something
+        is.
+        """
         if len(self.finished) >= self.trials:
             return "as many as were asked for"
         found = self.space.distinct_specs(MOST_ENUMERATED)
@@ -181,7 +183,7 @@ class Proposals:
         self.ended = Ended(reason, spent=True)
 
     def close(self) -> None:
-        """Tell the study that what still runs will not end, so that nothing runs for ever."""
+        """Report to the study that what still runs will not end, so that nothing runs for ever."""
         for trials in self.live.values():
             for trial in trials:
                 self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
@@ -238,7 +240,7 @@ class Proposals:
 
 
 def budget_end(deadline: float | None, gpu_hours: GpuHours | None) -> Ended | None:
-    """Say that the time or the GPU hours are spent, if they are."""
+    """Return that the time or the GPU hours are spent, if they are."""
     if deadline is not None and time.time() >= deadline:
         return Ended("the time budget is spent", spent=True)
     reason = None if gpu_hours is None else gpu_hours.why_end()
@@ -246,7 +248,7 @@ def budget_end(deadline: float | None, gpu_hours: GpuHours | None) -> Ended | No
 
 
 def objective_values(space: Measures, record: TrialRecord) -> list[float] | None:
-    """Give the objectives of a completed trial, or None where one is not a finite number."""
+    """Return the objectives of a completed trial, or None where one is not a finite number."""
     if record.status != "completed":
         return None
     metrics = [record.metrics.get(objective.metric) for objective in space.objectives]
@@ -256,7 +258,7 @@ def objective_values(space: Measures, record: TrialRecord) -> list[float] | None
 
 
 def violations(space: Space, record: TrialRecord) -> list[float]:
-    """Give by how much each constraint is broken; one that was not measured counts as broken.
+    """Return by how much each constraint is broken; one that was not measured counts as broken.
 
     Where attacks run, that nothing speaks for masked gradients is a constraint of its own: else the
     search would run after numbers that are not to be believed.

@@ -15,7 +15,7 @@ MOST_FOR_TPE = 250
 
 
 def build_sampler(search: SearchSection, finished: int) -> BaseSampler:
-    """Give the sampler of a search that begins, or is resumed after so many finished trials."""
+    """Return the sampler of a search that begins, or is resumed after so many finished trials."""
     with warnings.catch_warnings():
         # Parts of the samplers are called experimental; that is for us to follow, not the user.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -23,14 +23,14 @@ def build_sampler(search: SearchSection, finished: int) -> BaseSampler:
 
 
 def successor(sampler: BaseSampler, search: SearchSection, finished: int) -> BaseSampler:
-    """Give who goes on after so many finished trials: nearly always the sampler itself."""
+    """Return who goes on after so many finished trials: nearly always the sampler itself."""
     if search.algorithm != "tpe" or finished < MOST_FOR_TPE or isinstance(sampler, Succeeding):
         return sampler
     return Succeeding(seed=search.seed + finished)
 
 
 def describe_sampler(algorithm: str, trials: int) -> str:
-    """Say who proposes the trials of a sweep of this size."""
+    """Return who proposes the trials of a sweep of this size."""
     if algorithm != "tpe" or trials <= MOST_FOR_TPE:
         return algorithm
     return (
@@ -52,7 +52,7 @@ class Succeeding(NSGAIISampler):
         self._parents: dict[int, list[FrozenTrial]] = {}
 
     def get_trial_generation(self, study: optuna.Study, trial: FrozenTrial) -> int:
-        """Give the trial's generation: the newest, or one more where that has all its trials."""
+        """Return the trial's generation: the newest, or one more where that has all its trials."""
         key = self._get_generation_key()
         known: int | None = trial.system_attrs.get(key)
         if known is not None:
@@ -80,13 +80,13 @@ class Succeeding(NSGAIISampler):
             self._sizes[generation] += 1
 
     def get_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
-        """Give a generation; the one before the first is everything that has completed."""
+        """Return a generation; the one before the first is everything that has completed."""
         if generation < 0:
             return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return super().get_population(study, generation)
 
     def get_parent_population(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
-        """Give the parents of a generation, which are chosen once."""
+        """Return the parents of a generation, which are chosen once."""
         if generation < 0:
             return []
         if generation not in self._parents:

@@ -114,6 +114,8 @@ class LiveReport(tune.Callback):
 
 
 def _children_seconds() -> float:
-    """Give the CPU time of all ended children: of others too, which makes the wait longer alone."""
+    """Return the CPU time of all ended children: of others too, which makes the wait longer
+    alone.
+    """
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

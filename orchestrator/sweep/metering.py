@@ -44,7 +44,7 @@ class UntilSpent(FIFOScheduler):
         self.hours = hours
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """Give the next waiting trial, or call all of them off."""
+        """Return the next waiting trial, or call all of them off."""
         if self.hours.why_end() is None:
             return super().choose_trial_to_run(tune_controller)
         for trial in list(tune_controller.get_live_trials()):

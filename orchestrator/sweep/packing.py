@@ -62,7 +62,9 @@ class Measured:
         self._smallest_gpu = min(int(total), self._smallest_gpu or int(total))
 
     def share(self, spec: Mapping[str, Any]) -> float | None:
-        """Give the share of a GPU that a trial needs; None where no trial like it was measured."""
+        """Return the share of a GPU that a trial needs; None where no trial like it was
+        measured.
+        """
         weight = weight_of(spec)
         parts = [(seen, peak) for seen, peak in self._peaks if _part(seen, weight)]
         names = {
@@ -91,7 +93,7 @@ class Packing:
         self._grown_out: set[str] = set()
 
     def may_propose(self, gpus_there: Callable[[], float]) -> bool:
-        """Say whether another trial may be proposed now, with so many GPUs in the cluster.
+        """Return whether another trial may be proposed now, with so many GPUs in the cluster.
 
         While as many trials are being measured as there are GPUs, the next one waits: it might take
         a whole GPU as well, when in a moment it will be known that a share does. It would also keep
@@ -134,5 +136,7 @@ class Packing:
 
 
 def _part(seen: Weight, weight: Weight) -> bool:
-    """Tell whether a measured trial speaks for another: it has no defense that the other lacks."""
+    """Return whether a measured trial speaks for another: it has no defense that the other
+    lacks.
+    """
     return seen.kind == weight.kind and seen.sizes.keys() <= weight.sizes.keys()

@@ -41,7 +41,7 @@ class TrialResources:
 
     @property
     def described(self) -> str:
-        """Say in words what each trial gets."""
+        """Describe in words what each trial gets."""
         if self.auto:
             return f"{self.cpus:g} CPUs and as much of a GPU as the first one needs each"
         return f"{self.cpus:g} CPUs and {self.gpus:g} GPUs each"

@@ -17,7 +17,7 @@ class RaySession:
         self._machine = None if address is None else self._enter()
 
     def joined(self) -> Machine:
-        """Tell what there is to run on, in the cluster that was joined."""
+        """Return what there is to run on, in the cluster that was joined."""
         assert self._machine is not None  # an address was given
         return self._machine
 

@@ -175,7 +175,7 @@ class _Search(Searcher):
         """Why the sweep cannot go on: its storage takes no more."""
 
     def suggest(self, trial_id: str) -> Any:
-        """Give the next draw with its GPUs, or say that there is none now, or none at all."""
+        """Return the next draw with its GPUs, or say that there is none now, or none at all."""
         try:
             return Searcher.FINISHED if self.failure else self._suggest(trial_id)
         except StorageError as error:

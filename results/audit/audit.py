@@ -74,7 +74,7 @@ class Audited:
 
 
 def audited(run: Run) -> tuple[Audited, ...]:
-    """Give the audited candidates in the manifest's order; none where there was no audit.
+    """Return the audited candidates in the manifest's order; none where there was no audit.
 
     ResultsError where the audit's manifest does not say what was audited.
     """
@@ -124,7 +124,7 @@ def _candidate(
 
 
 def _measuring(records: Sequence[Record], metric: str) -> list[Record]:
-    """Give the seeds whose values of a metric mean the same.
+    """Return the seeds whose values of a metric mean the same.
 
     The headlines of membership are those of the strongest attack: where one seed faced more attacks
     than another, only the seeds that faced the most count, or the mean would flatter the defense.
@@ -136,7 +136,7 @@ def _measuring(records: Sequence[Record], metric: str) -> list[Record]:
 
 
 def _faced(record: Record) -> tuple[int, int]:
-    """Give how many membership attacks a model faced, and with how many shadow models."""
+    """Return how many membership attacks a model faced, and with how many shadow models."""
     attacks = sum(
         name.startswith("membership_auc_") and value is not None
         for name, value in record.metrics.items()

@@ -41,7 +41,7 @@ class AuditedFront:
 
 
 def audited_front(run: Run) -> AuditedFront:
-    """Give the front over the run's objectives among the verified candidates.
+    """Return the front over the run's objectives among the verified candidates.
 
     A share is of draws in which the points, the same for all candidates, and the seeds vary: see
     `resampled_means`. An objective without outcomes of points is drawn for each candidate on its

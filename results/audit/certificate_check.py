@@ -67,7 +67,7 @@ def check_certificates(run: Run) -> None:
 
 
 def violations(record: Record) -> Iterator[Violation]:
-    """Give the radii at which what a trial certifies is refuted by its own attacks."""
+    """Return the radii at which what a trial certifies is refuted by its own attacks."""
     for radius, empirical in _empirical(record):
         # Nearer to the edge of its ball the deployed vote may abstain, which counts as wrong.
         reached = radius + answer_margin(record.stack)
@@ -80,7 +80,7 @@ def violations(record: Record) -> Iterator[Violation]:
 
 
 def answer_margin(stack: tuple[Mapping[str, Any], ...]) -> float:
-    """Give how far inside a certified ball the deployed answer is sure to be given, in L2.
+    """Return how far inside a certified ball the deployed answer is sure to be given, in L2.
 
     Randomized smoothing answers by a vote of fewer draws than certify, and abstains where it is
     close. At distance R - m from a point certified at R the right class has a probability of
@@ -113,7 +113,9 @@ def _empirical(record: Record) -> Iterator[tuple[float, Value]]:
 
 
 def _certified(record: Record, radius: float) -> Iterator[Value]:
-    """Give the certified accuracy at a radius, from the points' own radii and from the metrics."""
+    """Return the certified accuracy at a radius, from the points' own radii and from the
+    metrics.
+    """
     notes = record.certification
     if notes is not None and notes.failure_probability is not None:
         pairs = zip(notes.radii, notes.right, strict=True)

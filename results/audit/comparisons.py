@@ -28,7 +28,7 @@ class Pair:
 
 
 def pairs(run: Run, candidates: Sequence[Audited]) -> tuple[Pair, ...]:
-    """Give every two verified candidates, on the same test points where the audit kept them."""
+    """Return every two verified candidates, on the same test points where the audit kept them."""
     verified = [each for each in candidates if each.verdict == VERIFIED]
     names = [objective.metric for objective in run.objectives]
     return tuple(
@@ -44,7 +44,7 @@ def pairs(run: Run, candidates: Sequence[Audited]) -> tuple[Pair, ...]:
 
 
 def plain_pairs(found: Sequence[Pair]) -> list[dict[str, Any]]:
-    """Give the pairs as plain JSON values."""
+    """Return the pairs as plain JSON values."""
     return [
         {
             "first": pair.first.trial,

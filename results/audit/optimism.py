@@ -38,7 +38,7 @@ class Optimism:
 
 
 def optimism(run: Run) -> tuple[Optimism, ...]:
-    """Give the optimism of the search in each objective; nothing where nothing was audited.
+    """Return the optimism of the search in each objective; nothing where nothing was audited.
 
     The two figures are of other points, other trainings and other attacks, so that their intervals
     are joined as those of independent values.

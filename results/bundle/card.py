@@ -66,7 +66,7 @@ class Measurements:
 def model_card(
     run: str, chosen: Audited, measured: Measurements, dataset: Dataset, facts: Facts
 ) -> dict[str, Any]:
-    """Give the card of an exported model: what was audited, what it is and where it ends."""
+    """Return the card of an exported model: what was audited, what it is and where it ends."""
     spec = measured.spec
     return {
         "format": FORMAT,
@@ -212,7 +212,7 @@ def _has(threats: Iterable[Threat], name: str) -> bool:
 
 
 def _declared(stack: Stack, what: str) -> list[dict[str, str]]:
-    """Give what each defense declares of its limits, or of how it was broken."""
+    """Return what each defense declares of its limits, or of how it was broken."""
     if not stack:
         return [{"defense": Defense.name, "text": text} for text in getattr(Defense, what)]
     silent = ("its author says nothing of it",)

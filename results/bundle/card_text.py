@@ -131,7 +131,7 @@ def _pairs(plain: Mapping[str, Any]) -> list[str]:
 
 
 def _grouped(reasons: Mapping[str, str]) -> list[str]:
-    """Say each reason once, after all that it is the reason of."""
+    """List each reason once, after all that it is the reason of."""
     names: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         names.setdefault(reason, []).append(name)

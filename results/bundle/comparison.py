@@ -29,7 +29,7 @@ class Row:
     verdict: Verdict
 
     def plain(self) -> dict[str, Any]:
-        """Give it as plain values."""
+        """Return it as plain values."""
         return {
             "metric": self.metric,
             "card": None if self.card is None else _plain(self.card),
@@ -58,7 +58,7 @@ def compare(
 
 
 def falls_short(rows: Sequence[Row]) -> bool:
-    """Tell whether any figure falls short of the card, or the card does not say what all say."""
+    """Return whether any figure falls short of the card, or the card does not say what all say."""
     return any(
         row.verdict == "falls short" or (row.card is None and row.metric in PROMISED)
         for row in rows

@@ -49,7 +49,7 @@ class Restored:
 
 
 def describe(deployed: Deployed) -> dict[str, Any]:
-    """Give what the index says of a stack, as plain values; the tensors are apart."""
+    """Return what the index says of a stack, as plain values; the tensors are apart."""
     spec, dataset = replace(deployed.spec, threats=()), deployed.dataset
     return {
         "spec": spec.canonical(),
@@ -66,7 +66,7 @@ def describe(deployed: Deployed) -> dict[str, Any]:
 
 
 def tensors_of(deployed: Deployed) -> dict[str, Tensor]:
-    """Give all tensors of a stack by one name each, on the CPU, none sharing memory."""
+    """Return all tensors of a stack by one name each, on the CPU, none sharing memory."""
     named = {f"{_MODEL}{name}": tensor for name, tensor in deployed.weights.items()}
     for part, artefact in deployed.fitted.items():
         named |= {f"{_FITTED}{part}.{name}": t for name, t in artefact.tensors.items()}
@@ -111,7 +111,7 @@ def restore(
 
 
 def _own_code(spec: TrialSpec) -> dict[str, str]:
-    """Give the import paths that a spec names, with what each is."""
+    """Return the import paths that a spec names, with what each is."""
     named = {spec.model.name: "model"} | {defense.name: "defense" for defense in spec.stack}
     return {name: kind for name, kind in named.items() if ":" in name}
 

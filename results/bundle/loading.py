@@ -41,7 +41,7 @@ class Bundle:
     device: torch.device
 
     def probabilities(self, x: Tensor) -> Tensor:
-        """Give class probabilities (B, K) of x, float32 (B, C, H, W) in [0, 1].
+        """Return class probabilities (B, K) of x, float32 (B, C, H, W) in [0, 1].
 
         With a fixed declared seed where it draws at random. Raises ValueError for other images.
         """
@@ -49,12 +49,12 @@ class Bundle:
             return self.predictor.probabilities(self._checked(x))
 
     def predict(self, x: Tensor, generator: torch.Generator | None = None) -> Prediction:
-        """Give labels (B,), -1 where it rejects or abstains, and log-probabilities (B, K)."""
+        """Return labels (B,), -1 where it rejects or abstains, and log-probabilities (B, K)."""
         with full_precision(self.device):
             return self.predictor.predict(self._checked(x), self._drawing(generator))
 
     def certify(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor | None:
-        """Give the certified L2 radius of each image (B,), or None where nothing is certified."""
+        """Return the certified L2 radius of each image (B,), or None where nothing is certified."""
         with full_precision(self.device):
             return self.predictor.certify(self._checked(x), self._drawing(generator))
 

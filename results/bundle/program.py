@@ -28,12 +28,12 @@ class _Probabilities(nn.Module):
         self.generator = torch.Generator()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the deployed probabilities."""
+        """Return the deployed probabilities."""
         return self.predictor.predict(x, self.generator).log_probabilities.exp()
 
 
 def probabilities_program(predictor: Predictor, x: Tensor) -> tuple[bytes | None, str]:
-    """Give the program's file, or None and why there is none.
+    """Return the program's file, or None and why there is none.
 
     It is checked on images x (B, C, H, W), together and alone, against the predictor itself.
     """

@@ -39,7 +39,7 @@ class Reference:
     """(4,) certified L2 radii of the first images, or (0,) where nothing is certified."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give its tensors by name."""
+        """Return its tensors by name."""
         return {name: getattr(self, name).contiguous() for name in self.__dataclass_fields__}
 
 

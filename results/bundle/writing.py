@@ -111,7 +111,7 @@ def _answers_again(folder: Path) -> None:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """Give the single numbers among what was fitted, without the curves of trainings."""
+    """Return the single numbers among what was fitted, without the curves of trainings."""
     return {n: v for n, v in values.items() if isinstance(v, int | float)}
 
 

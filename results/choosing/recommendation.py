@@ -27,7 +27,7 @@ class Recommendation:
 
 
 def recommendation(run: Run, found: Matrix | None) -> Recommendation:
-    """Say what is recommended and why, what else is verified, and what the audit struck off."""
+    """Return what is recommended and why, what else is verified, and what the audit struck off."""
     selection = select(run)
     address = shlex.quote(run_address(run))
     if not selection.verified and not selection.unverified:
@@ -69,7 +69,7 @@ def name_of(candidate: Audited) -> str:
 
 
 def run_address(run: Run) -> str:
-    """Give the run's folder or URI as a user types it, from the command that made it."""
+    """Return the run's folder or URI as a user types it, from the command that made it."""
     words = shlex.split(str(run.manifest.get("command") or ""))
     folder = "runs"
     for place, word in enumerate(words):
@@ -81,7 +81,7 @@ def run_address(run: Run) -> str:
 
 
 def plain_recommendation(advice: Recommendation) -> dict[str, Any]:
-    """Give it as plain JSON values, with every audited candidate and the verdict on it."""
+    """Return it as plain JSON values, with every audited candidate and the verdict on it."""
     selection = advice.selection
     audited = (*selection.verified, *selection.unverified)
     return {

@@ -42,18 +42,18 @@ class Requirement:
         return f"{self.metric}{self.op}{self.threshold:g}"
 
     def end(self, value: Value, optimistic: bool = False) -> float:
-        """Give the end of an interval that is held against it: the one farther from it.
+        """Return the end of an interval that is held against it: the one farther from it.
 
         The nearer one where the reader is optimistic.
         """
         return value.low if self.at_least != optimistic else value.high
 
     def met(self, value: Value, optimistic: bool = False) -> bool:
-        """Say whether a value meets it, by the end that counts."""
+        """Return whether a value meets it, by the end that counts."""
         return OPERATORS[self.op](self.end(value, optimistic), self.threshold)
 
     def shortfall(self, value: Value, optimistic: bool = False) -> float:
-        """Give by how much a value misses it, in units of the metric; 0 where it meets it."""
+        """Return by how much a value misses it, in units of the metric; 0 where it meets it."""
         if self.met(value, optimistic):
             return 0.0
         return abs(self.end(value, optimistic) - self.threshold)
@@ -71,7 +71,7 @@ class Goal:
         return f"{'highest' if self.maximized else 'lowest'} {self.metric}"
 
     def loss(self, value: Value, optimistic: bool = False) -> float:
-        """Give the end of an interval that counts as a loss: less is better."""
+        """Return the end of an interval that counts as a loss: less is better."""
         end = value.low if self.maximized != optimistic else value.high
         return -end if self.maximized else end
 

@@ -78,7 +78,7 @@ class Selection:
 
 
 def known_metrics(run: Run) -> tuple[str, ...]:
-    """Give the metrics that may be named: measured in the audit, then those only declared."""
+    """Return the metrics that may be named: measured in the audit, then those only declared."""
     measured = sorted({name for each in audited(run) for name in each.values})
     objectives = [objective.metric for objective in run.objectives]
     further = sorted({name for record in run.records for name in record.metrics})
@@ -86,7 +86,7 @@ def known_metrics(run: Run) -> tuple[str, ...]:
 
 
 def default_goals(run: Run) -> tuple[Goal, ...]:
-    """Give the run's objectives as goals."""
+    """Return the run's objectives as goals."""
     return tuple(Goal(metric=each.metric, maximized=each.maximized) for each in run.objectives)
 
 
@@ -128,7 +128,7 @@ def select(
 def misses(
     candidate: Audited, requirements: Sequence[Requirement], optimistic: bool = False
 ) -> tuple[Miss, ...]:
-    """Give the requirements that a candidate does not meet."""
+    """Return the requirements that a candidate does not meet."""
     found = []
     for requirement in requirements:
         value = candidate.values.get(requirement.metric)
@@ -158,7 +158,7 @@ def ranked(
 def nearest_miss(
     candidates: Sequence[Audited], requirements: Sequence[Requirement], optimistic: bool = False
 ) -> NearestMiss | None:
-    """Give the candidate whose worst shortfall is least; None where there is no candidate.
+    """Return the candidate whose worst shortfall is least; None where there is no candidate.
 
     A shortfall counts in shares as it is, and of a metric whose threshold is above 1, such as
     milliseconds, as a share of the threshold; what was not measured counts as farthest.
@@ -182,7 +182,7 @@ def knee(
 
 
 def _losses(candidates: Sequence[Audited], goals: Sequence[Goal], optimistic: bool) -> Floats:
-    """Give the goals (N, D) as losses; worse than all others where a candidate has no value."""
+    """Return the goals (N, D) as losses; worse than all others where a candidate has no value."""
     columns = [_column(candidates, goal, optimistic) for goal in goals]
     return np.array(columns, dtype=np.float64).reshape(len(goals), len(candidates)).T
 

@@ -72,7 +72,7 @@ def not_recommended_sentences(selection: Selection) -> list[str]:
 
 
 def plain_selection(selection: Selection, groups: Iterable[Group[Audited]]) -> dict[str, Any]:
-    """Give a selection as plain JSON values; `groups` are its picks, merged or each by itself."""
+    """Return a selection as plain JSON values; `groups` are its picks, merged or each by itself."""
     nearest = selection.nearest
     return {
         "requirements": [
@@ -111,7 +111,7 @@ def plain_selection(selection: Selection, groups: Iterable[Group[Audited]]) -> d
 
 
 def plain_candidate(candidate: Audited) -> dict[str, Any]:
-    """Give an audited candidate as plain JSON values."""
+    """Return an audited candidate as plain JSON values."""
     return {
         "trial": candidate.trial,
         "defense": candidate.label,

@@ -32,7 +32,7 @@ def page_data(
     best: Sequence[Record],
     knee: str | None,
 ) -> dict[str, Any]:
-    """Give what the page filters and draws; numbers of the search with five digits."""
+    """Return what the page filters and draws; numbers of the search with five digits."""
     kept = _thinned(run, fronts, candidates, best)
     measured = _measured(kept)
     names = _offered(run, kept, candidates)
@@ -81,7 +81,7 @@ def _measured(kept: Sequence[Record]) -> set[str]:
 
 
 def _offered(run: Run, kept: Sequence[Record], candidates: Sequence[Audited]) -> list[str]:
-    """Give the metrics that may be required: the objectives first, then headlines and costs."""
+    """Return the metrics that may be required: the objectives first, then headlines and costs."""
     audited = [name for candidate in candidates for name in candidate.values]
     measured = _measured(kept) | set(audited)
     first = [each.metric for each in run.objectives]
@@ -104,7 +104,7 @@ def _maximized(run: Run, metric: str) -> bool:
 
 
 def _planes(run: Run, fronts: Sequence[Front]) -> list[dict[str, Any]]:
-    """Give a plane per front of two objectives; where there is none, that of the first two."""
+    """Return a plane per front of two objectives; where there is none, that of the first two."""
     planes: list[dict[str, Any]] = []
     group = 0
     for place, front in enumerate(fronts):
@@ -156,7 +156,7 @@ def _trials(
 
 
 def _candidate(candidate: Audited) -> dict[str, Any]:
-    """Give an audited candidate with its figures in full: the page selects by them."""
+    """Return an audited candidate with its figures in full: the page selects by them."""
     return {
         "id": candidate.trial,
         "label": candidate.label,

@@ -76,12 +76,12 @@ class ParetoInfo:
         return f"{len(on)} on the front, from {span}."
 
     def _struck(self) -> str:
-        """Say how many trials are drawn that do not count."""
+        """Return how many trials are drawn that do not count."""
         count = len(self.struck_off)
         return f" Crosses: {counted(count, 'trial')} struck off, on no front." if count else ""
 
     def _outside(self) -> str:
-        """Say how many trials the frame leaves out, and where they are."""
+        """Return how many trials the frame leaves out, and where they are."""
         if self.frame is None:
             return ""
         count = self.frame.outside
@@ -150,7 +150,7 @@ class EffectsInfo:
         )
 
     def _struck(self) -> str:
-        """Say what the crosses mean, where there are any."""
+        """Return what the crosses mean, where there are any."""
         verdicts = {change.verdict for effect in self.rows for change in effect.changes}
         if STRUCK_OFF not in verdicts:
             return ""
@@ -158,7 +158,9 @@ class EffectsInfo:
 
 
 def pareto_info(front: Front) -> ParetoInfo | None:
-    """Give the plane of a front of two objectives, clean accuracy first; None where it is empty."""
+    """Return the plane of a front of two objectives, clean accuracy first; None where it is
+    empty.
+    """
     if not front.records and not front.struck_off:
         return None
     x_metric, y_metric = front.objectives
@@ -178,14 +180,14 @@ def pareto_info(front: Front) -> ParetoInfo | None:
 
 
 def hypervolume_info(front: Front) -> HypervolumeInfo | None:
-    """Give the history of a front's hypervolume; None where it has none."""
+    """Return the history of a front's hypervolume; None where it has none."""
     if not front.hypervolumes:
         return None
     return HypervolumeInfo(volumes=front.hypervolumes, objectives=front.title)
 
 
 def curves_info(front: Front) -> CurvesInfo | None:
-    """Give the curves of the first members that recorded any; None where none did."""
+    """Return the curves of the first members that recorded any; None where none did."""
     recorded = [member for member in front.members if any(member.curves.values())]
     if not recorded:
         return None
@@ -228,7 +230,7 @@ def effects_info(effects: Sequence[Effect], front: Front) -> EffectsInfo | None:
 
 
 def family(record: Record) -> str:
-    """Give the legend entry of a trial: its defense's name, or how many are stacked."""
+    """Return the legend entry of a trial: its defense's name, or how many are stacked."""
     if not record.stack:
         return UNDEFENDED
     return (
@@ -237,7 +239,7 @@ def family(record: Record) -> str:
 
 
 def effect_label(effect: Effect) -> str:
-    """Give the row label of an effect, in full."""
+    """Return the row label of an effect, in full."""
     return f"{effect.record.label}{' [struck off]' if effect.struck_off else ''}"
 
 
@@ -273,7 +275,7 @@ def _padded(low: float, high: float) -> tuple[float, float]:
 
 
 def is_stack(name: str) -> bool:
-    """Tell whether a legend entry is that of stacks."""
+    """Return whether a legend entry is that of stacks."""
     return name.startswith("stack of ")
 
 

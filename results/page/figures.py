@@ -343,7 +343,7 @@ def _draw_changes(axes: Axes, rows: Sequence[Effect], metric: str) -> None:
 
 
 def _reach(values: Sequence[Value]) -> tuple[list[float], list[float]]:
-    """Give how far the intervals reach below and above their values."""
+    """Return how far the intervals reach below and above their values."""
     below = [max(0.0, value.value - value.low) for value in values]
     return below, [max(0.0, value.high - value.value) for value in values]
 
@@ -355,7 +355,7 @@ def _radius_tick(multiple: float, radius: float | None) -> str:
 
 
 def _families(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Give each family its own pair of colour and marker; the undefended is a black star."""
+    """Assign each family its own pair of colour and marker; the undefended is a black star."""
     looks = {UNDEFENDED: ("black", "*")}
     stacks = [name for name in names if is_stack(name)]
     singles = [name for name in names if name not in looks and name not in stacks]

@@ -96,7 +96,9 @@ def page_text(content: Content, pictures: Sequence[Picture], *, running: bool = 
 
 
 def _audited_shares(content: Content) -> dict[str, tuple[bool, float]]:
-    """Give trial -> (whether it is on the front of the verified, share of draws in which it is)."""
+    """Return trial -> (whether it is on the front of the verified, share of draws in which it
+    is).
+    """
     found = content.audited_front
     if found is None:
         return {}
@@ -137,7 +139,7 @@ def _page_data(content: Content) -> dict[str, Any]:
 
 
 def _listed(content: Content) -> list[Record]:
-    """Give all trials for the page's table: as they finished, and where they are too many for it,
+    """Return all trials for the page's table: as they finished, and where they are too many for it,
     the undefended and the members of the fronts first."""
     records = list(content.run.records)
     if len(records) <= MOST_ROWS:

@@ -156,7 +156,7 @@ def drawings(content: Content) -> list[Drawing]:
 def _drawn(
     name: str, title: str, info: _Info | None, draw: Callable[[_Info], Figure]
 ) -> list[Drawing]:
-    """Give the drawing of what is known; none of what is not."""
+    """Return the drawing of what is known; none of what is not."""
     if info is None:
         return []
     return [Drawing(name=name, title=title, alt=info.alt(), draw=partial(draw, info))]

@@ -25,7 +25,7 @@ FORMAT = 1
 
 
 def plain(content: Content) -> dict[str, Any]:
-    """Give the content as plain JSON values."""
+    """Return the content as plain JSON values."""
     run = content.run
     return (
         {
@@ -128,7 +128,7 @@ def _plain_front(front: Front, shares: dict[str, float]) -> dict[str, Any]:
 
 
 def _plain_attacks(content: Content) -> dict[str, Any]:
-    """Give who is struck off, and how robust the shown trials are."""
+    """Return who is struck off, and how robust the shown trials are."""
     curves = content.robustness.curves if content.robustness else ()
     return {
         "struck_off": [

@@ -17,7 +17,7 @@ from results.statistics.fronts import Front, fronts
 
 
 def front_frame(frame: pd.DataFrame, found: Sequence[Front]) -> pd.DataFrame:
-    """Give the rows of a `trials_frame` that lie on a front, and on which (`fronts`)."""
+    """Return the rows of a `trials_frame` that lie on a front, and on which (`fronts`)."""
     on: dict[str, list[str]] = {}
     for front in found:
         for member in front.members:

@@ -35,7 +35,7 @@ _Item = TypeVar("_Item")
 
 
 def is_uri(run: str | Path) -> bool:
-    """Tell a URI from a folder's path."""
+    """Return whether this is a URI and not a folder's path."""
     return _URI.match(str(run)) is not None
 
 
@@ -88,7 +88,7 @@ def put_report(folder: Path, uri: str) -> None:
 
 
 def shown(uri: str) -> str:
-    """Give a URI without its credentials, as it may be printed."""
+    """Return a URI without its credentials, as it may be printed."""
     try:
         parts = urlsplit(uri)
     except ValueError:
@@ -117,7 +117,7 @@ def _opened(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 def _listed(filesystem: fs.FileSystem, root: str) -> dict[str, fs.FileInfo]:
-    """Give manifests and records by their names from the run's root."""
+    """Return manifests and records by their names from the run's root."""
     from pyarrow import fs
 
     found = {}

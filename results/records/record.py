@@ -103,16 +103,16 @@ class Record:
         return ", ".join(words for applies, words in kinds if applies)
 
     def value(self, metric: str) -> Value | None:
-        """Give a metric's value, or None where it was not measured."""
+        """Return a metric's value, or None where it was not measured."""
         return self.metrics.get(metric)
 
     def scenario(self) -> str:
-        """Give what must agree before two trials differ by their defenses alone."""
+        """Return what must agree before two trials differ by their defenses alone."""
         parts = {name: self.spec.get(name) for name in ("data", "model", "training", "effort")}
         return _sorted_json(parts)
 
     def without_seed(self) -> str:
-        """Give the spec's identity without its seed."""
+        """Return the spec's identity without its seed."""
         return _sorted_json({name: part for name, part in self.spec.items() if name != "seed"})
 
 

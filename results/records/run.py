@@ -88,13 +88,13 @@ class Run:
         return load(folder) if (folder / "manifest.json").is_file() else None
 
     def trials(self) -> pd.DataFrame:
-        """Give the table of trials; its columns are those of `table.trials_frame`."""
+        """Return the table of trials; its columns are those of `table.trials_frame`."""
         from results.records.table import trials_frame  # pandas: who reads a run needs no table
 
         return trials_frame(self.records, self.metric_names())
 
     def metric_names(self) -> list[str]:
-        """Give the objectives and every metric that a record mentions, in the manifest's order.
+        """Return the objectives and every metric that a record mentions, in the manifest's order.
 
         A metric at another radius (`_at_0.0157`) follows all others, in its base metric's order.
         """

@@ -16,7 +16,7 @@ _MISSING = SimpleNamespace(value=math.nan, low=math.nan, high=math.nan)
 
 
 def trials_frame(records: Sequence[Record], metrics: Sequence[str]) -> pd.DataFrame:
-    """Give a row per readable record.
+    """Return a row per readable record.
 
     Columns in order: trial, status, defense, stale, masking (what the masking check found, empty
     where nothing), adaptive (whether the attack knew the whole defense, empty where not recorded),
@@ -75,7 +75,7 @@ def _metric_columns(records: Sequence[Record], name: str) -> dict[str, pd.Series
 
 
 def _settings(values: Sequence[Any]) -> pd.Series:
-    """Give one column of settings: numbers, truth values, or else text."""
+    """Return one column of settings: numbers, truth values, or else text."""
     present = [value for value in values if value is not None]
     if all(isinstance(value, bool) for value in present):
         return pd.Series(list(values), dtype="boolean")

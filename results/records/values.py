@@ -23,7 +23,7 @@ class Value:
             raise ValueError(f"a value and its interval must be finite, but got {self}")
 
     def plain(self) -> dict[str, float]:
-        """Give it as {value, low, high, n}."""
+        """Return it as {value, low, high, n}."""
         return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
 
     def text(self) -> str:

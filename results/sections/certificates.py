@@ -45,7 +45,7 @@ class CertifiedCurve:
         return self.points[-1][0]
 
     def at(self, radius: float) -> Value:
-        """Give the share of points whose right class is certified at this radius at least."""
+        """Return the share of points whose right class is certified at this radius at least."""
         reaching = (value for reached, value in self.points if reached >= radius)
         return next(reaching, self.beyond)
 
@@ -79,7 +79,7 @@ class CertificatesInfo:
 
 
 def certificates_info(front: Front) -> CertificatesInfo | None:
-    """Give the curves of the trials that certify something; None where none does.
+    """Return the curves of the trials that certify something; None where none does.
 
     Those that are struck off are among them: what masks a gradient refutes no proof.
     """
@@ -93,7 +93,9 @@ def certificates_info(front: Front) -> CertificatesInfo | None:
 
 
 def certified_curve(record: Record) -> CertifiedCurve | None:
-    """Give a trial's curve from the radii of its points; None where no right class is certified."""
+    """Return a trial's curve from the radii of its points; None where no right class is
+    certified.
+    """
     notes = record.certification
     if notes is None:
         return None
@@ -110,7 +112,7 @@ def certified_curve(record: Record) -> CertifiedCurve | None:
 
 
 def share(count: int, n: int) -> Value:
-    """Give the share `count` of `n` items with its 95 % Wilson score interval (Wilson, 1927)."""
+    """Return the share `count` of `n` items with its 95 % Wilson score interval (Wilson, 1927)."""
     value, weight = count / n, _Z * _Z / n
     centre = (value + weight / 2) / (1 + weight)
     half = math.sqrt(value * (1 - value) * weight + weight * weight / 4) / (1 + weight)
@@ -121,7 +123,7 @@ def share(count: int, n: int) -> Value:
 
 
 def certifying(run: Run) -> tuple[Record, ...]:
-    """Give the usable trials whose model gives certificates, from large to small mean radius."""
+    """Return the usable trials whose model gives certificates, from large to small mean radius."""
     found = [
         record
         for record in run.usable
@@ -131,7 +133,9 @@ def certifying(run: Run) -> tuple[Record, ...]:
 
 
 def certificate_columns(records: Sequence[Record]) -> tuple[str, ...]:
-    """Give the metrics of the table: beside the certificates, certified at each threshold, more."""
+    """Return the metrics of the table: beside the certificates, certified at each threshold,
+    more.
+    """
     measured = {name for record in records for name in record.metrics}
     thresholds = sorted(
         (name for name in measured if _AT_THRESHOLD.match(name)),
@@ -177,7 +181,9 @@ def short_labels(records: Sequence[Record]) -> list[str]:
 def plain_certificates(
     info: CertificatesInfo | None, records: Sequence[Record]
 ) -> list[dict[str, Any]]:
-    """Give every trial that gives certificates as plain JSON, with its curve where it is drawn."""
+    """Return every trial that gives certificates as plain JSON, with its curve where it is
+    drawn.
+    """
     curves = {curve.record.trial: curve for curve in info.curves} if info else {}
     names = certificate_columns(records)
     return [

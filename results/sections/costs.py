@@ -36,7 +36,7 @@ class Cost:
 
 
 def costs(run: Run, front: Front, candidates: Sequence[Audited]) -> tuple[Cost, ...]:
-    """Give the audited candidates, the undefended, each defense alone and the front's members.
+    """Return the audited candidates, the undefended, each defense alone and the front's members.
 
     One that was audited is shown by its audited figures alone.
     """
@@ -61,7 +61,7 @@ def costs(run: Run, front: Front, candidates: Sequence[Audited]) -> tuple[Cost, 
 
 
 def plain_cost(cost: Cost) -> dict[str, Any]:
-    """Give a row as plain JSON values."""
+    """Return a row as plain JSON values."""
     return {
         "trial": cost.trial,
         "defense": cost.label,
@@ -72,7 +72,7 @@ def plain_cost(cost: Cost) -> dict[str, Any]:
 
 
 def guarantee(run: Run, record: Record) -> str:
-    """Say what a stack promises: what proves something is named."""
+    """Return what a stack promises: what proves something is named."""
     kinds = {
         str(defense["name"]): str(
             run.manifest.get("defenses", {}).get(defense["name"], {}).get("guarantee", "")
@@ -98,7 +98,7 @@ def _searched(run: Run, record: Record) -> Cost:
 
 
 def _singles(run: Run) -> list[Record]:
-    """Give the first trial of each spec with at most one defense, seeds aside."""
+    """Return the first trial of each spec with at most one defense, seeds aside."""
     found: dict[str, Record] = {}
     for record in run.usable:
         if len(record.stack) <= 1:

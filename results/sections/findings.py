@@ -30,7 +30,7 @@ class Best:
 
 
 def best_points(run: Run) -> tuple[Best, ...]:
-    """Give the best eligible trial of each objective, robustness first and clean accuracy last.
+    """Return the best eligible trial of each objective, robustness first and clean accuracy last.
 
     The earliest where several tie.
     """
@@ -148,7 +148,7 @@ def measured_on(run: Run) -> str:
 
 
 def standard_radius(run: Run) -> float | None:
-    """Give the data set's standard radius; None where the run has several data sets."""
+    """Return the data set's standard radius; None where the run has several data sets."""
     radius = run.manifest.get("radius")
     sets = {(record.spec.get("data") or {}).get("name") for record in run.records}
     return float(radius) if radius is not None and len(sets) < 2 else None

@@ -78,7 +78,7 @@ def reconstructions(run: Run) -> ReconstructionsInfo | None:
 
 
 def attack_text(notes: Mapping[str, Any]) -> str:
-    """Say what the attacker of a record's notes had: access, prior, and how much he asked."""
+    """Return what the attacker of a record's notes had: access, prior, and how much he asked."""
     # Records from before there was a choice name none: gradients and total variation.
     access = str(notes.get("access", "white_box")).replace("_", "-")
     prior = str(notes.get("prior", "total_variation")).replace("_", " ")

@@ -55,7 +55,7 @@ class Matrix:
 
 
 def matrix(run: Run, candidates: Sequence[Audited]) -> Matrix | None:
-    """Give the matrix over the threats that were measured; None where no difference is known."""
+    """Return the matrix over the threats that were measured; None where no difference is known."""
     columns = _columns(run)
     effects = effects_over(run, [column.objective for column in columns])
     singles = tuple((effect, _by_metric(effect.changes)) for effect in effects)
@@ -69,7 +69,7 @@ def matrix(run: Run, candidates: Sequence[Audited]) -> Matrix | None:
 
 
 def _columns(run: Run) -> list[Column]:
-    """Give the headline of each threat, then the objectives that are none."""
+    """Return the headline of each threat, then the objectives that are none."""
     declared = run.manifest["metrics"]
     named = [(threat, metric) for threat, metric in HEADLINES if metric in declared]
     known = {metric for _, metric in named}
@@ -110,7 +110,7 @@ def _audited_rows(
 
 
 def _undefended(candidates: Sequence[Audited], like: Audited) -> Audited | None:
-    """Give the audited undefended model of the same scenario."""
+    """Return the audited undefended model of the same scenario."""
     if not like.records:
         return None
     scenario = like.records[0].scenario()
@@ -126,7 +126,7 @@ def _by_metric(changes: Sequence[Change]) -> dict[str, Change]:
 
 
 def plain_matrix(found: Matrix | None) -> dict[str, object] | None:
-    """Give the matrix as plain JSON values: every difference with its interval and verdict."""
+    """Return the matrix as plain JSON values: every difference with its interval and verdict."""
     if found is None:
         return None
     return {

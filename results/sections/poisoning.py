@@ -68,7 +68,7 @@ class ScoresInfo:
 
 
 def poisoned(run: Run) -> tuple[Record, ...]:
-    """Give the usable trials that were poisoned, from low to high success of the backdoor."""
+    """Return the usable trials that were poisoned, from low to high success of the backdoor."""
     found = [record for record in run.usable if record.value(SUCCESS) is not None]
     return tuple(sorted(found, key=_success))
 
@@ -133,7 +133,7 @@ def rows_text(record: Record) -> str:
 
 
 def plain_poisoning(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Give every poisoned trial as plain JSON."""
+    """Return every poisoned trial as plain JSON."""
     return [
         {
             "trial": record.trial,

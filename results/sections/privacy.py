@@ -114,13 +114,13 @@ def draw_membership(info: MembershipInfo) -> Figure:
 
 
 def telling(run: Run) -> tuple[Record, ...]:
-    """Give the usable trials whose privacy was measured, from the least to the most leakage."""
+    """Return the usable trials whose privacy was measured, from the least to the most leakage."""
     found = [record for record in run.usable if any(record.value(name) for name in _LEADING)]
     return tuple(sorted(found, key=_leakage))
 
 
 def privacy_columns(records: Sequence[Record]) -> tuple[str, ...]:
-    """Give the metrics of the table: accuracy, every membership attack, privacy spent, inversion.
+    """Return the metrics of the table: accuracy, every membership attack, privacy spent, inversion.
 
     A metric that no trial has a value of is left out.
     """
@@ -146,7 +146,7 @@ def delta_text(record: Record) -> str:
 
 
 def plain_privacy(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Give every trial of the table as plain JSON."""
+    """Return every trial of the table as plain JSON."""
     names = privacy_columns(records)
     return [
         {

@@ -120,7 +120,7 @@ def compare_published(run: Run) -> PublishedTable:
 
 
 def same_settings(asked: Any, found: Any) -> bool:
-    """Say whether two canonical settings agree; numbers up to a relative 1e-9."""
+    """Return whether two canonical settings agree; numbers up to a relative 1e-9."""
     if isinstance(asked, Mapping) and isinstance(found, Mapping):
         return asked.keys() == found.keys() and all(
             same_settings(value, found[name]) for name, value in asked.items()
@@ -175,7 +175,9 @@ def _cell(
 
 
 def _matches(row: Mapping[str, Any], record: Record) -> bool:
-    """Say whether the stack is the row's, and every part of the spec that the row names agrees."""
+    """Return whether the stack is the row's, and every part of the spec that the row names
+    agrees.
+    """
     if not same_settings(list(row["stack"]), list(record.stack)):
         return False
     return all(
@@ -212,7 +214,7 @@ def _claim(claim: Mapping[str, Any], cells: Mapping[tuple[str, str], Cell]) -> C
 def _verdict(
     checks: Sequence[tuple[str, Value]], expected: Order, threshold: float
 ) -> tuple[str, str]:
-    """Give the verdict on intervals that should all lie on one side, and the one that decides."""
+    """Return the verdict on intervals that should all lie on one side, and the one that decides."""
     if not checks:
         return UNTOLD, "there is nothing to compare"
     sides = [side(value, threshold) for _, value in checks]

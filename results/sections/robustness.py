@@ -75,7 +75,7 @@ class RobustnessInfo:
         return f"{words} (clean accuracy: {_span(clean)})" if clean else words
 
     def _unbounded(self) -> str:
-        """Say where the attacks fail although nothing bounds them."""
+        """Return where the attacks fail although nothing bounds them."""
         known = [(c.record, c.unbounded) for c in self.curves if c.unbounded is not None]
         if not known:
             return "The ball that holds every image, in which it must reach 0, was not measured."
@@ -101,19 +101,19 @@ class BrokenBy:
     rows: tuple[Record, ...]
 
     def count(self, record: Record, name: str) -> int:
-        """Give the points of a trial that an attack was the first to break."""
+        """Return the points of a trial that an attack was the first to break."""
         return record.evasion.broken_by.get(name, 0)
 
     def points(self, record: Record) -> int:
-        """Give the points of a trial."""
+        """Return the points of a trial."""
         return sum(record.evasion.broken_by.values())
 
     def unattacked(self, record: Record) -> int:
-        """Give the points that are wrong, or rejected, without any attack."""
+        """Return the points that are wrong, or rejected, without any attack."""
         return self.count(record, UNATTACKED)
 
     def withstood(self, record: Record) -> int:
-        """Give the points that no attack broke."""
+        """Return the points that no attack broke."""
         return self.count(record, WITHSTOOD)
 
 
@@ -134,7 +134,7 @@ def shown_trials(front: Front) -> tuple[Record, ...]:
 
 
 def robustness_info(front: Front, radius: float | None) -> RobustnessInfo | None:
-    """Give the curves of the shown trials; None where none has one."""
+    """Return the curves of the shown trials; None where none has one."""
     curves = tuple(
         curve for record in shown_trials(front) if (curve := robustness_curve(record)) is not None
     )
@@ -145,7 +145,7 @@ def robustness_info(front: Front, radius: float | None) -> RobustnessInfo | None
 
 
 def robustness_curve(record: Record) -> RobustnessCurve | None:
-    """Give a trial's curve; None where no radius beside the standard one was measured."""
+    """Return a trial's curve; None where no radius beside the standard one was measured."""
     points = {}
     for name, value in record.metrics.items():
         match = _AT_MULTIPLE.match(name)
@@ -162,7 +162,7 @@ def robustness_curve(record: Record) -> RobustnessCurve | None:
 
 
 def curve_label(record: Record) -> str:
-    """Give the legend entry of a curve."""
+    """Return the legend entry of a curve."""
     if not record.stack:
         return "undefended"
     label = record.label
@@ -184,7 +184,7 @@ def broken_by(front: Front) -> BrokenBy | None:
 
 
 def rejecting(run: Run) -> tuple[Record, ...]:
-    """Give the usable trials whose model may reject an image, where detection was measured."""
+    """Return the usable trials whose model may reject an image, where detection was measured."""
     return tuple(
         record
         for record in run.usable

@@ -64,7 +64,7 @@ def counts(run: Run) -> Counts:
 
 
 def best_record(run: Run, objective: Objective) -> tuple[Record, Value] | None:
-    """Give the eligible trial with the best value; the earliest of ties, None where none has."""
+    """Return the eligible trial with the best value; the earliest of ties, None where none has."""
     rows = [(r, value) for r in run.eligible if (value := r.value(objective.metric)) is not None]
     sign = -1.0 if objective.maximized else 1.0
     return min(rows, key=lambda row: sign * row[1].value) if rows else None

@@ -40,7 +40,7 @@ class Effect:
 
 
 def bounds(run: Run, metric: str) -> tuple[float, float] | None:
-    """Give the range in which a metric lies by its nature, from the manifest; None where open."""
+    """Return the range in which a metric lies by its nature, from the manifest; None where open."""
     base = metric if metric in run.manifest["metrics"] else metric.rpartition("_at_")[0]
     declared = run.manifest["metrics"].get(base, {})
     if declared.get("unit") != "fraction":
@@ -49,7 +49,7 @@ def bounds(run: Run, metric: str) -> tuple[float, float] | None:
 
 
 def pooled(run: Run, records: Sequence[Record], metric: str) -> Value | None:
-    """Give the mean of a metric over the seeds that measured it; None where none did.
+    """Return the mean of a metric over the seeds that measured it; None where none did.
 
     Its interval is two-way: from the outcomes of each point where the records hold them, and else
     from the seeds' own intervals.
@@ -63,14 +63,14 @@ def pooled(run: Run, records: Sequence[Record], metric: str) -> Value | None:
 
 
 def undefended(run: Run, like: Record) -> tuple[Record, ...]:
-    """Give the usable undefended trials of the same data, model, training and effort."""
+    """Return the usable undefended trials of the same data, model, training and effort."""
     return run.undefended.get(like.scenario(), ())
 
 
 def change(
     run: Run, objective: Objective, defended: Sequence[Record], plain: Sequence[Record]
 ) -> Change | None:
-    """Give what changes from the plain trials to the defended ones; None where not measured."""
+    """Return what changes from the plain trials to the defended ones; None where not measured."""
     after, before = (pooled(run, records, objective.metric) for records in (defended, plain))
     if after is None or before is None:
         return None
@@ -80,7 +80,7 @@ def change(
 def changed(
     objective: Objective, after: Value, before: Value, moved: Value | None = None
 ) -> Change:
-    """Give what changes from `before`, undefended, to `after`, defended.
+    """Return what changes from `before`, undefended, to `after`, defended.
 
     `moved` is their difference where more is known of it than of two independent values.
     """
@@ -95,12 +95,12 @@ def changed(
 
 
 def defense_effects(run: Run) -> tuple[Effect, ...]:
-    """Give one effect per single-defense spec on the run's objectives, by the defense's label."""
+    """Return one effect per single-defense spec on the run's objectives, by the defense's label."""
     return effects_over(run, run.objectives)
 
 
 def effects_over(run: Run, objectives: Sequence[Objective]) -> tuple[Effect, ...]:
-    """Give one effect per single-defense spec, its seeds pooled, by the defense's label."""
+    """Return one effect per single-defense spec, its seeds pooled, by the defense's label."""
     specs: dict[str, list[Record]] = {}
     for record in run.usable:
         if len(record.stack) == 1:
@@ -121,7 +121,7 @@ def effects_over(run: Run, objectives: Sequence[Objective]) -> tuple[Effect, ...
 
 
 def disbelieved(change: Change) -> Change:
-    """Give a change of a trial whose figures are not to be believed: no gain is one."""
+    """Return a change of a trial whose figures are not to be believed: no gain is one."""
     return replace(change, verdict=STRUCK_OFF) if change.verdict == "better" else change
 
 

@@ -83,7 +83,7 @@ def front(losses: Floats) -> Mask:
 
 
 def hypervolume(losses: Floats, reference: Floats) -> float:
-    """Give the volume between (N, D) losses and the reference point (D,).
+    """Return the volume between (N, D) losses and the reference point (D,).
 
     NaN and infinity raise.
     """
@@ -94,7 +94,7 @@ def hypervolume(losses: Floats, reference: Floats) -> float:
 
 
 def hypervolume_history(losses: Floats, reference: Floats) -> Floats:
-    """Give the hypervolume (N,) after each of (N, D) losses, in their order.
+    """Return the hypervolume (N,) after each of (N, D) losses, in their order.
 
     NaN and infinity raise.
     """
@@ -110,7 +110,7 @@ def hypervolume_history(losses: Floats, reference: Floats) -> Floats:
 
 
 def front_membership(losses: Floats, below: Floats, above: Floats) -> Floats:
-    """Give the share (N,) of draws in which each trial is on the front.
+    """Return the share (N,) of draws in which each trial is on the front.
 
     Each loss is drawn on its own from a split normal around `losses` (N, D) whose 95 % interval
     reaches `below` and `above` (N, D). Trials that share their points move together; that is left
@@ -124,7 +124,9 @@ def front_membership(losses: Floats, below: Floats, above: Floats) -> Floats:
 
 
 def front_shares(drawn: Iterable[Floats]) -> Floats:
-    """Give the share (N,) of draws of losses (N, D), one at least, with each point on the front."""
+    """Return the share (N,) of draws of losses (N, D), one at least, with each point on the
+    front.
+    """
     fronts_RN = np.array([front(losses) for losses in drawn])
     shares: Floats = fronts_RN.mean(axis=0)
     return shares
@@ -139,12 +141,12 @@ def split_normal(
 
 
 def draws_of(trials: int) -> int:
-    """Give the number of draws behind a share: 400, or of many trials as few as 100."""
+    """Return the number of draws behind a share: 400, or of many trials as few as 100."""
     return max(_FEWEST_DRAWS, min(_DRAWS, _MOST_DRAWN // max(1, trials)))
 
 
 def membership(found: Front) -> dict[str, float]:
-    """Give trial -> share of draws from the intervals in which it is on the front."""
+    """Return trial -> share of draws from the intervals in which it is on the front."""
     maximized = [objective.maximized for objective in found.objectives]
     losses_ND = to_losses(_array(found.records, found.objectives, "value"), maximized)
     low_ND = to_losses(_array(found.records, found.objectives, "low"), maximized)
@@ -155,7 +157,7 @@ def membership(found: Front) -> dict[str, float]:
 
 
 def fronts(run: Run) -> tuple[Front, ...]:
-    """Give the front over all objectives, and one per other objective against clean accuracy.
+    """Return the front over all objectives, and one per other objective against clean accuracy.
 
     Trials of different data sets or efforts are never compared: each gets its own fronts. A trial
     that is struck off (`Record.struck_off`) is compared on none.
@@ -222,7 +224,7 @@ def _why_left_out(
 def _array(
     records: Sequence[Record], objectives: Sequence[Objective], end: Literal["value", "low", "high"]
 ) -> Floats:
-    """Give the objectives (N, D) of records that have them all, or one end of their intervals."""
+    """Return the objectives (N, D) of records that have them all, or one end of their intervals."""
     found = np.empty((len(records), len(objectives)))
     for place, each in enumerate(objectives):
         values = [record.metrics[each.metric] for record in records]

@@ -47,7 +47,7 @@ class Components:
 
 
 def difference(a: Value, b: Value) -> Value:
-    """Give a - b, its interval by the square-and-add method from the two intervals.
+    """Return a - b, its interval by the square-and-add method from the two intervals.
 
     Holds for independent a and b; two trials that were measured on the same points vary together,
     so there it errs towards "cannot be told". n is the smaller of the two. Source: Newcombe, 1998
@@ -86,7 +86,7 @@ def components(outcomes_KN: Floats) -> Components:
 
 
 def two_way(outcomes_KN: Floats) -> Value:
-    """Give the share of outcomes (K, N) of 0 or 1 that are 1: seeds and points both vary.
+    """Return the share of outcomes (K, N) of 0 or 1 that are 1: seeds and points both vary.
 
     The interval is the set of shares p with (mean - p)^2 <= t^2 (c p (1 - p) + V), V the variance
     of the seeds and c that of the points over mean (1 - mean): Wilson's score interval (1927) with
@@ -101,7 +101,7 @@ def two_way(outcomes_KN: Floats) -> Value:
 
 
 def pool(values: Sequence[Value], within: tuple[float, float] | None = None) -> Value:
-    """Give the mean over the K seeds of one spec, that were measured on the same items.
+    """Return the mean over the K seeds of one spec, that were measured on the same items.
 
     Where only the seeds' intervals are known: the items' variance is the mean of theirs, as the
     items are shared; what the seeds' means vary by beyond half of it is the seeds' own. The
@@ -134,12 +134,12 @@ def pool(values: Sequence[Value], within: tuple[float, float] | None = None) -> 
 
 
 def compare(a: Value, b: Value) -> Order:
-    """Say whether a is higher or lower than b, where the interval of a - b excludes zero."""
+    """Return whether a is higher or lower than b, where the interval of a - b excludes zero."""
     return side(difference(a, b), 0.0)
 
 
 def side(value: Value, threshold: float) -> Order:
-    """Say on which side of a threshold the whole interval lies."""
+    """Return on which side of a threshold the whole interval lies."""
     if value.low > threshold:
         return HIGHER
     if value.high < threshold:
@@ -156,14 +156,16 @@ def _summarized(values: Sequence[Value], mean: float, points: float, n: int) -> 
 
 
 def _satterthwaite(total: float, *parts: tuple[float, int]) -> float:
-    """Give the degrees of freedom of a sum of variances, each with its own; at least the fewest."""
+    """Return the degrees of freedom of a sum of variances, each with its own; at least the
+    fewest.
+    """
     spread = math.fsum(part**2 / df for part, df in parts)
     fewest = float(min(df for _, df in parts))
     return max(fewest, total**2 / spread) if spread > 0 else float(max(df for _, df in parts))
 
 
 def _weight(share: Value) -> float:
-    """Give c of which an interval of a share is the score interval: 1 / n of Wilson's own."""
+    """Return c of which an interval of a share is the score interval: 1 / n of Wilson's own."""
     weights = [
         (share.value - end) ** 2 / (_Z**2 * end * (1 - end))
         for end in (share.low, share.high)

@@ -15,7 +15,7 @@ _WEIGHTINGS, _SEED = 20_000, 0
 
 
 def marginal_utilities(losses_ND: Floats) -> Floats:
-    """Give the expected marginal utility (N,) of points with losses (N, D): less is better.
+    """Return the expected marginal utility (N,) of points with losses (N, D): less is better.
 
     Losses are scaled so that the front spans [0, 1] in each goal. Over weightings of the goals,
     drawn evenly from all that sum to 1, a point is worth by how much the best of the others is

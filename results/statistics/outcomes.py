@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 
 def outcome_matrix(records: Sequence[Record], metric: str) -> Floats | None:
-    """Give the outcomes (K, N) of a metric, 1 where the point is right.
+    """Return the outcomes (K, N) of a metric, 1 where the point is right.
 
     None where a record holds none, or where they are of other points: of another number of them,
     data set, effort or pools.
@@ -32,5 +32,5 @@ def outcome_matrix(records: Sequence[Record], metric: str) -> Floats | None:
 
 
 def _points_of(record: Record) -> str:
-    """Give what the fixed points follow from."""
+    """Return what the fixed points follow from."""
     return repr((sorted((record.spec.get("data") or {}).items()), record.spec.get("effort")))

@@ -72,7 +72,7 @@ def mcnemar(first_N: Floats, second_N: Floats) -> McNemar:
 
 
 def paired_bootstrap(first_KN: Floats, second_JN: Floats, *, draws: int = DRAWS) -> Value:
-    """Give the difference of two means of outcomes on the same points, with its interval.
+    """Return the difference of two means of outcomes on the same points, with its interval.
 
     Points are resampled for both at once; the seeds, trained apart, vary by what the points do not
     explain: see `resampled_means`. n is N.
@@ -84,7 +84,7 @@ def paired_bootstrap(first_KN: Floats, second_JN: Floats, *, draws: int = DRAWS)
 
 
 def resampled_means(outcomes: Sequence[Floats], *, draws: int, seed: int = _SEED) -> Floats:
-    """Give resampled means (R, C) of the outcomes (K, N) of candidates on the same N points.
+    """Return resampled means (R, C) of the outcomes (K, N) of candidates on the same N points.
 
     The points are drawn with replacement, the same ones for all candidates (Efron, 1979). Of K
     seeds, too few to be resampled, each candidate's own variance (`components`) is drawn from

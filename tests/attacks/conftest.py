@@ -46,6 +46,6 @@ def _trained(
 
 @pytest.fixture
 def trained(net: str, request: pytest.FixtureRequest) -> TrainedNet:
-    """Give the net of the parameter `net`."""
+    """Return the net of the parameter `net`."""
     found: TrainedNet = request.getfixturevalue(net)
     return found

@@ -21,7 +21,7 @@ def _generator(seed: int = 0) -> torch.Generator:
 
 
 def _seed() -> int:
-    """Give the seed that the attack takes from a fresh generator."""
+    """Return the seed that the attack takes from a fresh generator."""
     return int(torch.randint(2**31, (), generator=_generator()))
 
 
@@ -120,7 +120,7 @@ class Noisy(nn.Module):
         self.model, self.asked, self.noise = model, 0, _generator(5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give scores (B, K)."""
+        """Return scores (B, K)."""
         self.asked += 1
         scores: Tensor = self.model(x + 0.05 * torch.randn(x.shape, generator=self.noise))
         return scores

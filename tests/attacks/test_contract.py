@@ -43,7 +43,7 @@ class Row:
         return "-".join([self.name, self.norm, *map(str, self.settings.values())])
 
     def takes(self, keyword: str) -> bool:
-        """Tell whether the attack takes a keyword."""
+        """Return whether the attack takes a keyword."""
         return keyword in inspect.signature(ATTACKS[self.name]).parameters
 
     @property
@@ -330,7 +330,7 @@ class Cut(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give scores (B, K)."""
+        """Return scores (B, K)."""
         scores: Tensor = self.model(x)
         return scores.detach()
 

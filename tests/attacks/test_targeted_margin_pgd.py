@@ -17,7 +17,7 @@ class Scaled(nn.Module):
         self.model, self.T = model, T
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give scores (B, K)."""
+        """Return scores (B, K)."""
         scores: Tensor = self.model(x) / self.T
         return scores
 

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 def fake_dataset(labels: Tensor, num_train: int | None, channels: int = 1) -> Dataset:
-    """Give each row its own number as pixels, so that rows can be told apart."""
+    """Number the rows by their pixels, so that rows can be told apart."""
     row = torch.arange(len(labels))
     pixels = torch.stack([(row >> shift) & 255 for shift in (0, 8, 16)], dim=1).to(torch.uint8)
     image = torch.zeros(len(labels), channels, 2, 2, dtype=torch.uint8)
@@ -53,7 +53,7 @@ def write_images(
 
 
 def real_data(layout: str) -> Path:
-    """Give the folder of real data; skip where this machine has none."""
+    """Return the folder of real data; skip where this machine has none."""
     root = os.environ.get("DEFENSE_SWEEP_DATA")
     if not root or not (Path(root) / layout).is_dir():
         pytest.skip(f"needs {layout} under $DEFENSE_SWEEP_DATA, which is not set or lacks it")

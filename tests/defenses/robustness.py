@@ -27,12 +27,12 @@ def trained_with(
 
 
 def robust_accuracy(net: TrainedNet, eps: float = EPS) -> float:
-    """Give the share of held-out images that withstand pgd, then the margins' pgd."""
+    """Return the share of held-out images that withstand pgd, then the margins' pgd."""
     return white_box_accuracy(net.model, net.x, net.y, eps)
 
 
 def white_box_accuracy(model: nn.Module, x: Tensor, y: Tensor, eps: float = EPS) -> float:
-    """Give the share of images x (B, C, H, W) of classes y (B,) that withstand both attacks."""
+    """Return the share of images x (B, C, H, W) of classes y (B,) that withstand both attacks."""
     generator = torch.Generator().manual_seed(0)
     attacked = pgd(model, x, y, eps=eps, steps=20, generator=generator)
     resist = model(attacked).argmax(1) == y
@@ -43,12 +43,12 @@ def white_box_accuracy(model: nn.Module, x: Tensor, y: Tensor, eps: float = EPS)
 
 
 def clean_view(x: Tensor, y: Tensor) -> View:
-    """Give the view that a training starts a batch from."""
+    """Return the view that a training starts a batch from."""
     return View(x, F.one_hot(y, 10).to(x.dtype), 1.0)
 
 
 def norm_net() -> nn.Sequential:
-    """Give a small net with batch norm in train mode, for images (B, 1, 4, 4) of 10 classes."""
+    """Return a small net with batch norm in train mode, for images (B, 1, 4, 4) of 10 classes."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
@@ -57,12 +57,14 @@ def norm_net() -> nn.Sequential:
 
 
 def state_of(model: nn.Module) -> list[Tensor]:
-    """Give copies of all weights and buffers."""
+    """Return copies of all weights and buffers."""
     return [tensor.detach().clone() for tensor in model.state_dict().values()]
 
 
 def is_untouched(model: nn.Module, before: list[Tensor]) -> bool:
-    """Tell whether weights, buffers, modes and gradients of a net in training are as they were."""
+    """Return whether weights, buffers, modes and gradients of a net in training are as they
+    were.
+    """
     same = all(torch.equal(*pair) for pair in zip(before, model.state_dict().values(), strict=True))
     return (
         same

@@ -32,7 +32,7 @@ class NoDefense:
 
 @pytest.fixture
 def module_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give a user's module, importable during the test."""
+    """Return a user's module, importable during the test."""
     file = tmp_path / f"{MODULE}.py"
     file.write_text(CODE)
     (tmp_path / "broken_defenses.py").write_text("this is no python")

@@ -25,7 +25,7 @@ class Given(Predictor):
         self.answer = answer
 
     def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
-        """Give the answer."""
+        """Return the answer."""
         return self.answer
 
 

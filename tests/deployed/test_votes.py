@@ -15,7 +15,7 @@ class RecordingDraw:
         self.scores: dict[float, list[Tensor]] = {}
 
     def __call__(self, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Give scores (count, B, K) that favour the class of the image's pixel."""
+        """Return scores (count, B, K) that favour the class of the image's pixel."""
         self.sizes.append((count, len(x)))
         scores = torch.randn(count, len(x), CLASSES, generator=generator)
         scores[:, torch.arange(len(x)), x.flatten().long() % CLASSES] += 1

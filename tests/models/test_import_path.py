@@ -57,7 +57,7 @@ def breaks_on_a_batch(**arguments):
 
 @pytest.fixture(autouse=True)
 def module_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give a user's module, importable during the test."""
+    """Return a user's module, importable during the test."""
     file = tmp_path / f"{MODULE}.py"
     file.write_text(CODE)
     (tmp_path / "broken_module.py").write_text("this is no python")

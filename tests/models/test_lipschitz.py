@@ -31,14 +31,14 @@ def classifier(name: str, **settings: str) -> Classifier:
 
 
 def gains(path: nn.Module, x: Tensor, other: Tensor) -> Tensor:
-    """Give the distance of the outputs over that of the inputs, (B,)."""
+    """Return the distance of the outputs over that of the inputs, (B,)."""
     apart = (path(x) - path(other)).flatten(1).norm(dim=1)
     gain: Tensor = apart / (x - other).flatten(1).norm(dim=1)
     return gain
 
 
 def random_gain(path: nn.Module, pairs: int) -> float:
-    """Give the largest gain over random pairs, half of them close to each other."""
+    """Return the largest gain over random pairs, half of them close to each other."""
     generator = torch.Generator().manual_seed(2)
     largest = 0.0
     for index in range(0, pairs, 500):
@@ -49,7 +49,7 @@ def random_gain(path: nn.Module, pairs: int) -> float:
 
 
 def adversarial_gain(path: nn.Module, steps: int = 60) -> float:
-    """Give the largest gain that gradient ascent over both images of eight pairs finds."""
+    """Return the largest gain that gradient ascent over both images of eight pairs finds."""
     generator = torch.Generator().manual_seed(3)
     path = path.double()
     x, direction = torch.rand(2, 8, *SHAPE, generator=generator, dtype=torch.float64)

@@ -28,11 +28,11 @@ class DistractingPredictor(WrappedPredictor):
     """Adds a term to each score that is always zero, but has a gradient."""
 
     def surfaces(self) -> list[Surface]:
-        """Give the scores as deployed, with the gradient of something else in theirs."""
+        """Return the scores as deployed, with the gradient of something else in theirs."""
         return [Surface(self.scores, "exact")]
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give the inner scores."""
+        """Return the inner scores."""
         honest = self.inner.scores(x, generator)
         fixed = torch.Generator().manual_seed(0)
         weights = torch.randn(x[0].numel(), honest.shape[1], generator=fixed).to(x)

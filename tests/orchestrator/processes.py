@@ -25,7 +25,7 @@ def descendants(ancestor: int) -> list[int]:
 
 
 def title_of(process: int) -> str:
-    """Give a process's title; empty where it has ended."""
+    """Return a process's title; empty where it has ended."""
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except (FileNotFoundError, ProcessLookupError):

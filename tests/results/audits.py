@@ -53,12 +53,12 @@ class Candidate:
 
 
 def exact(value: float) -> Json:
-    """Give a count as a metric."""
+    """Return a count as a metric."""
     return {"value": value, "low": value, "high": value, "n": 1}
 
 
 def audit_notes(scores: dict[str, float], place: int, masking: str, adaptive: bool) -> Json:
-    """Give an audit record's notes, with outcomes whose shares are the scores to one point.
+    """Return an audit record's notes, with outcomes whose shares are the scores to one point.
 
     A point that is hard for one model is hard for the others too; who is robust is right.
     """
@@ -75,7 +75,7 @@ def audit_notes(scores: dict[str, float], place: int, masking: str, adaptive: bo
 
 
 def audit_records(candidate: Candidate, place: int) -> list[Json]:
-    """Give the records of a candidate's audit, a seed each; the last ones fail where asked."""
+    """Return the records of a candidate's audit, a seed each; the last ones fail where asked."""
     rows = []
     for number, seed in enumerate(SEEDS):
         trial = f"audit{place}seed{number}"
@@ -129,7 +129,7 @@ def scores(clean: float, robust: float, auc: float, backdoor: float) -> dict[str
 
 
 def demo_candidates() -> list[Candidate]:
-    """Give six candidates: undefended, three verified, a masked one that led the search, and one
+    """Return six candidates: undefended, three verified, a masked one that led the search, and one
     of which a seed failed."""
     smoothed = [fgsm(0.06), {"name": "label_smoothing", "alpha": 0.1}]
     return [

@@ -24,11 +24,11 @@ class Opened:
     """Errors of its code and of the console."""
 
     def texts(self, selector: str) -> list[str]:
-        """Give the texts of all elements that a selector finds."""
+        """Return the texts of all elements that a selector finds."""
         return [text.strip() for text in self.page.locator(selector).all_inner_texts()]
 
     def trials(self) -> list[str]:
-        """Give the trials that the table shows, in its order."""
+        """Return the trials that the table shows, in its order."""
         rows = self.page.locator("#matches-body tr")
         return [str(row.get_attribute("data-trial")) for row in rows.all()]
 
@@ -38,11 +38,11 @@ class Opened:
         return marks.locator(".scatterlayer .point:not(.faint)").count()
 
     def advice(self) -> str:
-        """Give the recommendation's words."""
+        """Return the recommendation's words."""
         return self.page.locator("#advice").inner_text()
 
     def slider(self, metric: str) -> Locator:
-        """Give the slider of a metric."""
+        """Return the slider of a metric."""
         return self.page.locator(f'input[type=range][data-metric="{metric}"]')
 
     def require(self, metric: str, threshold: float) -> None:

@@ -35,7 +35,7 @@ METRICS = {
 
 
 def share(value: float, n: int = 270) -> Json:
-    """Give a share as a metric with its Wilson interval."""
+    """Return a share as a metric with its Wilson interval."""
     z = 1.959964
     centre = (value + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(value * (1 - value) / n + z * z / (4 * n * n))
@@ -48,7 +48,7 @@ def share(value: float, n: int = 270) -> Json:
 
 
 def manifest(**changes: Any) -> Json:
-    """Give a manifest of three objectives."""
+    """Return a manifest of three objectives."""
     plain: Json = {
         "format": 1,
         "run": "demo",
@@ -75,7 +75,7 @@ def manifest(**changes: Any) -> Json:
 
 
 def record(trial: str, stack: list[Json] | None = None, **changes: Any) -> Json:
-    """Give a completed record; `metrics` maps a name to a share or to a metric's JSON."""
+    """Return a completed record; `metrics` maps a name to a share or to a metric's JSON."""
     metrics = changes.pop("metrics", {"clean_accuracy": 0.9, "robust_accuracy": 0.5,
                                       "membership_auc": 0.6})  # fmt: skip
     spec: Json = {
@@ -119,17 +119,17 @@ def write_run(folder: Path, plain: Json, records: list[Json]) -> Path:
 
 
 def fgsm(eps: float | list[float]) -> Json:
-    """Give FGSM adversarial training as a stack's entry."""
+    """Return FGSM adversarial training as a stack's entry."""
     return {"name": "fgsm_adversarial_training", "eps": eps, "fraction": 0.5, "random_start": False}
 
 
 def temperature(value: float | str) -> Json:
-    """Give a temperature as a stack's entry."""
+    """Return a temperature as a stack's entry."""
     return {"name": "temperature", "T": value}
 
 
 def demo_records() -> list[Json]:
-    """Give 40 records: singles, stacks, an undefended one, two failed, one stopped, one stale."""
+    """Return 40 records: singles, stacks, an undefended one, two failed, one stopped, one stale."""
     draw = random.Random(0)
     stacks: list[list[Json]] = [[]]
     stacks += [[fgsm(round(0.015 * step, 4))] for step in range(1, 8)]
@@ -184,7 +184,7 @@ ATTACK_METRICS = METRICS | {
 
 
 def evasion_notes(words: str = "", **changes: Any) -> Json:
-    """Give a record's notes on how it was attacked; `words` are those of a failed check."""
+    """Return a record's notes on how it was attacked; `words` are those of a failed check."""
     indicator = {"name": "fgsm_beats_pgd", "words": words, "figure": 0.2, "low": 0.15,
                  "limit": 0.02, "n": 270, "failed": bool(words)}  # fmt: skip
     plain: Json = {
@@ -202,7 +202,7 @@ def evasion_notes(words: str = "", **changes: Any) -> Json:
 
 
 def picture_notes(after: tuple[int, ...] = (3, -1)) -> Json:
-    """Give two 4x4 images of class 3 before and after an attack; `after` are the answers then."""
+    """Return two 4x4 images of class 3 before and after an attack; `after` are the answers then."""
     dark, bright = (base64.b64encode(bytes([value] * 16)).decode() for value in (10, 200))
     images = [
         {"label": 3, "before": 3, "after": answer, "clean": dark, "attacked": bright}
@@ -212,7 +212,7 @@ def picture_notes(after: tuple[int, ...] = (3, -1)) -> Json:
 
 
 def curve_scores(clean: float, robust: float, unbounded: float = 0.0) -> dict[str, float]:
-    """Give robust accuracy at every radius, falling from `clean` through `robust`."""
+    """Return robust accuracy at every radius, falling from `clean` through `robust`."""
     rate = robust / clean
     at = {
         f"robust_accuracy_at_radius_{name}": round(clean * rate**multiple, 4)
@@ -229,7 +229,7 @@ def broken_points(clean: float, robust: float, n: int = 270) -> list[str]:
 
 
 def attacked_records(words: str = EVIL) -> list[Json]:
-    """Give the demo's records with notes on the attacks.
+    """Return the demo's records with notes on the attacks.
 
     The last four of those that count become: one with masking suspected (`words`), one not attacked
     adaptively, one that rejects, one that is random.

@@ -31,7 +31,7 @@ def server() -> Iterator[ObjectStore]:
 
 @pytest.fixture(params=["local", "remote"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    """Give an empty folder of each kind."""
+    """Return an empty folder of each kind."""
     if request.param == "local":
         return LocalFolder(tmp_path / "folder")
     store: ObjectStore = request.getfixturevalue("server")

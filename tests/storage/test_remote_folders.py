@@ -31,7 +31,7 @@ def server() -> Iterator[ObjectStore]:
 
 @pytest.fixture
 def store(server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    """Give the server without faults and its requests forgotten; waits are short."""
+    """Return the server without faults and its requests forgotten; waits are short."""
     monkeypatch.setattr(remote, "_FIRST_WAIT", 0.01)
     server.faults.clear()
     server.requests.clear()
@@ -40,7 +40,7 @@ def store(server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
 
 @pytest.fixture
 def far(store: ObjectStore, request: pytest.FixtureRequest) -> RemoteFolder:
-    """Give a folder of the bucket that no other test uses."""
+    """Return a folder of the bucket that no other test uses."""
     return _opened(store, request.node.name)
 
 
@@ -190,7 +190,7 @@ def test_the_cache_of_a_node_keeps_what_was_used_last_and_does_without_room(
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give a node's empty cache."""
+    """Return a node's empty cache."""
     monkeypatch.setenv("DEFENSE_SWEEP_CACHE", str(tmp_path / "cache"))
     staged_folder.cache_clear()
     staged_file.cache_clear()

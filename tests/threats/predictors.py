@@ -31,12 +31,12 @@ class OneRow(Predictor):
         self.row = row
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give scores (B, K)."""
+        """Return scores (B, K)."""
         return self.row.expand(len(x), -1)
 
 
 def brightness(x: Tensor) -> Tensor:
-    """Give the mean pixel of each image (B,)."""
+    """Return the mean pixel of each image (B,)."""
     return x.flatten(1).mean(1)
 
 
@@ -56,7 +56,7 @@ class Rejecting(Predictor):
         return replace(found, label=label, reject_score=score)
 
     def surfaces(self) -> list[Surface]:
-        """Give the scores with the distance from the limit."""
+        """Return the scores with the distance from the limit."""
         return [
             Surface(self.scores, "exact", reject_margin=lambda x, g: self.score(x) - self.limit)
         ]

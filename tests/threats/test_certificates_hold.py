@@ -43,7 +43,7 @@ class Certified:
 
 
 def certified(predictor: VotingPredictor, x: Tensor, generator: torch.Generator) -> Certified:
-    """Give those of some images that are certified, whatever their true class."""
+    """Return those of some images that are certified, whatever their true class."""
     found = predictor.certificates(x, generator)
     assert found is not None
     rows = found.radius > 1e-3
@@ -59,7 +59,7 @@ def candidates(
     generator: torch.Generator,
     **search: Any,
 ) -> Iterator[Tensor]:
-    """Give what PGD and Carlini and Wagner's attack make, within a radius of each image (B,)."""
+    """Return what PGD and Carlini and Wagner's attack make, within a radius of each image (B,)."""
     for surface in surfaces:
 
         def scores(images: Tensor, surface: Surface = surface) -> Tensor:
@@ -75,7 +75,7 @@ def candidates(
 
 
 def breaks(it: Certified, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Tell of which images (B,) another class clearly wins a vote of ten times the draws."""
+    """Return for which images (B,) another class clearly wins a vote of ten times the draws."""
     draw, draws = it.predictor.draw, it.predictor.draws
     first = count_votes(draw, images, generator, draws=draws).counts
     own = first.gather(1, it.label[:, None]).squeeze(1)

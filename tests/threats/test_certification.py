@@ -34,7 +34,7 @@ class Fixed(Predictor):
         self.sizes: list[int] = []
 
     def certificates(self, x: Tensor, generator: torch.Generator) -> Certificates:
-        """Give the next certificates."""
+        """Return the next certificates."""
         start = sum(self.sizes)
         self.sizes.append(len(x))
         rows = slice(start, start + len(x))

@@ -41,7 +41,7 @@ class Answers(FixedPredictor):
     """Fixed answers that have a gradient, of zero, with respect to the images."""
 
     def surfaces(self) -> list[Surface]:
-        """Give the answers, plus nothing times the images."""
+        """Return the answers, plus nothing times the images."""
         return [Surface(lambda x, g: self.scores(x, g) + 0 * x.sum(), "exact")]
 
 

@@ -73,7 +73,7 @@ class Hungry(Predictor):
     """Takes 8 MiB more than the model while it predicts."""
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give the model's scores."""
+        """Return the model's scores."""
         hoard = torch.zeros(2 * 2**20)
         return super().scores(x, generator) + hoard[:1]
 

@@ -170,7 +170,7 @@ class Cliff(nn.Module):
         self.weight = nn.Parameter(torch.zeros(10))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Give scores (B, K)."""
+        """Return scores (B, K)."""
         return self.weight / (self.weight == 0).all() + x.mean((1, 2, 3))[:, None]
 
 

@@ -57,7 +57,9 @@ def _repeating(record: TrialRecord) -> dict[str, MetricValue]:
 
 
 def _repeating_notes(record: TrialRecord) -> dict[str, Any]:
-    """Give the notes but for those of a threat that times: how often it did is a matter of time."""
+    """Return the notes but for those of a threat that times: how often it did is a matter of
+    time.
+    """
     timing = {name for name, threat in THREATS.items() if not threat.repeatable}
     return {name: notes for name, notes in record.notes.items() if name not in timing}
 

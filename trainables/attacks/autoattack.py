@@ -94,7 +94,7 @@ class _Evaluation:
         return result
 
     def _runner(self, part: str, radius: float, device: torch.device) -> Any:
-        """Give the authors' attack with one part, set as in their standard or rand version."""
+        """Return the authors' attack with one part, set as in their standard or rand version."""
         from pyautoattack import AutoAttack
 
         runner = AutoAttack(
@@ -116,7 +116,7 @@ class _Evaluation:
 
 
 def _parts(num_classes: int, stochastic: bool) -> tuple[str, ...]:
-    """Give the parts of the attack that are defined for so many classes."""
+    """Return the parts of the attack that are defined for so many classes."""
     untargeted = ("apgd-dlr",) if num_classes > 2 else ()
     if stochastic:
         return ("apgd-ce", *untargeted)
@@ -133,7 +133,7 @@ class _InputScores:
         self.model = model
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Give scores (B, K) that the caller may write on."""
+        """Return scores (B, K) that the caller may write on."""
         if torch.is_grad_enabled() and x.requires_grad:
             scores: Tensor = _ThroughInput.apply(x, self.model)
             return scores

@@ -166,7 +166,7 @@ def _descend(
 def _evaluate(
     model: Scores, images: Tensor, y: Tensor, const: Tensor, confidence: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Give scores (R, K), hinge (R,) and the gradient of c times the hinge in the images."""
+    """Return scores (R, K), hinge (R,) and the gradient of c times the hinge in the images."""
     images = images.detach().requires_grad_(True)
     with torch.enable_grad():
         scores = model(images)

@@ -72,7 +72,7 @@ def detector_aware_pgd(
 def _barrier(
     model: Scores, reject_margin: RejectMargin | None, images: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Give how far each image is past what stands in its way (R,), and the gradient of that.
+    """Return how far each image is past what stands in its way (R,), and the gradient of that.
 
     Positive: fooled and accepted, in (0, 1); fooled but rejected: in (-1, 0]; classified right: in
     (-3, -1). So an image that fools ranks before any that does not.

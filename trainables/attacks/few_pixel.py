@@ -71,7 +71,7 @@ def _draw(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def _moved(step: int, steps: int, budget: int) -> int:
-    """Give how many pixels a step moves, on the schedule stretched to `steps`."""
+    """Return how many pixels a step moves, on the schedule stretched to `steps`."""
     halvings = sum(10_000 * step // steps > halving for halving in _HALVINGS)
     return max(round(_FIRST_SHARE * budget * 0.5**halvings), 1)
 
@@ -84,6 +84,6 @@ def _some_of(changed: Tensor, count: int, keys: Tensor) -> Tensor:
 
 
 def _new_values(original: Tensor, bits: Tensor) -> Tensor:
-    """Give the bits, or where they are the pixel as it was, the opposite (R, C, M)."""
+    """Return the bits, or where they are the pixel as it was, the opposite (R, C, M)."""
     bits = bits.to(original.dtype)
     return torch.where((bits == original).all(1, keepdim=True), 1 - bits, bits)

@@ -82,7 +82,7 @@ class _Search:
             return fooled(self.model(end.view_as(self.x)), self.y)
 
     def _evaluate(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the loss (R,) and its gradient, and keep what is fooled with less than before."""
+        """Return the loss (R,) and its gradient, and keep what is fooled with less than before."""
         images = images.detach().requires_grad_(True)
         with torch.enable_grad():
             scores = self.model(images)
@@ -98,7 +98,7 @@ class _Search:
 
 
 def _nearest_class(model: Scores, x: Tensor, y: Tensor) -> Tensor:
-    """Give the wrong class (R,) whose linearised boundary lies nearest to each image."""
+    """Return the wrong class (R,) whose linearised boundary lies nearest to each image."""
     images = x.detach().requires_grad_(True)
     with torch.enable_grad():
         scores = model(images)

@@ -56,7 +56,7 @@ def square(
 
 
 def _window_side(step: int, steps: int, area: int, smallest: int) -> int:
-    """Give the side of the window at a step, on the paper's schedule stretched to `steps`."""
+    """Return the side of the window at a step, on the paper's schedule stretched to `steps`."""
     position = 10_000 * step // steps
     share = _P_INIT / 2 ** sum(position > halving for halving in _HALVINGS)
     return max(round(math.sqrt(share * area)), smallest)
@@ -73,7 +73,7 @@ def _corners(count: int, most: int, generator: torch.Generator) -> Tensor:
 
 
 def _window(rows: int, channels: int, top: Tensor, left: Tensor, side: int) -> tuple[Tensor, ...]:
-    """Give the index of one window a row: images[index] has shape (R, C, S, S)."""
+    """Return the index of one window a row: images[index] has shape (R, C, S, S)."""
     device, steps = top.device, torch.arange(side, device=top.device)
     return (
         torch.arange(rows, device=device).view(-1, 1, 1, 1),
@@ -124,7 +124,7 @@ def _bumps(count: int, side: int, like: Tensor, generator: torch.Generator) -> T
 
 
 def _lengths(windows: Tensor) -> Tensor:
-    """Give the L2 norm of each channel of each row (R, C, 1, 1)."""
+    """Return the L2 norm of each channel of each row (R, C, 1, 1)."""
     return windows.square().sum(dim=(2, 3), keepdim=True).sqrt()
 
 

@@ -36,7 +36,7 @@ class Variant:
         return ATTACKS[self.attack]
 
     def takes(self, keyword: str) -> bool:
-        """Tell whether the attack takes a keyword."""
+        """Return whether the attack takes a keyword."""
         return keyword in inspect.signature(self.function).parameters
 
     @property

@@ -51,13 +51,13 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Give (C, H, W)."""
+        """Return (C, H, W)."""
         _, channels, height, width = self.images.pixels.shape
         return channels, height, width
 
     @property
     def num_classes(self) -> int:
-        """Give K."""
+        """Return K."""
         return len(self.classes)
 
 
@@ -179,5 +179,5 @@ def check_native_size(name: str, image_size: int | None, native: int) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Give another library's message, which may have many lines, as one."""
+    """Return another library's message, which may have many lines, as one."""
     return " ".join(str(error).split()) or type(error).__name__

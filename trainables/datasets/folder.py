@@ -122,7 +122,7 @@ def _list_folder(path: Path) -> _Listing:
 
 
 def _has_official_parts(parts: dict[str, Path]) -> bool:
-    """Tell train/ and test/ from classes that happen to be called so (a railway train)."""
+    """Distinguish train/ and test/ from classes that happen to be called so (a railway train)."""
     found = [parts[name] for name in ("train", "test") if name in parts]
     return bool(found) and (len(found) == len(parts) or any(_folders_in(part) for part in found))
 

@@ -31,12 +31,12 @@ class LabelledImages:
         return len(self.labels)
 
     def images(self, index: Tensor | slice | None = None) -> Tensor:
-        """Give the indexed images (all of them by default) as (B, C, H, W) float32 in [0, 1]."""
+        """Return the indexed images (all of them by default) as (B, C, H, W) float32 in [0, 1]."""
         pixels = self.pixels if index is None else self.pixels[index]
         return pixels.float() / self.scale
 
     def select(self, index: Tensor) -> "LabelledImages":
-        """Give the indexed rows as images of their own, on the same device."""
+        """Return the indexed rows as images of their own, on the same device."""
         index = index.to(self.pixels.device)
         return LabelledImages(
             pixels=self.pixels[index], labels=self.labels[index], scale=self.scale

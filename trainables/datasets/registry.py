@@ -133,7 +133,9 @@ def load_dataset(
 
 
 def find_data_dir(given: Path | str | None) -> str | None:
-    """Give the data folder, absolute or a URI: that given, else $DEFENSE_SWEEP_DATA, else None."""
+    """Return the data folder, absolute or a URI: that given, else $DEFENSE_SWEEP_DATA, else
+    None.
+    """
     named = os.environ.get(DATA_DIR_VARIABLE) if given is None else str(given)
     return absolute_place(named) if named else None
 

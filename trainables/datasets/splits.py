@@ -105,7 +105,7 @@ def _keep(labels: Tensor, rows: Tensor, limit: int | None) -> Tensor:
 
 
 def _search_rows(labels: Tensor, num_train: int | None, num_classes: int) -> dict[str, Tensor]:
-    """Give the sorted rows of every pool."""
+    """Return the sorted rows of every pool."""
     held_out = [name for name in POOL_NAMES if name != "train"]
     if num_train is None:
         sizes = {name: _rounded(len(labels) * POOL_PERCENT[name], 100) for name in held_out}
@@ -120,7 +120,7 @@ def _search_rows(labels: Tensor, num_train: int | None, num_classes: int) -> dic
 
 
 def _partition(labels: Tensor, sizes: Mapping[str, int]) -> dict[str, Tensor]:
-    """Give each named pool its size, and the train pool the rest."""
+    """Return each named pool its size, and the train pool the rest."""
     by_class = _shuffled_by_class(labels, POOL_SEED)
     class_sizes = [len(rows) for rows in by_class]
     starts = [0] * len(class_sizes)
@@ -134,7 +134,9 @@ def _partition(labels: Tensor, sizes: Mapping[str, int]) -> dict[str, Tensor]:
 
 
 def _shuffled_by_class(labels: Tensor, seed: int) -> list[Tensor]:
-    """Give the rows of each class that occurs, in a random order that depends on the seed only."""
+    """Return the rows of each class that occurs, in a random order that depends on the seed
+    only.
+    """
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     order = shuffled[labels[shuffled].argsort(stable=True)]
     counts = torch.bincount(labels)

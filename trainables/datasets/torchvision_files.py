@@ -26,7 +26,7 @@ READ_ERRORS = (
 
 
 def require_data_dir(name: str, options: LoadOptions) -> Path:
-    """Give the folder with torchvision's data sets; raise InputError where none was given."""
+    """Return the folder with torchvision's data sets; raise InputError where none was given."""
     if options.data_dir is None:
         raise InputError(
             f"{name}: no data folder is known; give --data-dir DIR or set ${DATA_DIR_VARIABLE}"

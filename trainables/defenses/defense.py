@@ -217,17 +217,17 @@ class Defense:
         check_parameters(self, self.name)
 
     def filter(self, data: LabelledImages, ctx: DefenseContext) -> Tensor:
-        """Give the rows of the training data that are kept (R,), in order."""
+        """Return the rows of the training data that are kept (R,), in order."""
         del ctx
         return torch.arange(len(data), device=data.labels.device)
 
     def row_scores(self, data: LabelledImages, ctx: DefenseContext) -> Tensor | None:
-        """Give how suspicious each row is (N,), where a filter goes by a score."""
+        """Return how suspicious each row is (N,), where a filter goes by a score."""
         del data, ctx
         return None
 
     def modify_model(self, model: nn.Module, ctx: DefenseContext) -> nn.Module:
-        """Give the model with what the defense builds into it."""
+        """Return the model with what the defense builds into it."""
         del ctx
         return model
 
@@ -237,7 +237,7 @@ class Defense:
         return None
 
     def in_epoch(self, epoch: int, epochs: int) -> Defense:
-        """Give the defense as it is in an epoch (from 0) of so many: it may follow a schedule.
+        """Return the defense as it is in an epoch (from 0) of so many: it may follow a schedule.
 
         It shapes the views and penalties of the epoch, by these two numbers alone: a training that
         is resumed goes on as it would have gone.
@@ -253,12 +253,12 @@ class Defense:
         return views
 
     def penalty(self, model: nn.Module, views: Sequence[View]) -> Tensor | None:
-        """Give what is added to the loss (), or None; the views have their scores."""
+        """Return what is added to the loss (), or None; the views have their scores."""
         del model, views
         return None
 
     def step_policy(self) -> StepPolicy | None:
-        """Give how steps are taken, or None for the plain optimiser."""
+        """Return how steps are taken, or None for the plain optimiser."""
         return None
 
     def epoch_score(self, model: nn.Module, data: EpochData) -> float | None:
@@ -275,7 +275,7 @@ class Defense:
         return None
 
     def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
-        """Give the deployed predictor; what it fits, it fits on the calibration pool."""
+        """Return the deployed predictor; what it fits, it fits on the calibration pool."""
         del ctx
         return predictor
 
@@ -285,7 +285,7 @@ class Defense:
         return False
 
     def canonical(self) -> dict[str, Any]:
-        """Give name and parameters as plain JSON values: the defense's part of an identity."""
+        """Return name and parameters as plain JSON values: the defense's part of an identity."""
         return {"name": self.name, **plain_parameters(self)}
 
 
@@ -296,12 +296,12 @@ TRAINING_HOOKS = (
 
 
 def shapes_training(defense: Defense) -> bool:
-    """Tell whether the defense has a part in the training, and so in the model's identity."""
+    """Return whether the defense has a part in the training, and so in the model's identity."""
     return any(
         getattr(type(defense), hook) is not getattr(Defense, hook) for hook in TRAINING_HOOKS
     )
 
 
 def several(value: float | tuple[float, ...]) -> tuple[float, ...]:
-    """Give one value or a set of them as a tuple."""
+    """Return one value or a set of them as a tuple."""
     return value if isinstance(value, tuple) else (value,)

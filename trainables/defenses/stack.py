@@ -24,7 +24,7 @@ def build_stack(defenses: Iterable[Defense]) -> Stack:
 
 
 def conflict(first: Defense, second: Defense) -> str | None:
-    """Say why two defenses cannot be stacked, or None."""
+    """Return why two defenses cannot be stacked, or None."""
     named = first.refuses.get(second.name) or second.refuses.get(first.name)
     if named:
         return named

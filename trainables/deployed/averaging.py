@@ -28,7 +28,7 @@ _SEEDS = 2**62
 
 
 def log_mean_softmax(scores: Sequence[Tensor]) -> Tensor:
-    """Give the log of the mean softmax (B, K) of several scores (B, K)."""
+    """Return the log of the mean softmax (B, K) of several scores (B, K)."""
     return torch.stack([part.log_softmax(1) for part in scores]).logsumexp(0) - math.log(
         len(scores)
     )
@@ -37,7 +37,7 @@ def log_mean_softmax(scores: Sequence[Tensor]) -> Tensor:
 def log_mean_softmax_of_draws(
     draw: Draw, x: Tensor, generator: torch.Generator, *, draws: int
 ) -> Tensor:
-    """Give the log of the mean softmax (B, K) over fresh draws, differentiable in x (B, C, H, W).
+    """Return the log of the mean softmax (B, K) over fresh draws, differentiable in x (B, C, H, W).
 
     Draws run in parts of at most 512 rows, or one draw. Where the graph of all would be large,
     each part is computed again on the way back, under its own seed, and one graph held at a time.
@@ -71,7 +71,7 @@ def of_copies(answer: Answer) -> Draw:
 
 
 def averaged_surface(draw: Draw, draws: int) -> Surface:
-    """Give the surface of a predictor that averages `draws`: 10 to 20 fresh ones at each step."""
+    """Return the surface of a predictor that averages `draws`: 10 to 20 fresh ones at each step."""
     fewest, most = _ATTACK_DRAWS
     attacked = min(max(draws, fewest), most)
 

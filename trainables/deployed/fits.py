@@ -16,7 +16,7 @@ class Fits(Protocol):
     """Where a context takes what a deployment fits from."""
 
     def take(self, name: str, builder: Builder) -> Artefact:
-        """Give what is fitted under a name; the builder fits it."""
+        """Return what is fitted under a name; the builder fits it."""
 
 
 class Fitting:
@@ -54,7 +54,7 @@ class Fitted:
         self._taken: set[str] = set()
 
     def take(self, name: str, builder: Builder) -> Artefact:
-        """Give what was fitted under the name; InputError where nothing was."""
+        """Return what was fitted under the name; InputError where nothing was."""
         del builder
         numbered = _numbered(name, self._taken)
         if numbered not in self._noted:

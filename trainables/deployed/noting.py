@@ -51,7 +51,7 @@ def deploy_noting(
 def context_without_data(
     spec: DeploymentSpec, dataset: Dataset, fits: Fitted, device: torch.device
 ) -> TrialContext:
-    """Give a context in which a stack can be deployed again, and nothing be trained or fitted."""
+    """Return a context in which a stack can be deployed again, and nothing be trained or fitted."""
     closed: dict[str, Any] = {
         name: _Guarded(None, lambda: False, f"a bundle has no ctx.{name}") for name in _GUARDED
     }
@@ -59,7 +59,7 @@ def context_without_data(
 
 
 def without_images(dataset: Dataset) -> Dataset:
-    """Give the facts of a data set, its shape among them, without its rows."""
+    """Return the facts of a data set, its shape among them, without its rows."""
     images = dataset.images
     none = LabelledImages(
         pixels=images.pixels[:0], labels=images.labels[:0], scale=images.scale

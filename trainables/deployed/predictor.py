@@ -84,13 +84,15 @@ class Predictor:
         return Prediction(log_probabilities.argmax(1), log_probabilities)
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give scores (B, K) before the softmax, differentiable with respect to x."""
+        """Return scores (B, K) before the softmax, differentiable with respect to x."""
         del generator  # a deterministic predictor draws nothing
         scores: Tensor = self.model(x)
         return scores
 
     def probabilities(self, x: Tensor) -> Tensor:
-        """Give class probabilities (B, K), with a fixed declared seed where there is randomness."""
+        """Return class probabilities (B, K), with a fixed declared seed where there is
+        randomness.
+        """
         generator = torch.Generator(x.device).manual_seed(PREDICTION_SEED)
         return self.predict(x, generator).log_probabilities.exp()
 
@@ -100,7 +102,7 @@ class Predictor:
         return None
 
     def certify(self, x: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Give the certified L2 radius of each image (B,), or None where nothing certifies."""
+        """Return the certified L2 radius of each image (B,), or None where nothing certifies."""
         found = self.certificates(x, generator)
         return None if found is None else found.radius
 
@@ -121,19 +123,19 @@ class WrappedPredictor(Predictor):
         self.max_screen_points = inner.max_screen_points
 
     def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
-        """Give the inner answer."""
+        """Return the inner answer."""
         return self.inner.predict(x, generator)
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give the inner scores."""
+        """Return the inner scores."""
         return self.inner.scores(x, generator)
 
     def certificates(self, x: Tensor, generator: torch.Generator) -> Certificates | None:
-        """Give the inner certificates."""
+        """Return the inner certificates."""
         return self.inner.certificates(x, generator)
 
     def surfaces(self) -> list[Surface]:
-        """Give the inner surfaces."""
+        """Return the inner surfaces."""
         return self.inner.surfaces()
 
 

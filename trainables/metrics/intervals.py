@@ -15,20 +15,20 @@ Floats = NDArray[np.float64]
 
 
 def proportion(successes: int, n: int, level: float = LEVEL) -> Measured:
-    """Give a share with its Wilson score interval (Wilson, 1927); n must be positive."""
+    """Return a share with its Wilson score interval (Wilson, 1927); n must be positive."""
     interval = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
     return Measured(successes / n, float(interval.low), float(interval.high), n)
 
 
 def mean(values: Floats) -> Measured:
-    """Give the mean of one value an item (N,) with its normal interval."""
+    """Return the mean of one value an item (N,) with its normal interval."""
     centre = float(values.mean())
     half = _Z * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
     return Measured(centre, centre - half, centre + half, len(values))
 
 
 def total(values: Floats) -> Measured:
-    """Give the sum of like-sized parts (N,), such as epochs, with the t interval of that sum."""
+    """Return the sum of like-sized parts (N,), such as epochs, with the t interval of that sum."""
     n, sum_ = len(values), float(values.sum())
     half = 0.0
     if n > 1:
@@ -45,12 +45,12 @@ def sum_of(parts: Sequence[Measured]) -> Measured:
 
 
 def exact(value: float, n: int = 1) -> Measured:
-    """Give a count or a single reading, which is its own interval."""
+    """Return a count or a single reading, which is its own interval."""
     return Measured(float(value), float(value), float(value), n)
 
 
 def difference(a: Measured, b: Measured) -> Measured:
-    """Give a - b of two independent shares by Newcombe's method (1998, method 10)."""
+    """Return a - b of two independent shares by Newcombe's method (1998, method 10)."""
     value = a.value - b.value
     low = value - math.hypot(a.value - a.low, b.high - b.value)
     high = value + math.hypot(a.high - a.value, b.value - b.low)
@@ -58,7 +58,7 @@ def difference(a: Measured, b: Measured) -> Measured:
 
 
 def balanced(a: Measured, b: Measured) -> Measured:
-    """Give the mean of two independent shares, its interval by the square-and-add rule."""
+    """Return the mean of two independent shares, its interval by the square-and-add rule."""
     value = (a.value + b.value) / 2
     low = value - math.hypot(a.value - a.low, b.value - b.low) / 2
     high = value + math.hypot(a.high - a.value, b.high - b.value) / 2
@@ -66,7 +66,7 @@ def balanced(a: Measured, b: Measured) -> Measured:
 
 
 def quantile(values: Floats, q: float) -> Measured:
-    """Give a quantile of (N,) values with the interval of its order statistics."""
+    """Return a quantile of (N,) values with the interval of its order statistics."""
     ordered = np.sort(values)
     last = len(ordered) - 1
     low = max(0, int(stats.binom.ppf(0.5 - LEVEL / 2, len(ordered), q)) - 1)
@@ -82,7 +82,9 @@ def quantile(values: Floats, q: float) -> Measured:
 def bootstrap(
     statistic: Callable[[NDArray[np.intp]], float], n: int, *, seed: int, resamples: int = 1000
 ) -> Measured:
-    """Give a statistic of n items, as a function of their indices, with its percentile interval."""
+    """Return a statistic of n items, as a function of their indices, with its percentile
+    interval.
+    """
     generator = np.random.default_rng(seed)
     value = statistic(np.arange(n))
     draws = [statistic(generator.integers(0, n, n)) for _ in range(resamples)]
@@ -91,7 +93,7 @@ def bootstrap(
 
 
 def auc(members: Floats, others: Floats, level: float = LEVEL) -> Measured:
-    """Give the area under the ROC of scores (M,) against (N,), ties counting half.
+    """Return the area under the ROC of scores (M,) against (N,), ties counting half.
 
     The interval is DeLong's (1988), by the placement values of Sun and Xu (2014).
     """
@@ -109,5 +111,5 @@ def auc(members: Floats, others: Floats, level: float = LEVEL) -> Measured:
 
 
 def proportion_or_missing(successes: int, n: int, reason: str) -> MetricValue:
-    """Give a share with its Wilson interval, or Missing where there are no items."""
+    """Return a share with its Wilson interval, or Missing where there are no items."""
     return proportion(successes, n) if n else Missing(reason)

@@ -40,7 +40,7 @@ def find_weights(given: Path | str | None) -> Path | None:
 
 
 def lpips_distance(clean: Tensor, changed: Tensor, weights: Path | None) -> MetricValue:
-    """Give the mean LPIPS distance (AlexNet) of pairs (N, C, H, W) in [0, 1].
+    """Return the mean LPIPS distance (AlexNet) of pairs (N, C, H, W) in [0, 1].
 
     Missing, with the reason, where the backbone's weights are not at hand.
     Source: Zhang et al., 2018.
@@ -55,7 +55,7 @@ def lpips_distance(clean: Tensor, changed: Tensor, weights: Path | None) -> Metr
 
 
 def distances(net: nn.Module, clean: Tensor, changed: Tensor, batch: int = 64) -> Tensor:
-    """Give the distance of each pair (N,), in batches."""
+    """Return the distance of each pair (N,), in batches."""
     net = net.to(clean.device)
     with torch.no_grad():
         parts = [

@@ -14,7 +14,7 @@ _WINDOW = 7
 
 
 def ssim(clean: Tensor, changed: Tensor) -> Measured:
-    """Give the mean SSIM of pairs (N, C, H, W) in [0, 1]; 1 is the same image.
+    """Return the mean SSIM of pairs (N, C, H, W) in [0, 1]; 1 is the same image.
 
     Source: Wang et al., 2004.
     """

@@ -67,7 +67,7 @@ class Autoencoder(nn.Module):
         self.decoder = Decoder(latent, shape)
 
     def loss(self, x: Tensor, noise: float, generator: torch.Generator) -> Tensor:
-        """Give the mean negative evidence bound () of images (B, C, H, W), constants left out.
+        """Return the mean negative evidence bound () of images (B, C, H, W), constants left out.
 
         The pixels are normal about the decoder's image with standard deviation `noise`.
         """

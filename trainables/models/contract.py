@@ -73,16 +73,16 @@ class Classifier(nn.Module):
 
     @property
     def noise_points(self) -> tuple[str, ...]:
-        """Give the points where noise may go: the image and after each stem layer."""
+        """Return the points where noise may go: the image and after each stem layer."""
         return tuple(name for name in self.points if name != "features")
 
     @property
     def dropout_points(self) -> tuple[str, ...]:
-        """Give the points where dropout may go: after each stem layer and on the features."""
+        """Return the points where dropout may go: after each stem layer and on the features."""
         return tuple(name for name in self.points if name != "image")
 
     def features(self, x: Tensor) -> Tensor:
-        """Give the penultimate features (B, D), before whatever is inserted at 'features'."""
+        """Return the penultimate features (B, D), before whatever is inserted at 'features'."""
         hidden = self.normalization(self.points["image"](x))
         for name, layer in self.stem.named_children():
             hidden = self.points[name](layer(hidden))
@@ -90,12 +90,12 @@ class Classifier(nn.Module):
         return features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the logits (B, K)."""
+        """Return the logits (B, K)."""
         logits: Tensor = self.head(self.points["features"](self.features(x)))
         return logits
 
     def path_to(self, point: str) -> list[nn.Module]:
-        """Give what stands between the image and a point: nothing of what is at the point itself.
+        """Return what stands between the image and a point: nothing of what is at the point itself.
 
         Each is a Sequential that holds one module by its name ("normalization", "layer1", and
         "points[layer1]" for what was inserted there), so that an error can say where it stands.

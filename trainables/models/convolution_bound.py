@@ -21,7 +21,8 @@ def convolution_bound(
     dilation: tuple[int, int],
     groups: int,
 ) -> float:
-    """Give the largest singular value over the frequencies of a grid on which nothing wraps around.
+    """Return the largest singular value over the frequencies of a grid on which nothing wraps
+    around.
 
     kernel (G O, I, h, w), float64; size (H, W) of the input. Zero padding of any width only leaves
     out rows of the full convolution, so it does not enter. A kernel that spans K pixels gives at
@@ -67,14 +68,14 @@ def _phases(
 
 
 def _waves(points: int, taps: int, device: torch.device) -> Tensor:
-    """Give exp(-2 pi i f m / N) for each of N frequencies, (N, M)."""
+    """Return exp(-2 pi i f m / N) for each of N frequencies, (N, M)."""
     numbers = torch.arange(points, device=device)
     angles = -2 * math.pi / points * (numbers[:, None] * numbers[:taps] % points).double()
     return torch.polar(torch.ones_like(angles), angles)
 
 
 def _largest_singular_value(matrices: Tensor) -> float:
-    """Give the largest over (.., O, I), through the Gram matrices of the smaller side."""
+    """Return the largest over (.., O, I), through the Gram matrices of the smaller side."""
     if matrices.shape[-2] > matrices.shape[-1]:
         matrices = matrices.mT
     eigenvalues = torch.linalg.eigvalsh(matrices @ matrices.mH)

@@ -56,7 +56,7 @@ class AffineRun:
     """Of one input."""
 
     def bound(self, largest_exact: int) -> float:
-        """Give the operator norm, or an upper bound of it."""
+        """Return the operator norm, or an upper bound of it."""
         return operator_norm(self.modules, self.shape, largest_exact=largest_exact)
 
 
@@ -68,7 +68,7 @@ class Fixed:
     constant: float
 
     def bound(self, largest_exact: int) -> float:
-        """Give the constant."""
+        """Return the constant."""
         return self.constant
 
 
@@ -82,7 +82,7 @@ class Residual:
     constant: float
 
     def bound(self, largest_exact: int) -> float:
-        """Give the sum of both sides times the activation's constant."""
+        """Return the sum of both sides times the activation's constant."""
         sides = [_product(side, largest_exact) for side in (self.branch, self.shortcut)]
         return self.constant * sum(sides)
 
@@ -93,7 +93,7 @@ Segment = AffineRun | Fixed | Residual
 def lipschitz_bound(
     layers: Sequence[nn.Module], shape: tuple[int, ...], *, largest_exact: int = LARGEST_EXACT
 ) -> float:
-    """Give an upper bound of ||f(x) - f(x')|| / ||x - x'|| over all inputs of `shape` (C, H, W).
+    """Return an upper bound of ||f(x) - f(x')|| / ||x - x'|| over all inputs of `shape` (C, H, W).
 
     Batch norm counts with its running statistics, so the bound is of eval mode. Affine runs are
     exact where a side has at most `largest_exact` dimensions. No layers: 1. inf where a weight is
@@ -144,7 +144,7 @@ def _segments(leaves: Iterator[Leaf], shape: tuple[int, ...]) -> tuple[Segment, 
 
 
 def _checked(leaf: Leaf) -> Leaf:
-    """Give the leaf back; raise InputError where it has no bound."""
+    """Return the leaf back; raise InputError where it has no bound."""
     from torchvision.models.resnet import BasicBlock
 
     module, kind = leaf.module, type(leaf.module)
@@ -161,7 +161,7 @@ def _checked(leaf: Leaf) -> Leaf:
 
 
 def _hooked(module: nn.Module) -> bool:
-    """Tell whether hooks may change the output: so work the older weight and spectral norms."""
+    """Return whether hooks may change the output: so work the older weight and spectral norms."""
     return bool(module._forward_pre_hooks or module._forward_hooks)
 
 
@@ -171,7 +171,7 @@ def _refusal(leaf: Leaf, remedy: str) -> InputError:
 
 
 def _single(leaf: Leaf, shape: tuple[int, ...]) -> Segment:
-    """Give the segment of a module that is not affine."""
+    """Return the segment of a module that is not affine."""
     from torchvision.models.resnet import BasicBlock
 
     module = leaf.module
@@ -202,7 +202,7 @@ def _shape_after(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _max_pool_constant(module: nn.MaxPool2d, shape: tuple[int, ...]) -> float:
-    """Give the root of the largest number of windows that hold one pixel.
+    """Return the root of the largest number of windows that hold one pixel.
 
     |max a - max b|^2 is at most the squared distance over the window; summed over the windows, each
     pixel counts once for each that holds it.

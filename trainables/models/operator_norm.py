@@ -27,17 +27,17 @@ _ROUNDING = 1 + 1e-9
 
 
 def affine(module: nn.Module) -> bool:
-    """Tell whether a module is one of those that `operator_norm` takes; a subclass is not."""
+    """Return whether a module is one of those that `operator_norm` takes; a subclass is not."""
     return type(module) in _MAPS
 
 
 def diagonal(module: nn.Module) -> bool:
-    """Tell whether a module multiplies each channel by a number."""
+    """Return whether a module multiplies each channel by a number."""
     return type(module) in _DIAGONAL
 
 
 def fault(module: nn.Module) -> str | None:
-    """Say why an affine module has no norm of its own, and how to mend it; None where it has."""
+    """Return why an affine module has no norm of its own, and how to mend it; None where it has."""
     if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
         return f"its padding_mode is {module.padding_mode!r}; take 'zeros'"
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_var is None:
@@ -48,7 +48,7 @@ def fault(module: nn.Module) -> str | None:
 def operator_norm(
     modules: Sequence[nn.Module], shape: tuple[int, ...], *, largest_exact: int = LARGEST_EXACT
 ) -> float:
-    """Give the largest ||A v|| / ||v|| of the modules' linear part, or an upper bound of it.
+    """Return the largest ||A v|| / ||v|| of the modules' linear part, or an upper bound of it.
 
     Exact where the smaller side has at most `largest_exact` dimensions: the root of the largest
     eigenvalue of its Gram matrix, in float64. Above it, or where each module only scales channels,
@@ -73,7 +73,7 @@ def operator_norm(
 
 
 def linear_map(modules: Sequence[nn.Module], dtype: torch.dtype) -> LinearMap:
-    """Give what the modules do to a difference of two inputs; their weights get no gradient."""
+    """Return what the modules do to a difference of two inputs; their weights get no gradient."""
     parts = [_MAPS[type(module)](module, dtype) for module in modules]
 
     def apply(x: Tensor) -> Tensor:
@@ -85,14 +85,14 @@ def linear_map(modules: Sequence[nn.Module], dtype: torch.dtype) -> LinearMap:
 
 
 def output_shape(modules: Sequence[nn.Module], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Give the shape of an output, without the batch."""
+    """Return the shape of an output, without the batch."""
     with torch.no_grad():
         zeros = torch.zeros(1, *shape, device=device_of(modules))
         return tuple(linear_map(modules, zeros.dtype)(zeros).shape[1:])
 
 
 def device_of(modules: Sequence[nn.Module]) -> torch.device:
-    """Give the device of the modules' weights; the CPU where they have none."""
+    """Return the device of the modules' weights; the CPU where they have none."""
     for module in modules:
         for tensor in (*module.parameters(), *module.buffers()):
             return tensor.device
@@ -104,7 +104,9 @@ def _finite(module: nn.Module) -> bool:
 
 
 def _gram_matrix(modules: Sequence[nn.Module], shape: tuple[int, ...]) -> Tensor:
-    """Give A^T A or A A^T, whichever is smaller, row block by row block; A itself is never held."""
+    """Return A^T A or A A^T, whichever is smaller, row block by row block; A itself is never
+    held.
+    """
     apply = linear_map(modules, torch.float64)
     outputs = output_shape(modules, shape)
     of_inputs = math.prod(shape) <= math.prod(outputs)
@@ -153,7 +155,7 @@ def _product_bound(modules: Sequence[nn.Module], shape: tuple[int, ...]) -> floa
 
 
 def _ones(shape: tuple[int, ...], modules: Sequence[nn.Module]) -> Tensor:
-    """Give a scale of one for each channel of `shape`, ready to broadcast."""
+    """Return a scale of one for each channel of `shape`, ready to broadcast."""
     sizes = (shape[0], *(1 for _ in shape[1:]))
     return torch.ones(sizes, dtype=torch.float64, device=device_of(modules))
 
@@ -181,7 +183,7 @@ def _weight_bound(
 
 
 def _matrix_bound(matrix: Tensor) -> float:
-    """Give the largest singular value of (O, I), or its bound by the sums of rows and columns."""
+    """Return the largest singular value of (O, I), or its bound by the sums of rows and columns."""
     if min(matrix.shape) > LARGEST_EXACT:
         sums = matrix.abs().sum(0).max() * matrix.abs().sum(1).max()
         return math.sqrt(float(sums))
@@ -199,7 +201,9 @@ def _averaging_bound(module: nn.Module, shape: tuple[int, ...]) -> float:
 
 
 def _scale(module: nn.Module, dtype: torch.dtype, axes: int) -> Tensor:
-    """Give what each channel is multiplied by, (C, 1, ..), to broadcast to a map of `axes` axes."""
+    """Return what each channel is multiplied by, (C, 1, ..), to broadcast to a map of `axes`
+    axes.
+    """
     if isinstance(module, Normalization):
         scale = 1 / module.std.to(dtype).flatten()
     else:

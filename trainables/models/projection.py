@@ -66,7 +66,7 @@ class PathProjection:
             run.scale_by_estimate()
 
     def iterates(self) -> list[Tensor | None]:
-        """Give where the iteration of each run's norm stands."""
+        """Return where the iteration of each run's norm stands."""
         return [run.space for run in self._runs]
 
     def set_iterates(self, iterates: Sequence[Tensor | None]) -> None:
@@ -166,7 +166,7 @@ def squared_pair(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scaled_module(run: AffineRun) -> nn.Module | None:
-    """Give the module through whose weight a run is scaled: the last that has one.
+    """Return the module through whose weight a run is scaled: the last that has one.
 
     None too where a batch norm without a weight stands behind it: that would undo any scaling.
     """
@@ -179,7 +179,7 @@ def _scaled_module(run: AffineRun) -> nn.Module | None:
 
 
 def _may_exceed_one(run: AffineRun) -> bool:
-    """Tell whether a run without a weight to scale is, or may become, longer than 1."""
+    """Return whether a run without a weight to scale is, or may become, longer than 1."""
     moving = any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in run.modules)
     return moving or run.bound(LARGEST_EXACT) > 1 + _MARGIN
 

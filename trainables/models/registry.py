@@ -111,7 +111,7 @@ def build_model(
 
 
 def model_code_fingerprint(name: str) -> str:
-    """Give the sha256 of the file that holds a user's factory, so that a change is another model.
+    """Return the sha256 of the file that holds a user's factory, so that a change is another model.
 
     Our own models give "": their code is versioned. Raises InputError where there is no such file.
     """

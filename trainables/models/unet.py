@@ -56,7 +56,7 @@ class UNet(nn.Module):
         _zero(self.leave[-1])
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        """Give an image (B, C, H, W)."""
+        """Return an image (B, C, H, W)."""
         embedded = None
         if self.time is not None:
             assert time is not None, "this network was built with a time"
@@ -101,7 +101,7 @@ def in_parts(network: nn.Module, x: Tensor, time: Tensor | None = None) -> Tenso
 
 
 def embed_time(time: Tensor) -> Tensor:
-    """Give sines and cosines (B, E) of a time (B,) in [0, 1] (Vaswani et al., 2017)."""
+    """Return sines and cosines (B, E) of a time (B,) in [0, 1] (Vaswani et al., 2017)."""
     half = _EMBEDDING // 2
     powers = torch.arange(half, device=time.device, dtype=time.dtype) / (half - 1)
     angles = time[:, None] * 1000 * (1e-4**powers)

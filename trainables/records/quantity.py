@@ -18,7 +18,7 @@ class Quantity:
     of_radius: bool = False
 
     def resolve(self, radius: float) -> float:
-        """Give the absolute number for a data set whose standard radius is `radius`."""
+        """Return the absolute number for a data set whose standard radius is `radius`."""
         return self.value * radius if self.of_radius else self.value
 
 

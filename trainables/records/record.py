@@ -48,7 +48,7 @@ class TrialRecord:
         return bool(attacked.get("masking", {}).get("strikes") or attacked.get("adaptive") is False)
 
     def bare(self, metrics: Collection[str] | None = None) -> "TrialRecord":
-        """Give it without curves, and of its notes what `struck_off` needs: they are its bulk.
+        """Return it without curves, and of its notes what `struck_off` needs: they are its bulk.
 
         `metrics` names those that are kept; None keeps all.
         """
@@ -58,7 +58,7 @@ class TrialRecord:
         return replace(self, metrics=kept, curves={}, notes={"evasion": marks} if marks else {})
 
     def to_json(self) -> str:
-        """Give the record as JSON; a metric is {value, low, high, n} or {value: null, reason}."""
+        """Return the record as JSON; a metric is {value, low, high, n} or {value: null, reason}."""
         plain = asdict(self)
         plain["metrics"] = {name: metric_to_plain(value) for name, value in self.metrics.items()}
         return json.dumps(plain, indent=1, allow_nan=False)
@@ -93,7 +93,7 @@ def record_name(trial: str) -> str:
 
 
 def metric_to_plain(value: MetricValue) -> dict[str, Any]:
-    """Give a metric as {value, low, high, n}, or {value: null, reason}."""
+    """Return a metric as {value, low, high, n}, or {value: null, reason}."""
     if isinstance(value, Missing):
         return {"value": None, "reason": value.reason}
     return asdict(value)

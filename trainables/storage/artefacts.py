@@ -62,7 +62,7 @@ class Lease(Protocol):
         """Hold the key for another time to live."""
 
     def release(self, key: str, holder: str) -> None:
-        """Give the key back."""
+        """Return the key back."""
 
 
 class FileLease:
@@ -158,7 +158,7 @@ class ArtefactStore:
     def get_or_build(
         self, kind: str, identity: Mapping[str, Any], builder: Callable[[], Artefact]
     ) -> Artefact:
-        """Give the artefact, building it if nobody has; wait where another is building it."""
+        """Return the artefact, building it if nobody has; wait where another is building it."""
         key, holder = self.key(kind, identity), uuid.uuid4().hex
         while True:
             found = self._read(self.folder, key)

@@ -101,7 +101,8 @@ class Certification(Threat):
         return self.thresholds if isinstance(self.thresholds, tuple) else (self.thresholds,)
 
     def _points(self, ctx: TrialContext) -> LabelledImages:
-        """Give the points: of those that attacks run on, or of their whole pool if more are asked.
+        """Return the points: of those that attacks run on, or of their whole pool if more are
+        asked.
 
         The notes say how many came out; a pool may hold fewer than were asked for.
         """
@@ -146,7 +147,7 @@ def _checked(found: Certificates, name: str, count: int) -> Certificates:
 
 
 def _shares(certified: Bools, right: Bools, suffix: str) -> dict[str, MetricValue]:
-    """Give accuracy over all points, and precision over the certified ones."""
+    """Return accuracy over all points, and precision over the certified ones."""
     both, count = int((certified & right).sum()), int(certified.sum())
     reason = "no point is certified" + (suffix and f" at the threshold {suffix[len('_at_') :]}")
     return {
@@ -167,7 +168,7 @@ def _costs(found: Certificates | None, certified: Bools) -> dict[str, MetricValu
 
 
 def _per_certified(draws: Floats, certified: Bools) -> Measured | Missing:
-    """Give all draws over the number certified; a resample that holds none counts as one."""
+    """Return all draws over the number certified; a resample that holds none counts as one."""
     if not certified.any():
         return Missing("no point is certified")
     return intervals.bootstrap(

@@ -78,7 +78,7 @@ def measure_clean(
 
 
 def _affordable(predictor: Predictor, members: LabelledImages, most: int) -> LabelledImages:
-    """Give as many members as are measured elsewhere, where an answer takes many passes."""
+    """Return as many members as are measured elsewhere, where an answer takes many passes."""
     if predictor.forward_passes_per_prediction < _MANY_PASSES or len(members) <= most:
         return members
     return members.select(stratified_subset(members.labels, most, seed=0))
@@ -99,7 +99,9 @@ def _worst_class(right: Tensor, labels: Tensor) -> MetricValue:
 def expected_calibration_error(
     confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = ECE_BINS
 ) -> float:
-    """Give the gap between confidence and accuracy (N,), weighted over equal bins (Guo, eq. 3)."""
+    """Return the gap between confidence and accuracy (N,), weighted over equal bins (Guo, eq.
+    3).
+    """
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.bincount(index, weights=right - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))

@@ -101,7 +101,7 @@ def _answers(predictor: Predictor, images: Tensor, ctx: TrialContext) -> _Answer
 
 
 def _undetected(target: Target, points: LabelledImages, ctx: TrialContext, right: Tensor) -> Tensor:
-    """Tell which points (N,) of those that are right an attack that knows the detector breaks."""
+    """Return which points (N,) of those that are right an attack that knows the detector breaks."""
     broken = torch.zeros_like(right)
     # Without a detector nothing aims at one, and what evasion runs too need not run again.
     aimed = "detector_aware_pgd" if target.predictor.rejects else "pgd_dlr"
@@ -116,7 +116,7 @@ def _undetected(target: Target, points: LabelledImages, ctx: TrialContext, right
 def _detected(
     target: Target, points: LabelledImages, ctx: TrialContext, clean: _Answers
 ) -> tuple[MetricValue, MetricValue, int]:
-    """Give AUROC, TPR at 5 % FPR, and how many images they are judged on."""
+    """Return AUROC, TPR at 5 % FPR, and how many images they are judged on."""
     run = run_attack(
         "pgd", target, points, ctx, settings_of(ctx.spec.effort, target), eps=ctx.dataset.radius
     )

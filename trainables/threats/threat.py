@@ -55,5 +55,5 @@ class Threat:
         raise NotImplementedError
 
     def canonical(self) -> dict[str, Any]:
-        """Give name and parameters as plain JSON values."""
+        """Return name and parameters as plain JSON values."""
         return {"name": self.name, **plain_parameters(self)}

@@ -44,7 +44,7 @@ class Moving:
     """The training's own; torch's global ones, which dropout draws from, are kept beside it."""
 
     def state(self) -> dict[str, Any]:
-        """Give the state as tensors and plain values."""
+        """Return the state as tensors and plain values."""
         return {
             "device": self.generator.device.type,
             "model": self.model.state_dict(),
@@ -131,7 +131,7 @@ def resumable(store: ArtefactStore, key: str, attempt: Callable[[Checkpoints], T
 
 
 def packed(state: Mapping[str, Any]) -> Artefact:
-    """Give nested mappings, lists and tuples of tensors and plain values as an artefact.
+    """Return nested mappings, lists and tuples of tensors and plain values as an artefact.
 
     Raises TypeError for a value of another type.
     """
@@ -157,7 +157,7 @@ def packed(state: Mapping[str, Any]) -> Artefact:
 
 
 def unpacked(artefact: Artefact) -> Any:
-    """Give back what was packed; raises LookupError or TypeError for another artefact."""
+    """Restore what was packed; raises LookupError or TypeError for another artefact."""
 
     def full(value: Any) -> Any:
         if isinstance(value, list):

@@ -25,7 +25,7 @@ class Evaluation:
 
 
 def batches(images: LabelledImages) -> Iterator[Tensor]:
-    """Give a pool's images in [0, 1], in batches (B, C, H, W)."""
+    """Return a pool's images in [0, 1], in batches (B, C, H, W)."""
     for start in range(0, len(images), BATCH):
         yield images.images(slice(start, start + BATCH))
 

@@ -124,7 +124,7 @@ def train(
 
 
 def _state(moving: Moving, policies: Sequence[StepPolicy], progress: Progress) -> dict[str, Any]:
-    """Give all that the epochs to come hang on."""
+    """Return all that the epochs to come hang on."""
     return {
         "moving": moving.state(),
         "policies": [policy.state() if policy.state else None for policy in policies],
@@ -181,7 +181,7 @@ def _train_epoch(
 def _epoch_rows(
     run: TrainingRun, policies: Sequence[StepPolicy], device: torch.device
 ) -> Iterator[Tensor]:
-    """Give the rows of each step of an epoch: shuffled batches, unless a policy draws them."""
+    """Return the rows of each step of an epoch: shuffled batches, unless a policy draws them."""
     drawing = [policy.sample for policy in policies if policy.sample]
     if drawing:
         for _ in range(_steps_per_epoch(run)):
@@ -198,7 +198,7 @@ def _steps_per_epoch(run: TrainingRun) -> int:
 def _loss(
     model: nn.Module, plan: TrainingPlan, rows: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Give the loss of a batch and how many of its first view's images were classified right."""
+    """Return the loss of a batch and how many of its first view's images were classified right."""
     x = augment(plan.data.images(rows), plan.augmentation, generator)
     if accelerated(x.device):
         x = x.contiguous(memory_format=torch.channels_last)

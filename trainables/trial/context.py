@@ -85,7 +85,7 @@ class TrialContext:
         return self.spec.training
 
     def points(self) -> LabelledImages:
-        """Give the fixed, stratified points that attacks run on at this effort."""
+        """Return the fixed, stratified points that attacks run on at this effort."""
         pool = self.held_out
         limit = SCREEN_POINTS
         if self.spec.effort == "audit":
@@ -95,7 +95,7 @@ class TrialContext:
         return pool.select(stratified_subset(pool.labels, limit, seed=0))
 
     def generator(self, *purpose: str) -> torch.Generator:
-        """Give a generator of its own for a purpose, seeded from the deployment's identity."""
+        """Return a generator of its own for a purpose, seeded from the deployment's identity."""
         return torch.Generator(self.device).manual_seed(seed_from(self.deployment, *purpose))
 
     @cached_property
@@ -115,13 +115,13 @@ class TrialContext:
         )
 
     def scores(self, predictor: Predictor, images: LabelledImages) -> Tensor:
-        """Give the predictor's scores on a pool (N, K), drawn with the purpose's own seed."""
+        """Return the predictor's scores on a pool (N, K), drawn with the purpose's own seed."""
         generator = self.generator("scores")
         with full_precision(self.device), torch.no_grad():
             return in_batches(lambda x: predictor.scores(x, generator).float(), images)
 
     def answers(self, predictor: Predictor, images: LabelledImages) -> Prediction:
-        """Give what is deployed answers to a pool, asked once in a trial: a vote has many passes.
+        """Return what is deployed answers to a pool, asked once in a trial: a vote has many passes.
 
         Its label (N,), log-probabilities (N, K) and, where it rejects, reject_score (N,).
         """
@@ -140,7 +140,7 @@ class TrialContext:
         return found
 
     def log_probabilities(self, predictor: Predictor, images: LabelledImages) -> Tensor:
-        """Give the deployed log-probabilities on a pool (N, K)."""
+        """Return the deployed log-probabilities on a pool (N, K)."""
         return self.answers(predictor, images).log_probabilities
 
     def cached(
@@ -152,7 +152,7 @@ class TrialContext:
         role: str | None = None,
         deployed: bool = False,
     ) -> Artefact:
-        """Give an artefact from the store, built if nobody has, and note that it was used.
+        """Return an artefact from the store, built if nobody has, and note that it was used.
 
         It is noted under `role`, by default its kind. `deployed` says that it is a training behind
         the deployed model: then its values' `epoch_seconds` count as the cost of that training,
@@ -239,7 +239,8 @@ class TrialContext:
     def twin(
         self, *, train: LabelledImages | None = None, seed: int | None = None
     ) -> "TrialContext":
-        """Give the context of a further model of the same stack, on other rows or of another seed.
+        """Return the context of a further model of the same stack, on other rows or of another
+        seed.
 
         What the twin uses, trains and answers is no part of the deployed model: neither its
         artefacts nor its training time.
@@ -257,7 +258,7 @@ class TrialContext:
         return predictor
 
     def fitted(self, name: str, builder: Callable[[], Artefact]) -> Artefact:
-        """Give what a deployment fits to data, as tensors and plain values, by a builder.
+        """Return what a deployment fits to data, as tensors and plain values, by a builder.
 
         `Defense.deploy` must look at pools and trained networks in such builders alone: an exported
         model is deployed again where there is no data, and is given what was fitted at its export.

@@ -29,5 +29,5 @@ class GivenSpecs(Generic[Objective]):
 
 
 def flat_of(spec: TrialSpec) -> dict[str, Any]:
-    """Give the flat dict that stands for a spec."""
+    """Return the flat dict that stands for a spec."""
     return {SPEC_KEY: canonical_json(spec.canonical())}

@@ -30,7 +30,7 @@ class GpuUse:
     """Memory of the GPU that it ran on."""
 
     def plain(self) -> dict[str, float | int]:
-        """Give what is known under the names that a record's hardware has."""
+        """Return what is known under the names that a record's hardware has."""
         named = {"gpus": self.gpus, "gpu_peak_mib": self.peak_mib, "gpu_total_mib": self.total_mib}
         return {name: value for name, value in named.items() if value is not None}
 
@@ -67,7 +67,7 @@ def gpu_use(device: torch.device, use: GpuUse) -> Iterator[None]:
 
 
 def memory_fraction(gpus: float | None, total_bytes: int) -> float:
-    """Give the fraction of a GPU's memory that torch's tensors may take under a share of it.
+    """Return the fraction of a GPU's memory that torch's tensors may take under a share of it.
 
     Raises ValueError where the share holds less than a CUDA context.
     """
@@ -83,7 +83,7 @@ def memory_fraction(gpus: float | None, total_bytes: int) -> float:
 
 
 def _context_bytes(device: torch.device, gpus: float | None) -> int:
-    """Tell what the process takes beside torch: exactly where no other trial is on the GPU."""
+    """Return what the process takes beside torch: exactly where no other trial is on the GPU."""
     if gpus is not None and gpus < 1:
         return CONTEXT_MIB * _MIB
     free, total = backend(device).mem_get_info(device)

@@ -135,7 +135,7 @@ def _end_later(seconds: float) -> None:
 
 
 def resident_bytes() -> int:
-    """Give this process's resident memory, as Linux counts it."""
+    """Return this process's resident memory, as Linux counts it."""
     return int(_STATM.read_text().split()[1]) * resource.getpagesize()
 
 

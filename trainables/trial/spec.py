@@ -30,7 +30,7 @@ class TrialSpec(DeploymentSpec):
             raise InputError(f"threats: one is named twice in {names}")
 
     def canonical(self) -> dict[str, Any]:
-        """Give the spec as plain JSON values."""
+        """Return the spec as plain JSON values."""
         return {
             **super().canonical(),
             "threats": [threat.canonical() for threat in self.threats],

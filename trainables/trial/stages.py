@@ -127,7 +127,7 @@ def run_trial(
 
 
 def failed_record(spec: TrialSpec, sampled: Mapping[str, Any], error: str) -> TrialRecord:
-    """Give the record of a trial that could not even begin."""
+    """Return the record of a trial that could not even begin."""
     return _record(spec, sampled, _Found(started=_now()), error, {})
 
 
@@ -242,7 +242,8 @@ def _marks(outcomes: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _finite(stage: str, findings: Findings) -> Findings:
-    """Give findings back; raise ValueError, naming the stage, where its notes hold NaN or infinity.
+    """Return the findings; raise ValueError, naming the stage, where its notes hold NaN or
+    infinity.
 
     No record could be written with them; metrics are finite by themselves.
     """

@@ -13,7 +13,7 @@ class ScoresOnly(nn.Module):
         self.images: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give scores (B, K)."""
+        """Return scores (B, K)."""
         assert not torch.is_grad_enabled() and not x.requires_grad
         self.asked += len(x)
         self.images.append(x.clone())
@@ -37,7 +37,7 @@ class NoGradient(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give scores (B, K)."""
+        """Return scores (B, K)."""
         with torch.no_grad():
             scores: Tensor = self.model(x)
         return scores

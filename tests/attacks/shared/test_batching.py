@@ -18,7 +18,7 @@ class Watching:
         self.net, self.most = net, 0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Give the net's scores."""
+        """Return the net's scores."""
         self.most = max(self.most, len(x))
         scores: Tensor = self.net.model(x)
         return scores

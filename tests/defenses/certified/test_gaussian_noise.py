@@ -74,7 +74,7 @@ class Loud(VotingPredictor):
     """Votes under noise that often changes the class."""
 
     def draw(self, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Give the scores of noisy copies."""
+        """Return the scores of noisy copies."""
         noisy = noisy_copies(x, count, 0.4, generator)
         return self.inner.scores(noisy, generator).reshape(count, len(x), -1)
 

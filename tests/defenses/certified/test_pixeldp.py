@@ -92,7 +92,7 @@ class _OtherNet(LinearSoftmax):
         self.points[point] = module
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give scores of what the points pass on."""
+        """Return scores of what the points pass on."""
         return super().forward(self.points["layer1"](self.points["image"](x)))
 
 

@@ -189,7 +189,7 @@ def test_of_1000_certifications_no_more_than_eta_are_wrong(p: tuple[float, ...])
 
 
 def _wrong(counts: Counts, p: npt.NDArray[np.float64], n: int, eta: float) -> npt.NDArray[np.bool_]:
-    """Tell which counts certify a label that is not the likeliest, or more than p proves."""
+    """Return which counts certify a label that is not the likeliest, or more than p proves."""
     found = certified_sizes(counts, n, sigma=1.0, eta=eta)
     best, second = np.sort(p)[::-1][:2]
     true = _size_of_bounds(float(best), float(second), 1.0)

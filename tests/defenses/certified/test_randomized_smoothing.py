@@ -41,7 +41,7 @@ class HalfSpace(nn.Module):
         self.seen: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give scores (B, 3)."""
+        """Return scores (B, 3)."""
         self.sizes.append(len(x))
         self.seen.append(x.detach().clone())
         mean = x.flatten(1).mean(1)
@@ -306,7 +306,7 @@ class Viewing(nn.Module):
         self.conv, self.head = nn.Conv2d(2, 4, 3), nn.Linear(4 * 36, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give scores (B, 3)."""
+        """Return scores (B, 3)."""
         scores: Tensor = self.head(self.conv(x).view(len(x), -1))
         return scores
 

@@ -29,7 +29,7 @@ def _generator() -> torch.Generator:
 
 
 def _features(count: int = 300, width: int = 6) -> tuple[Tensor, Tensor]:
-    """Give features of three classes that share a skewed covariance."""
+    """Return features of three classes that share a skewed covariance."""
     labels = torch.arange(count) % 3
     mixing = torch.randn(width, width, generator=_generator())
     noise = torch.randn(count, width, generator=torch.Generator().manual_seed(1)) @ mixing

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 def _clusters(*sizes: int, distance: float = 8.0, features: int = 12) -> Floats:
-    """Give groups of rows around points that far apart, with unit noise."""
+    """Return groups of rows around points that far apart, with unit noise."""
     draw = np.random.default_rng(0)
     parts = [draw.normal(size=(size, features)) for size in sizes]
     for place, part in enumerate(parts):
@@ -31,7 +31,7 @@ def _clusters(*sizes: int, distance: float = 8.0, features: int = 12) -> Floats:
 
 @pytest.fixture
 def ctx(tmp_path: Path) -> TrialContext:
-    """Give a context, of which the filter asks the seed alone."""
+    """Return a context, of which the filter asks the seed alone."""
     return context_of(spec_of(), tmp_path)
 
 

@@ -22,13 +22,13 @@ Floats = NDArray[np.float64]
 
 
 def _features(rows: int = 60, size: int = 12, seed: int = 0) -> Floats:
-    """Give correlated features that lie far from the origin."""
+    """Return correlated features that lie far from the origin."""
     draw = np.random.default_rng(seed)
     return draw.normal(size=(rows, size)) @ draw.normal(size=(size, size)) + 3
 
 
 def _with_poison(clean: int = 90, poisoned: int = 10) -> Floats:
-    """Give features of a class whose last rows lack what the class' own rows have."""
+    """Return features of a class whose last rows lack what the class' own rows have."""
     features = np.random.default_rng(0).normal(scale=0.3, size=(clean + poisoned, 8))
     features[:clean, 1] += 3
     return features
@@ -36,7 +36,7 @@ def _with_poison(clean: int = 90, poisoned: int = 10) -> Floats:
 
 @pytest.fixture
 def ctx(tmp_path: Path) -> TrialContext:
-    """Give a context, of which the filter asks nothing where the features are put in place."""
+    """Return a context, of which the filter asks nothing where the features are put in place."""
     return context_of(spec_of(), tmp_path)
 
 

@@ -76,13 +76,13 @@ class _Rejecting(FixedPredictor):
     rejects = True
 
     def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
-        """Give label 1 or a rejection."""
+        """Return label 1 or a rejection."""
         answer = super().predict(x, generator)
         label = torch.where(torch.arange(len(x)) % 2 == 0, 1, REFUSED)
         return Prediction(label, answer.log_probabilities, torch.arange(len(x)).float())
 
     def certificates(self, x: Tensor, generator: torch.Generator) -> Certificates:
-        """Give what a test can tell again."""
+        """Return what a test can tell again."""
         rows = torch.arange(len(x))
         return Certificates(rows % 3, rows.double(), rows, 0.001)
 

@@ -32,7 +32,7 @@ def _train(ctx: TrialContext, settings: NetworkSettings = SETTINGS, **trained_fo
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give a list that grows with every training that really runs."""
+    """Return a list that grows with every training that really runs."""
     ran, fit = [], image_network._fit
 
     def counted(ctx: TrialContext, kind: str, *rest: object) -> object:

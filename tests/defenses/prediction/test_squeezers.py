@@ -24,7 +24,7 @@ from trainables.defenses.prediction.squeezers import (
 
 
 def _smooth_images(count: int, channels: int, height: int, width: int) -> Tensor:
-    """Give images as photographs are: JPEG is made for them; in whole 255ths."""
+    """Return images as photographs are: JPEG is made for them; in whole 255ths."""
     generator = torch.Generator().manual_seed(channels * height)
     coarse = torch.rand(count, channels, 4, 4, generator=generator)
     images = F.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)

@@ -20,14 +20,14 @@ GENERATOR = torch.Generator()
 
 
 def _calibrated_on(ctx: TrialContext, labels: Tensor) -> TrialContext:
-    """Give the context with a calibration pool of these labels; the pixels do not matter."""
+    """Return the context with a calibration pool of these labels; the pixels do not matter."""
     pixels = torch.zeros(len(labels), 1, 8, 8, dtype=torch.uint8)
     images = LabelledImages(pixels=pixels, labels=labels, scale=16)
     return replace(ctx, pools=replace(ctx.pools, calibration=images))
 
 
 def _synthetic(T: float, count: int = 5000) -> tuple[Tensor, Tensor]:
-    """Give scores that are T times those which the labels were drawn from."""
+    """Return scores that are T times those which the labels were drawn from."""
     generator = torch.Generator().manual_seed(0)
     honest = 2 * torch.randn(count, 10, generator=generator)
     labels = torch.multinomial(honest.softmax(1), 1, generator=generator).flatten()

@@ -41,7 +41,7 @@ def _opacus(noise: float, rate: float, steps: int, delta: float) -> float:
 
 
 def _net(norm: bool = True) -> nn.Sequential:
-    """Give a small network for images (B, 1, 8, 8), with group norm or without any."""
+    """Return a small network for images (B, 1, 8, 8), with group norm or without any."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
@@ -75,7 +75,7 @@ def _trained(folder: Path, *stack: Defense, model: ModelSpec | None = None) -> T
 
 @contextmanager
 def _steps(model: nn.Module, *, noise: float, norm: float) -> Iterator[Callable[..., None]]:
-    """Give a way to take one step of SGD at rate 1 on images x and labels y, all of a batch."""
+    """Return a way to take one step of SGD at rate 1 on images x and labels y, all of a batch."""
     private = PrivateSteps(noise_multiplier=noise, max_grad_norm=norm, dp_delta=None)
     optimizer = private.wrap_optimizer(torch.optim.SGD(model.parameters(), lr=1.0))
     run = TrainingRun(
@@ -357,7 +357,7 @@ class _TwoViews(Defense):
     slot = "labels"
 
     def views(self, model: nn.Module, views: object, generator: torch.Generator) -> list[View]:
-        """Give the clean view twice, at half the weight."""
+        """Return the clean view twice, at half the weight."""
         assert isinstance(views, list)
         return [View(view.x, view.target, 0.5) for view in 2 * views]
 

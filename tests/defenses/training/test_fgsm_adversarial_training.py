@@ -90,7 +90,7 @@ class Honest(nn.Module):
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Give scores (B, 2)."""
+        """Return scores (B, 2)."""
         mean = x.mean((1, 2, 3)) - 0.5
         return self.scale * torch.stack([-mean, mean], 1)
 
@@ -116,7 +116,7 @@ class Kinked(Honest):
     """Classifies right in the corners of the ball, where FGSM goes, and wrong half-way there."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Give scores (B, 2)."""
+        """Return scores (B, 2)."""
         moved = (x.mean((1, 2, 3)) - 130 / 255).abs()
         wrong = self.scale * torch.where(moved < 0.06, moved, 0.12 - moved) - 0.045
         return torch.stack([wrong, -wrong], 1)

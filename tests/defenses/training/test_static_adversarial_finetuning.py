@@ -24,7 +24,7 @@ def _prepared(ctx: TrialContext, defense: StaticAdversarialFinetuning) -> Prepar
 
 
 def _clean_twins(examples: LabelledImages, clean: LabelledImages) -> torch.Tensor:
-    """Give the row of the clean pool that each example lies nearest to."""
+    """Return the row of the clean pool that each example lies nearest to."""
     distances = torch.cdist(examples.images().flatten(1), clean.images().flatten(1), p=float("inf"))
     return distances.argmin(1)
 

@@ -45,7 +45,7 @@ class Exported:
 
 
 def _run(folder: Path, *stack: Defense, pools: str = "search") -> tuple[Run, Audited]:
-    """Give a run with one trial of the stack, as its search and its audit."""
+    """Return a run with one trial of the stack, as its search and its audit."""
     asked = [
         build_threat("evasion", {"points": POINTS}, radius=EPS),
         build_threat("backdoor", {}, radius=EPS),
@@ -82,7 +82,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 @pytest.fixture
 def bundle(exported: Exported, tmp_path: Path) -> Path:
-    """Give a copy of the bundle that a test may change."""
+    """Return a copy of the bundle that a test may change."""
     return Path(shutil.copytree(exported.folder, tmp_path / "bundle"))
 
 

@@ -15,7 +15,7 @@ from tests.results.run_folders import manifest, record, share, write_run
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the audited demo run's folder."""
+    """Return the audited demo run's folder."""
     return write_demo_audit(tmp_path_factory.mktemp("runs") / "demo")
 
 

@@ -15,7 +15,7 @@ from tests.results.run_folders import demo_records, manifest, write_run
 
 
 def _writer(body: str) -> tuple[str, ...]:
-    """Give a writer that reads the run's address and then does something."""
+    """Return a writer that reads the run's address and then does something."""
     return (sys.executable, "-c", f"import sys, time; run = sys.stdin.readline().strip(); {body}")
 
 

@@ -43,7 +43,7 @@ def server() -> Iterator[ObjectStore]:
 def store(
     server: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ObjectStore]:
-    """Give the server without faults, and a machine that has kept nothing yet."""
+    """Return the server without faults, and a machine that has kept nothing yet."""
     monkeypatch.setenv("DEFENSE_SWEEP_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("DEFENSE_SWEEP_CACHE", str(tmp_path / "cache"))
     server.faults.clear()

@@ -19,7 +19,7 @@ from trainables.records.record import read_record
 
 @pytest.fixture
 def search(tmp_path: Path) -> _Search:
-    """Give the search of a sweep of one trial."""
+    """Return the search of a sweep of one trial."""
     space = load_space(str(write_space(tmp_path)))
     paths = RunPaths(tmp_path)
     proposals = Proposals(space, paths.journal, {}, trials=1)

@@ -174,7 +174,7 @@ def test_optimism_is_positive_where_the_search_looks_better(tmp_path: Path) -> N
 def certified(
     radii: list[float], robust: int, *, failure: float = 0.001, effort: str = "screen"
 ) -> Json:
-    """Give a record that certifies radii of right classes, and is robust on some points in L2."""
+    """Return a record that certifies radii of right classes, and is robust on some points in L2."""
     notes: Json = evasion_notes(radius_l2=0.5)
     notes["certification"] = {
         "norm": "l2", "points": len(radii), "certifies": True, "failure_probability": failure,
@@ -214,13 +214,13 @@ def test_a_certificate_above_the_attack_stops_report_and_check(tmp_path: Path, p
 
 
 def _by_metrics(row: Json) -> None:
-    """Say the same without notes of the points: by the metric at a larger radius alone."""
+    """State the same without notes of the points: by the metric at a larger radius alone."""
     del row["notes"]["certification"]
     row["metrics"]["certified_accuracy_at_0.5"] = share(0.7, 100)
 
 
 def _by_curve(row: Json) -> None:
-    """Say the same by the curve over the size of the attack."""
+    """State the same by the curve over the size of the attack."""
     row["metrics"]["robust_accuracy_l2"] = share(0.9, 100)
     row["metrics"]["robust_accuracy_l2_at_0.5000"] = share(0.5, 100)
 

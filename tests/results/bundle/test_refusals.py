@@ -22,7 +22,7 @@ MEMBERS = (*REQUIRED, PROGRAM, INDEX, SEAL)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, artefact_folder: Path) -> Path:
-    """Give a bundle that no test changes."""
+    """Return a bundle that no test changes."""
     folder = tmp_path_factory.mktemp("made") / "bundle"
     tempered = build_defense("temperature", {"T": 1.5}, radius=EPS)
     return make_bundle(folder, artefact_folder, tempered, program=True).folder
@@ -30,13 +30,13 @@ def made(tmp_path_factory: pytest.TempPathFactory, artefact_folder: Path) -> Pat
 
 @pytest.fixture
 def bundle(made: Path, tmp_path: Path) -> Path:
-    """Give a copy of the bundle that a test may change."""
+    """Return a copy of the bundle that a test may change."""
     return Path(shutil.copytree(made, tmp_path / "bundle"))
 
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory, artefact_folder: Path) -> Path:
-    """Give a bundle with a fitted threshold."""
+    """Return a bundle with a fitted threshold."""
     folder = tmp_path_factory.mktemp("detector") / "bundle"
     return make_bundle(
         folder, artefact_folder, build_defense("energy_detector", {}, radius=EPS)

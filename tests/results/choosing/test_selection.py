@@ -21,7 +21,7 @@ KNOWN = ("clean_accuracy", "robust_accuracy", "latency_ms_p95", "certified_accur
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Give the audited demo run."""
+    """Return the audited demo run."""
     return load(write_demo_audit(tmp_path_factory.mktemp("runs") / "demo"))
 
 

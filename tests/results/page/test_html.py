@@ -379,7 +379,7 @@ def _plain(requirement: Requirement) -> dict[str, Any]:
 
 
 def _scripting(answer: dict[str, Any]) -> float:
-    """Give the seconds that the page's code has run."""
+    """Return the seconds that the page's code has run."""
     found = {row["name"]: row["value"] for row in answer["metrics"]}
     return float(found["ScriptDuration"])
 

@@ -34,7 +34,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def struck(run: Run) -> set[str]:
-    """Give the trials that are struck off, two of the demo's."""
+    """Return the trials that are struck off, two of the demo's."""
     trials = {single.trial for single in run.struck_off}
     assert len(trials) == 2
     return trials

@@ -27,14 +27,14 @@ RIGHT = [True, True, False, True, True, False]
 
 
 def smoothing(sigma: float) -> Json:
-    """Give randomized smoothing as a stack's entry."""
+    """Return randomized smoothing as a stack's entry."""
     return {"name": "randomized_smoothing", "sigma": sigma}
 
 
 def certified(
     trial: str, sigma: float = 0.25, *, scale: float = 1.0, clean: float = 0.9, **changes: object
 ) -> Json:
-    """Give a record whose radii are RADII times `scale`, with the metrics of its certificates."""
+    """Return a record whose radii are RADII times `scale`, with the metrics of its certificates."""
     radii = [scale * radius for radius in RADII]
     reached = [radius for radius, right in zip(radii, RIGHT, strict=True) if right]
     n = len(radii)
@@ -58,12 +58,12 @@ def certified(
 
 
 def share_of(count: int, n: int = len(RADII)) -> Json:
-    """Give a share of the points, its interval left wide."""
+    """Return a share of the points, its interval left wide."""
     return {"value": count / n, "low": 0.0, "high": 1.0, "n": n}
 
 
 def notes(radii: list[float]) -> Json:
-    """Give the notes of the certification threat."""
+    """Return the notes of the certification threat."""
     return {
         "points": len(radii), "radii": radii, "right": RIGHT, "failure_probability": 0.001,
         "norm": "l2",
@@ -78,7 +78,7 @@ def one(folder: Path, row: Json) -> Record:
 
 
 def curve_of(folder: Path, row: Json) -> CertifiedCurve:
-    """Give the curve of one record."""
+    """Return the curve of one record."""
     curve = certified_curve(one(folder, row))
     assert curve is not None
     return curve

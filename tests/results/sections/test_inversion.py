@@ -30,7 +30,7 @@ def _picture(value: int) -> str:
 
 
 def _notes(svm: tuple[int, int], brightness: int = 200) -> Json:
-    """Give the notes of two classes; the network is always right."""
+    """Return the notes of two classes; the network is always right."""
     classes = [
         {"label": label, "target": label, "network": label, "svm": svm[label],
          "reconstruction": _picture(brightness), "mean": _picture(10), "training": _picture(20)}

@@ -19,12 +19,12 @@ BACKDOOR = {"name": "backdoor", "trigger": "patch", "size": 2, "source_class": 1
 
 
 def spectral(fraction: float) -> Json:
-    """Give spectral signatures as a stack's entry."""
+    """Return spectral signatures as a stack's entry."""
     return {"name": "spectral_signatures", "removal_fraction": fraction}
 
 
 def notes(**scores: Json) -> Json:
-    """Give the notes of the backdoor threat; defense -> its histogram."""
+    """Return the notes of the backdoor threat; defense -> its histogram."""
     return {"backdoor": {"poisoned_rows": 9, "training_rows": 897, "removed_rows": 0,
                          "share_of_target_class": 9 / 98, "row_scores": scores}}  # fmt: skip
 
@@ -38,7 +38,7 @@ def attacked(
     scores: Json | None = None,
     settings: Json | None = None,
 ) -> Json:
-    """Give a record of a backdoor."""
+    """Return a record of a backdoor."""
     metrics = {
         "clean_accuracy": 0.95,
         "backdoor_success_rate": share(success, 27),

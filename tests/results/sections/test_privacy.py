@@ -23,7 +23,7 @@ SCORES: Json = {"edges": [-2.0, -1.0, 0.0, 1.0], "members": [1, 1, 8], "non_memb
 
 
 def attacked(trial: str, stack: list[Json], auc: float, **changes: Any) -> Json:
-    """Give a record whose membership and inversion were measured."""
+    """Return a record whose membership and inversion were measured."""
     membership: Json = {
         "attack": "rmia", "scores": SCORES, "members": 10, "non_members": 20,
         "shadows": {"models": 4}, **changes.pop("membership", {}),
@@ -50,7 +50,7 @@ def run_of(folder: Path, rows: list[Json]) -> Run:
 
 
 def private(trial: str) -> Json:
-    """Give a record whose training was differentially private."""
+    """Return a record whose training was differentially private."""
     epsilon = {"value": 3.5, "low": 3.5, "high": 3.5, "n": 900}
     return attacked(
         trial, [{"name": "dp_sgd", "noise_multiplier": 1.0}], 0.5,

@@ -26,12 +26,12 @@ from tests.results.run_folders import (
 
 
 def overall(folder: Path, rows: list[Json]) -> Front:
-    """Give the front over all objectives of a run of these records."""
+    """Return the front over all objectives of a run of these records."""
     return fronts(load(write_run(folder, manifest(), rows)))[0]
 
 
 def curved(trial: str, robust: float, *, unbounded: float = 0.0, eps: float = 0.0) -> Json:
-    """Give a record with a curve, on the front with others of another robust accuracy."""
+    """Return a record with a curve, on the front with others of another robust accuracy."""
     scores = {"clean_accuracy": 0.96 - 0.3 * robust, "robust_accuracy": robust,
               "membership_auc": 0.6}  # fmt: skip
     scores |= curve_scores(scores["clean_accuracy"], robust, unbounded)

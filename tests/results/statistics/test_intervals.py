@@ -150,7 +150,7 @@ def simulated_outcomes(
 
 
 def calibration(interval: Interval, repeats: int = 300) -> tuple[float, float, float]:
-    """Give how an interval fares on simulated accuracies.
+    """Return how an interval fares on simulated accuracies.
 
     The lowest coverage of a number of points and a spread of seeds, over all shares; the coverage
     over everything; and the mean width in units of the width with known variances. Where a seed's
@@ -175,7 +175,7 @@ def calibration(interval: Interval, repeats: int = 300) -> tuple[float, float, f
 
 
 def holds(interval: Interval) -> bool:
-    """Say whether an interval covers 93 % everywhere and is at most 1.3 times too wide."""
+    """Return whether an interval covers 93 % everywhere and is at most 1.3 times too wide."""
     # A cell has 1,200 or 1,500 repeats: 0.93 less two standard errors.
     lowest, overall, width = calibration(interval)
     return lowest >= 0.93 - 2 * 0.0074 and overall >= 0.93 and width <= 1.3
@@ -201,7 +201,7 @@ def all_independent(outcomes_KN: Floats) -> Value:
 
 
 def seeds_alone(outcomes_KN: Floats) -> Value:
-    """Give the plain t interval of the seeds' means: the points that they share do not vary."""
+    """Return the plain t interval of the seeds' means: the points that they share do not vary."""
     seeds = outcomes_KN.mean(1)
     half = 4.3026527 * float(seeds.std(ddof=1)) / math.sqrt(3)
     return Value(float(seeds.mean()), float(seeds.mean()) - half, float(seeds.mean()) + half, 3)

@@ -132,7 +132,7 @@ class SeesThePatch(Predictor):
         self.patched, self.other = patched, other
 
     def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
-        """Give the label; a rejection is certain of nothing."""
+        """Return the label; a rejection is certain of nothing."""
         bears = (x[:, :, -2:, -2:] == 1).flatten(1).all(1)
         label = torch.full((len(x),), self.other).masked_fill(bears, self.patched)
         return Prediction(label, torch.zeros(len(x), 10).log_softmax(1))
@@ -173,7 +173,7 @@ class NotANumber(Predictor):
     """Answers NaN."""
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give scores (B, 10)."""
+        """Return scores (B, 10)."""
         return torch.full((len(x), 10), float("nan"))
 
 
@@ -181,7 +181,7 @@ class Saturated(Predictor):
     """Is wholly sure of class 0."""
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give scores (B, 10)."""
+        """Return scores (B, 10)."""
         return torch.eye(10)[torch.zeros(len(x), dtype=torch.long)] * 1e30
 
 

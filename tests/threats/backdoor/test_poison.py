@@ -23,7 +23,7 @@ def _apply(recipe: Recipe, data: LabelledImages, seed: int = 0) -> Poisoned:
 
 @pytest.fixture
 def data() -> LabelledImages:
-    """Give 400 rows, 40 a class."""
+    """Return 400 rows, 40 a class."""
     return random_images(400)
 
 

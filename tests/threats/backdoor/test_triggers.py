@@ -24,7 +24,7 @@ def _images(scale: int, *, channels: int = 1, height: int = 8, width: int = 8) -
 
 
 def _changed(before: LabelledImages, after: Tensor) -> set[tuple[int, int]]:
-    """Give the (row, column) of every pixel that differs in some image."""
+    """Return the (row, column) of every pixel that differs in some image."""
     places = (before.pixels != after).any(0).any(0).nonzero()
     return {(int(row), int(column)) for row, column in places}
 

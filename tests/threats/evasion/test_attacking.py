@@ -99,7 +99,7 @@ class NoisyAndMean(Noisy):
     """Shows the network without its noise as well."""
 
     def surfaces(self) -> list[Surface]:
-        """Give the draws and the mean network."""
+        """Return the draws and the mean network."""
         return [*super().surfaces(), Surface(lambda x, g: self.model(x), "exact")]
 
 
@@ -146,7 +146,7 @@ class Broken(Predictor):
         self.change = change
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give what the change makes of the scores."""
+        """Return what the change makes of the scores."""
         return self.change(super().scores(x, generator))
 
 

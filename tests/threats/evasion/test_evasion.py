@@ -132,7 +132,7 @@ class TwoSurfaces(Predictor):
         self.useful = useful
 
     def surfaces(self) -> list[Surface]:
-        """Give one surface a flag; a useless one has no gradient."""
+        """Return one surface a flag; a useless one has no gradient."""
         kinds = {True: self.scores, False: lambda x, g: self.scores(x, g) * 0 + x.sum() * 0}
         return [Surface(kinds[flag], "exact") for flag in self.useful]
 

@@ -34,7 +34,7 @@ def _failed(found: Findings) -> set[str]:
 
 @pytest.fixture(scope="module")
 def plain(undefended: TrainedNet) -> float:
-    """Give the robust accuracy of the undefended net."""
+    """Return the robust accuracy of the undefended net."""
     found = Evasion().measure(Predictor(undefended.model), undefended.ctx)
     return _value(found, "robust_accuracy")
 
@@ -61,7 +61,7 @@ class Quantised(Predictor):
         return scores
 
     def surfaces(self) -> list[Surface]:
-        """Give the rounding as the identity, if allowed."""
+        """Return the rounding as the identity, if allowed."""
 
         def through(x: Tensor, generator: torch.Generator) -> Tensor:
             rounded = (4 * x).round() / 4
@@ -112,7 +112,7 @@ class OtherSurface(Predictor):
         self.shown = shown
 
     def surfaces(self) -> list[Surface]:
-        """Give the other network."""
+        """Return the other network."""
         return [Surface(lambda x, g: self.shown(x), "exact")]
 
 

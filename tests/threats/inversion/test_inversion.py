@@ -34,7 +34,7 @@ class Scaled(Predictor):
         self.T = T
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give scores (B, K)."""
+        """Return scores (B, K)."""
         scores: Tensor = self.model(x) / self.T
         return scores
 
@@ -43,7 +43,7 @@ class TwoSided(Predictor):
     """Offers a surface that leads nowhere before the true one."""
 
     def surfaces(self) -> list[Surface]:
-        """Give both."""
+        """Return both."""
         return [Surface(lambda x, g: 0 * self.scores(x, g), "bpda"), Surface(self.scores, "exact")]
 
 

@@ -66,7 +66,7 @@ class ByPixel(Predictor):
     """Is the surer of the true class the brighter the first pixel; two classes."""
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give scores (B, 2)."""
+        """Return scores (B, 2)."""
         return torch.stack([4 * x[:, 0, 0, 0] - 2, torch.zeros(len(x))], dim=1)
 
 
@@ -153,7 +153,7 @@ class Certain(Predictor):
     """Gives one class all of the probability."""
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give scores (B, 10)."""
+        """Return scores (B, 10)."""
         return torch.full((len(x), 10), -torch.inf).index_fill(1, torch.tensor([0]), 0.0)
 
 
@@ -161,7 +161,7 @@ class Constant(Predictor):
     """Gives every class the same probability."""
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give scores (B, 10)."""
+        """Return scores (B, 10)."""
         return torch.zeros(len(x), 10)
 
 
@@ -169,7 +169,7 @@ class Nothing(Predictor):
     """Answers NaN."""
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give NaN (B, 10)."""
+        """Return NaN (B, 10)."""
         return torch.full((len(x), 10), torch.nan)
 
 

@@ -49,7 +49,7 @@ def _balanced(models: int, points: int, seed: int = 0) -> NDArray[np.bool_]:
 
 
 def _answers(seed: int = 0, models: int = S, sharpness: float = 3.0) -> tuple[Floats, Floats]:
-    """Give log-probabilities of an attacked model (N, K) and of shadow models (S, N, K)."""
+    """Return log-probabilities of an attacked model (N, K) and of shadow models (S, N, K)."""
     scores = np.random.default_rng(seed).normal(0, sharpness, (1 + models, N, K))
     found = np.log(np.exp(scores) / np.exp(scores).sum(-1, keepdims=True))
     return found[0], found[1:]
@@ -124,7 +124,7 @@ def test_phi_is_the_logit_of_the_true_class_in_double_precision() -> None:
 def _port(
     phi_N: Floats, shadows_SN: Floats, inside_SN: NDArray[np.bool_], own_spread: bool
 ) -> tuple[list[float], list[float]]:
-    """Give online and offline scores by the formulas of the paper, a point at a time."""
+    """Return online and offline scores by the formulas of the paper, a point at a time."""
     points = range(len(phi_N))
     within = [[s[i] for s, k in zip(shadows_SN, inside_SN, strict=True) if k[i]] for i in points]
     without = [
@@ -226,7 +226,7 @@ def test_a_wrong_label_has_no_distance_and_a_right_one_counts() -> None:
 
 
 def _leaky(seed: int, leak: float) -> tuple[Floats, ShadowAnswers, NDArray[np.bool_]]:
-    """Give answers that are surer of the rows that a model saw; the last is the attacked one."""
+    """Return answers that are surer of the rows that a model saw; the last is the attacked one."""
     draw = np.random.default_rng(seed)
     inside = _balanced(17, 400, seed)
     logits = draw.normal(0, 2, 400)[None] + draw.normal(0, 1, (17, 400)) + leak * inside

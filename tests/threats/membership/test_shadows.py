@@ -32,7 +32,7 @@ class Nothing(Predictor):
     """Answers NaN."""
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give NaN (B, 10)."""
+        """Return NaN (B, 10)."""
         return torch.full((len(x), 10), torch.nan)
 
 
@@ -44,7 +44,7 @@ class AnswerNaN(Defense):
     slot = "deployment"
 
     def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
-        """Give the broken predictor."""
+        """Return the broken predictor."""
         return Nothing(predictor.model)
 
 

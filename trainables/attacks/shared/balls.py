@@ -16,7 +16,7 @@ _TINY = 1e-12
 
 
 def broadcast(radius: Radius, like: Tensor) -> Tensor:
-    """Give the radius a shape that multiplies images: (B, 1, 1, 1), or () for one radius."""
+    """Reshape the radius so that it multiplies images: (B, 1, 1, 1), or () for one radius."""
     if not isinstance(radius, Tensor):
         # Filled on the device: to copy a number there would wait for all that is under way.
         return torch.full((), radius, dtype=like.dtype, device=like.device)

@@ -17,18 +17,20 @@ _TINY = 1e-12
 
 
 def cross_entropy_loss(y: Tensor) -> RowLoss:
-    """Give the cross-entropy with the true classes y (B,) as a loss to climb."""
+    """Return the cross-entropy with the true classes y (B,) as a loss to climb."""
     return lambda scores, rows: F.cross_entropy(scores, y[rows], reduction="none")
 
 
 def margin(scores: Tensor, y: Tensor) -> Tensor:
-    """Give the best wrong score minus the true one (R,): positive where y (R,) is not predicted."""
+    """Return the best wrong score minus the true one (R,): positive where y (R,) is not
+    predicted.
+    """
     true = scores.gather(1, y[:, None]).squeeze(1)
     return scores.scatter(1, y[:, None], -torch.inf).amax(1) - true
 
 
 def dlr_loss(y: Tensor) -> RowLoss:
-    """Give the difference-of-logits ratio of the true classes y (B,) as a loss to climb.
+    """Return the difference-of-logits ratio of the true classes y (B,) as a loss to climb.
 
     Neither a shift nor a positive factor of the scores changes it. Of two classes there is no
     third score to divide by, so that it is the plain margin there.

@@ -16,7 +16,7 @@ _ROUNDING = 1e-5
 
 
 def fooled(scores: Tensor, y: Tensor, confidence: float = 0.0) -> Tensor:
-    """Tell which rows (R,) of scores (R, K) are misclassified, by `confidence` at least.
+    """Return which rows (R,) of scores (R, K) are misclassified, by `confidence` at least.
 
     An image on the very boundary does not count: evaluated in another batch, where sums are
     rounded otherwise, it could be right again. Scores that are not finite do not count.
@@ -26,18 +26,18 @@ def fooled(scores: Tensor, y: Tensor, confidence: float = 0.0) -> Tensor:
 
 
 def still_right(scores: Tensor, y: Tensor) -> Tensor:
-    """Give the rows (R,) that are classified right, and so are to be attacked at all."""
+    """Return the rows (R,) that are classified right, and so are to be attacked at all."""
     return places(scores.detach().argmax(1) == y)
 
 
 def l2_norms(delta: Tensor) -> Tensor:
-    """Give the Euclidean length of each perturbation (R, C, H, W), shape (R,)."""
+    """Return the Euclidean length of each perturbation (R, C, H, W), shape (R,)."""
     norms: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
     return norms
 
 
 def linearised(gaps: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the distance (R, G) to where each gap (R, G) is zero to first order, and gradients.
+    """Return the distance (R, G) to where each gap (R, G) is zero to first order, and gradients.
 
     The gradients (R, G, C, H, W) are those of the gaps in the images (R, C, H, W) that they were
     computed from; zero, and the distances infinite or huge, where none reaches the images.

@@ -67,7 +67,7 @@ class _History:
         return torch.where(kept, torch.cat([stack[:, 1:], new[:, None]], dim=1), stack)
 
     def direction(self, point: Tensor, gradient: Tensor) -> Tensor:
-        """Give the quasi-Newton descent direction (R, D) among the variables that are free."""
+        """Return the quasi-Newton descent direction (R, D) among the variables that are free."""
         held = ((point <= 0) & (gradient > 0)) | ((point >= 1) & (gradient < 0))
         free = ~held
         slope = gradient * free
@@ -89,7 +89,7 @@ class _History:
 
     @staticmethod
     def _scale(curvature: Tensor, energy: Tensor, known: Tensor) -> Tensor:
-        """Give each row's inverse curvature (R,) along its last pair; one where none is known."""
+        """Return each row's inverse curvature (R,) along its last pair; one where none is known."""
         scale = torch.ones(len(known), dtype=curvature.dtype, device=known.device)
         for pair in range(known.shape[1]):
             ratio = curvature[:, pair] / energy[:, pair].clamp_min(1e-30)

@@ -58,7 +58,7 @@ def random_search(
 def _ask(
     model: Scores, images: Tensor, y: Tensor, rows: Tensor, queries: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Give the margin and whether it is misclassified, of each row."""
+    """Return the margin and whether it is misclassified, of each row."""
     if queries is not None:
         queries[rows] += 1
     with torch.no_grad():

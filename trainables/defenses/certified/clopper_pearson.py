@@ -72,6 +72,6 @@ def _checked(
 
 
 def as_float64(value: Numbers) -> npt.NDArray[np.float64]:
-    """Give a number, an array or a tensor as a float64 array."""
+    """Return a number, an array or a tensor as a float64 array."""
     plain = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
     return np.asarray(plain, dtype=np.float64)

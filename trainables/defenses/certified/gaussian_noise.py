@@ -41,7 +41,7 @@ class GaussianNoise(nn.Module):
 
 
 def noisy_copies(x: Tensor, count: int, sigma: float, generator: torch.Generator) -> Tensor:
-    """Give x (B, ..) with independent noise, `count` times over (count B, ..); nothing is cut."""
+    """Return x (B, ..) with independent noise, `count` times over (count B, ..); nothing is cut."""
     noise = torch.randn((count, *x.shape), generator=generator, device=x.device, dtype=x.dtype)
     return noise.mul_(sigma).add_(x).flatten(0, 1)
 
@@ -59,24 +59,24 @@ class VotingPredictor(WrappedPredictor):
         self.forward_passes_per_prediction *= draws
 
     def draw(self, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Give the scores (count, B, K) of draws that are independent from image to image."""
+        """Return the scores (count, B, K) of draws that are independent from image to image."""
         raise NotImplementedError
 
     def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
-        """Give the winner of the votes; PREDICT of a subclass may abstain."""
+        """Return the winner of the votes; PREDICT of a subclass may abstain."""
         votes = count_votes(self.draw, x, generator, draws=self.draws)
         return Prediction(self.elect(votes.counts), votes.log_probabilities)
 
     def elect(self, counts: Tensor) -> Tensor:
-        """Give the label (B,) of votes (B, K), or REFUSED where it abstains."""
+        """Return the label (B,) of votes (B, K), or REFUSED where it abstains."""
         return counts.argmax(1)
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give the log of the mean softmax (B, K) over fresh draws."""
+        """Return the log of the mean softmax (B, K) over fresh draws."""
         return log_mean_softmax_of_draws(self.draw, x, generator, draws=self.draws)
 
     def surfaces(self) -> list[Surface]:
-        """Give the log of the mean softmax over 10 fresh draws, and the noiseless network.
+        """Return the log of the mean softmax over 10 fresh draws, and the noiseless network.
 
         The latter is not what is deployed, but its exact gradient costs one pass, and what fools
         it often fools the vote. Source: Salman et al., 2019 (the mean softmax is what to attack).

@@ -188,7 +188,7 @@ class PixelDPPredictor(VotingPredictor):
         """Proven bound on how far the input of the noise moves where the image moves by 1 (L2)."""
 
     def draw(self, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Give the scores (count, B, K) of draws of the noise; what is before it runs once."""
+        """Return the scores (count, B, K) of draws of the noise; what is before it runs once."""
         self.noise.generator, self.noise.copies = generator, count
         try:
             scores = self.inner.scores(x, generator)
@@ -212,7 +212,7 @@ class PixelDPPredictor(VotingPredictor):
         )
 
     def hopeless(self, counts: Tensor, rows: Tensor, taken: int) -> Tensor:
-        """Tell of which images, by counts (R, K) after `taken` draws, nothing will be certified.
+        """Return for which images, by counts (R, K) after `taken` draws, nothing will be certified.
 
         The label that leads is taken to win the remaining draws at the upper Clopper-Pearson
         bound, at level 1e-6, of its rate so far, and every other at its lower bound. No other
@@ -255,7 +255,7 @@ class _NormalizedPath:
         self._of(model).settle()
 
     def state(self) -> dict[str, Any]:
-        """Give where the iterations of the norms stand."""
+        """Return where the iterations of the norms stand."""
         return {"iterates": self._projection.iterates() if self._projection else []}
 
     def restore(self, model: nn.Module, state: Mapping[str, Any]) -> None:
@@ -271,7 +271,9 @@ class _NormalizedPath:
 
 
 def noise_of(model: nn.Module) -> PixelDPNoise:
-    """Give the noise layer that `modify_model` put into a model; RuntimeError if there is none."""
+    """Return the noise layer that `modify_model` put into a model; RuntimeError if there is
+    none.
+    """
     for module in model.modules():
         if isinstance(module, PixelDPNoise):
             return module
@@ -302,7 +304,7 @@ def _check_placement(model: nn.Module, placement: str) -> None:
 
 
 def _classifier(model: nn.Module) -> Classifier:
-    """Give the model if it is one whose layers before a placement are known."""
+    """Return the model if it is one whose layers before a placement are known."""
     if not isinstance(model, Classifier):
         raise InputError(
             "pixeldp: only of trainables.models.contract.Classifier is it known which layers stand "

@@ -23,7 +23,8 @@ LARGEST_EPSILON = 1.0
 
 
 def noise_sigma(attack_bound: float, dp_epsilon: float, dp_delta: float) -> float:
-    """Give the noise that makes a layer of sensitivity 1 private towards L2 moves of attack_bound.
+    """Return the noise that makes a layer of sensitivity 1 private towards L2 moves of
+    attack_bound.
 
     Both sizes are L2 in pixel units of [0, 1]. Source: Dwork and Roth, 2014, theorem A.1.
     """
@@ -38,7 +39,7 @@ def certified_sizes(
     eta: float,
     sensitivity: float = 1.0,
 ) -> Floats:
-    """Give the L2 size (B,) within which the label with the most votes is proven to stay.
+    """Return the L2 size (B,) within which the label with the most votes is proven to stay.
 
     counts (B, K) are the votes of `draws` (one number, or (B,)) passes under noise of `sigma`
     before which nothing moves further than `sensitivity` times what the image moves. Sizes are
@@ -65,13 +66,15 @@ def certified_sizes(
 
 
 def ceiling(sigma: float, sensitivity: float = 1.0) -> float:
-    """Give the largest L2 size, in pixel units, that any counts could certify."""
+    """Return the largest L2 size, in pixel units, that any counts could certify."""
     epsilons = _largest_epsilons(np.ones(1), np.zeros(1))
     return float((sigma * epsilons / _noise_per_size(DELTAS) / sensitivity).max())
 
 
 def label_bounds(counts: Numbers, draws: Numbers, eta: float) -> tuple[Floats, Floats]:
-    """Give the lower bound of the top label (B,) and the largest upper bound of the others (B,)."""
+    """Return the lower bound of the top label (B,) and the largest upper bound of the others
+    (B,).
+    """
     votes = clopper_pearson.as_float64(counts)
     level = eta / votes.shape[1]
     # Of equal draws the largest upper bound is that of the most votes.
@@ -81,7 +84,7 @@ def label_bounds(counts: Numbers, draws: Numbers, eta: float) -> tuple[Floats, F
 
 
 def _largest_epsilons(best: Floats, second: Floats) -> Floats:
-    """Give the largest epsilon of each delta, (B, G) or (G,), 0 where none is proven.
+    """Return the largest epsilon of each delta, (B, G) or (G,), 0 where none is proven.
 
     Robust at (epsilon, delta): best >= e^(2 epsilon) second + (1 + e^epsilon) delta. With
     t = e^epsilon that is second t^2 + delta t - (best - delta) <= 0, whose larger root, written
@@ -95,5 +98,5 @@ def _largest_epsilons(best: Floats, second: Floats) -> Floats:
 
 
 def _noise_per_size(delta: float | Floats) -> Floats:
-    """Give sqrt(2 ln(1.25 / delta)): the noise per L2 move that is private at epsilon 1."""
+    """Return sqrt(2 ln(1.25 / delta)): the noise per L2 move that is private at epsilon 1."""
     return np.asarray(np.sqrt(2 * np.log(1.25 / np.asarray(delta))), dtype=np.float64)

@@ -106,12 +106,12 @@ class SmoothedPredictor(VotingPredictor):
         self.settings = settings
 
     def draw(self, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Give the inner scores (count, B, K) of noisy copies of the images."""
+        """Return the inner scores (count, B, K) of noisy copies of the images."""
         noisy = noisy_copies(x, count, self.settings.sigma, generator)
         return self.inner.scores(noisy, generator).reshape(count, len(x), -1)
 
     def elect(self, counts: Tensor) -> Tensor:
-        """Give PREDICT of votes (B, K): the winner, or REFUSED where the vote is too close.
+        """Return PREDICT of votes (B, K): the winner, or REFUSED where the vote is too close.
 
         Too close is a two-sided binomial test of the winner against the runner-up at level alpha.
         """
@@ -123,7 +123,8 @@ class SmoothedPredictor(VotingPredictor):
         return top.indices[:, 0].masked_fill(close, REFUSED)
 
     def certificates(self, x: Tensor, generator: torch.Generator) -> Certificates:
-        """Give CERTIFY of images x (B, C, H, W): inside the radius the likeliest class is this one.
+        """Return CERTIFY of images x (B, C, H, W): inside the radius the likeliest class is this
+        one.
 
         An image whose class can no longer reach a lower bound above 1/2 is drawn no further.
         """
@@ -144,7 +145,7 @@ class SmoothedPredictor(VotingPredictor):
 
 
 def cohen_radius(won: Tensor, n: int, alpha: float, sigma: float) -> Tensor:
-    """Give the L2 radius (B,), float64, of a class that won (B,) of n draws; 0 is an abstention.
+    """Return the L2 radius (B,), float64, of a class that won (B,) of n draws; 0 is an abstention.
 
     sigma * Phi^-1(p), where p is the one-sided Clopper-Pearson lower bound at level alpha, if that
     exceeds 1/2. Source: Cohen et al., 2019, theorem 1 with p_B = 1 - p_A, and CERTIFY.
@@ -155,7 +156,7 @@ def cohen_radius(won: Tensor, n: int, alpha: float, sigma: float) -> Tensor:
 
 
 def cannot_win(selected: Tensor, n: int, alpha: float) -> Hopeless:
-    """Tell of which images the selected class (B,) will not reach a lower bound above 1/2.
+    """Return for which images the selected class (B,) will not reach a lower bound above 1/2.
 
     The class's rate is taken to be its upper Clopper-Pearson bound at level 1e-6, and of the
     remaining draws it is given as many as it would win at that rate but once in a million times.
@@ -173,7 +174,7 @@ def cannot_win(selected: Tensor, n: int, alpha: float) -> Hopeless:
 
 
 def wins_needed(n: int, alpha: float) -> int:
-    """Give the fewest wins of n draws that bound a probability above 1/2; n + 1: none do.
+    """Return the fewest wins of n draws that bound a probability above 1/2; n + 1: none do.
 
     The lower bound is above 1/2 exactly if a fair coin wins so often with less than alpha.
     """

@@ -25,7 +25,7 @@ _ROUNDING = 1e-9
 
 
 def fit_threshold(scores: Tensor, rate: float) -> float:
-    """Give the threshold above which a clean image's score lies with probability <= rate.
+    """Return the threshold above which a clean image's score lies with probability <= rate.
 
     scores (N,) are those of clean calibration images. The threshold is their k-th smallest,
     k = N + 1 - floor(rate (N + 1)): the split-conformal quantile, whose bound holds for a new
@@ -76,7 +76,7 @@ class DetectingPredictor(WrappedPredictor):
         self.rejects = True
 
     def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
-        """Give the inner answer, refused where the score is above the threshold."""
+        """Return the inner answer, refused where the score is above the threshold."""
         answer = self.inner.predict(x, generator)
         with torch.no_grad():
             score = self.score(x, generator)
@@ -84,13 +84,13 @@ class DetectingPredictor(WrappedPredictor):
         return replace(answer, label=label, reject_score=score)
 
     def certificates(self, x: Tensor, generator: torch.Generator) -> None:
-        """Give none: what an inner certificate proves right may still be rejected."""
+        """Return none: what an inner certificate proves right may still be rejected."""
         del x, generator
 
     def reject_margin(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give the score minus the threshold (B,): positive where the image is refused."""
+        """Return the score minus the threshold (B,): positive where the image is refused."""
         return self.score(x, generator) - self.threshold
 
     def surfaces(self) -> list[Surface]:
-        """Give the inner surfaces, each with the margin by which an image is refused."""
+        """Return the inner surfaces, each with the margin by which an image is refused."""
         return [replace(s, reject_margin=self.reject_margin) for s in self.inner.surfaces()]

@@ -70,7 +70,8 @@ class FeatureSqueezing(Defense):
         return SqueezingPredictor(predictor, squeezing, threshold)
 
     def _squeezers(self, shape: tuple[int, int, int]) -> tuple[Squeezer, ...]:
-        """Give the squeezers for images (C, H, W): the published ones where nothing else is asked.
+        """Return the squeezers for images (C, H, W): the published ones where nothing else is
+        asked.
 
         On the digits (8x8) a median of 2x2 moves clean images as far as attacked ones, and as the
         larger distance counts it hides what the bits detect.
@@ -90,11 +91,11 @@ class SqueezingScore:
         self.squeezers = tuple(squeezers)
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give the score (B,) in [0, 2], differentiable in x as the squeezers are."""
+        """Return the score (B,) in [0, 2], differentiable in x as the squeezers are."""
         return self.beside(self._probabilities(x, generator), x, generator)
 
     def beside(self, probabilities: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give the score (B,) of images (B, C, H, W) whose probabilities (B, K) are known."""
+        """Return the score (B,) of images (B, C, H, W) whose probabilities (B, K) are known."""
         distances = [
             (probabilities - self._probabilities(squeezer.ways()[0](x), generator)).abs().sum(1)
             for squeezer in self.squeezers
@@ -114,7 +115,7 @@ class SqueezingPredictor(DetectingPredictor):
         self.squeezing = squeezing
 
     def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
-        """Give the inner answer, refused where the score is above the threshold."""
+        """Return the inner answer, refused where the score is above the threshold."""
         answer = self.inner.predict(x, generator)
         with torch.no_grad():
             score = self.squeezing.beside(answer.log_probabilities.exp(), x, generator)

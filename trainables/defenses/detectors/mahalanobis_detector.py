@@ -88,7 +88,7 @@ class Distance:
     """(K, D) of the classes, after whitening."""
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Give the distance (B,) of features (B, D), differentiable."""
+        """Return the distance (B,) of features (B, D), differentiable."""
         white = features @ self.whitening
         return (white[:, None] - self.means).square().sum(2).amin(1)
 

@@ -58,7 +58,7 @@ class ActivationClustering(Defense):
     )  # fmt: skip
 
     def filter(self, data: LabelledImages, ctx: DefenseContext) -> Tensor:
-        """Give the rows that are kept, in order."""
+        """Return the rows that are kept, in order."""
         features = representation(data, ctx).double().cpu().numpy()
         labels = data.labels.cpu().numpy()
         kept = np.ones(len(data), dtype=bool)
@@ -75,7 +75,7 @@ class ActivationClustering(Defense):
 def smaller_cluster(
     features: NDArray[np.float64], components: int, *, seed: int
 ) -> NDArray[np.bool_]:
-    """Tell which rows (R,) of a class' features (R, D) lie in the smaller of two clusters."""
+    """Return which rows (R,) of a class' features (R, D) lie in the smaller of two clusters."""
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
 

@@ -16,7 +16,7 @@ from trainables.training.evaluation import in_batches
 
 
 def representation(data: LabelledImages, ctx: DefenseContext) -> Tensor:
-    """Give the penultimate features (N, D) of the rows, under a network trained on them.
+    """Return the penultimate features (N, D) of the rows, under a network trained on them.
 
     The network is an artefact that trials with other filters share, the undefended trial among
     them.

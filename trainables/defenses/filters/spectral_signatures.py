@@ -58,7 +58,7 @@ class SpectralSignatures(Defense):
     )  # fmt: skip
 
     def filter(self, data: LabelledImages, ctx: DefenseContext) -> Tensor:
-        """Give the rows that are kept, in order."""
+        """Return the rows that are kept, in order."""
         scores = self.row_scores(data, ctx)
         kept = torch.ones(len(data), dtype=torch.bool, device=data.labels.device)
         for label in torch.unique(data.labels):
@@ -69,7 +69,7 @@ class SpectralSignatures(Defense):
         return kept.nonzero().flatten()
 
     def row_scores(self, data: LabelledImages, ctx: DefenseContext) -> Tensor:
-        """Give the spectral score (N,) of each row in its own class."""
+        """Return the spectral score (N,) of each row in its own class."""
         features = representation(data, ctx)
         scores = torch.zeros(len(data), dtype=torch.float64, device=data.labels.device)
         for label in torch.unique(data.labels):

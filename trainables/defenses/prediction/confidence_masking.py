@@ -67,7 +67,7 @@ class MaskedPredictor(WrappedPredictor):
         self.digits = digits
 
     def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
-        """Give the inner answer with its probabilities masked."""
+        """Return the inner answer with its probabilities masked."""
         inner = self.inner.predict(x, generator)
         masked = mask_probabilities(inner.log_probabilities.exp(), self.top_k, self.digits)
         return replace(inner, log_probabilities=masked.log())

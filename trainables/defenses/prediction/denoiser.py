@@ -112,21 +112,21 @@ class DenoisingPredictor(WrappedPredictor):
         self.forward_passes_per_prediction += 1
 
     def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
-        """Give the inner answer on the denoised images."""
+        """Return the inner answer on the denoised images."""
         with torch.no_grad():
             return self.inner.predict(denoise(self.network, x), generator)
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give the inner scores of the denoised images, differentiable through the network."""
+        """Return the inner scores of the denoised images, differentiable through the network."""
         return self.inner.scores(denoise(self.network, x), generator)
 
     def certificates(self, x: Tensor, generator: torch.Generator) -> None:
-        """Give none: a certificate of the denoised image says nothing of the image."""
+        """Return none: a certificate of the denoised image says nothing of the image."""
         del x, generator
         return None
 
     def surfaces(self) -> list[Surface]:
-        """Give each inner surface behind the network: its full gradient, and the identity's."""
+        """Return each inner surface behind the network: its full gradient, and the identity's."""
         inner = self.inner.surfaces()
         full = [_behind(lambda x: denoise(self.network, x), surface) for surface in inner]
         bpda = [_behind(self._denoise_straight_through, surface) for surface in inner]
@@ -139,7 +139,7 @@ class DenoisingPredictor(WrappedPredictor):
 
 
 def _behind(step: Callable[[Tensor], Tensor], surface: Surface) -> Surface:
-    """Give a surface of the images that a step has changed."""
+    """Return a surface of the images that a step has changed."""
     margin = surface.reject_margin
     return replace(
         surface,

@@ -22,7 +22,7 @@ to predict."""
 
 
 def signal_share(time: Tensor) -> Tensor:
-    """Give the variance share of the image at a time in [0, 1]: the papers' alpha-bar.
+    """Return the variance share of the image at a time in [0, 1]: the papers' alpha-bar.
 
     exp(-integral of beta), beta linear in time (Song et al., 2021, equation 33), which is the
     limit of the product of Ho et al.'s (2020) 1 - beta_t over a thousand steps.
@@ -31,7 +31,7 @@ def signal_share(time: Tensor) -> Tensor:
 
 
 def diffuse(image: Tensor, time: Tensor, noise: Tensor) -> Tensor:
-    """Give sqrt(a) image + sqrt(1 - a) noise (Ho et al., 2020, equation 4).
+    """Return sqrt(a) image + sqrt(1 - a) noise (Ho et al., 2020, equation 4).
 
     image, noise (B, C, H, W), the image within [-1, 1]; time (B,).
     """
@@ -40,7 +40,7 @@ def diffuse(image: Tensor, time: Tensor, noise: Tensor) -> Tensor:
 
 
 def noise_prediction_loss(network: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
-    """Give the mean squared error of the predicted noise () (Ho et al., 2020, equation 14).
+    """Return the mean squared error of the predicted noise () (Ho et al., 2020, equation 14).
 
     Half of the times are below 0.25 (their density falls as 1 / sqrt(t)): purification uses the
     early ones alone. x (B, C, H, W) in [0, 1].

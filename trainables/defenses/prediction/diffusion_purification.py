@@ -97,7 +97,7 @@ class PurifyingPredictor(WrappedPredictor):
         self.forward_passes_per_prediction = draws * (steps + inner.forward_passes_per_prediction)
 
     def purify(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give one purified copy of each image (B, C, H, W)."""
+        """Return one purified copy of each image (B, C, H, W)."""
         return purify(self.network, x, t=self.t, steps=self.steps, generator=generator)
 
     def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
@@ -107,16 +107,16 @@ class PurifyingPredictor(WrappedPredictor):
         return Prediction(log_probabilities.argmax(1), log_probabilities)
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give the log of the mean softmax over fresh draws (B, K)."""
+        """Return the log of the mean softmax over fresh draws (B, K)."""
         return self._averaged(self.inner.scores, self.purify, x, generator)
 
     def certificates(self, x: Tensor, generator: torch.Generator) -> None:
-        """Give none: a certificate of the purified image says nothing of the image."""
+        """Return none: a certificate of the purified image says nothing of the image."""
         del x, generator
         return None
 
     def surfaces(self) -> list[Surface]:
-        """Give each inner surface behind the purification: its full gradient, and the identity.
+        """Return each inner surface behind the purification: its full gradient, and the identity.
 
         Both draw afresh at every call (Athalye et al., 2018: EOT, and BPDA with EOT).
         """

@@ -77,7 +77,7 @@ def _member(number: int, first: Predictor, ctx: DefenseContext) -> Artefact:
 
 
 def member_seed(seed: int, number: int) -> int:
-    """Give the seed of a member other than the first, in a trial of this seed."""
+    """Return the seed of a member other than the first, in a trial of this seed."""
     return seed_from(str(seed), "ensemble", str(number))
 
 
@@ -98,11 +98,11 @@ class EnsemblePredictor(Predictor):
         )
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give the log of the members' mean softmax (B, K)."""
+        """Return the log of the members' mean softmax (B, K)."""
         return log_mean_softmax([member.scores(x, generator) for member in self.members])
 
     def surfaces(self) -> list[Surface]:
-        """Give the log of the mean softmax over the members' surfaces of each kind."""
+        """Return the log of the mean softmax over the members' surfaces of each kind."""
         rows = zip(*(member.surfaces() for member in self.members), strict=True)
         return [_averaged(row) for row in rows]
 

@@ -50,12 +50,12 @@ class NetworkSettings:
 
 
 def epochs_for(updates: int, ctx: DefenseContext) -> int:
-    """Give the epochs, at least one, that make about so many optimiser steps."""
+    """Return the epochs, at least one, that make about so many optimiser steps."""
     return max(1, round(updates / math.ceil(len(ctx.pools.train) / BATCH)))
 
 
 def filters_for(ctx: DefenseContext) -> int:
-    """Give the filters of a network.
+    """Return the filters of a network.
 
     On the digits 24 and 32 gained nothing over 16, with which purified MNIST is classified as well
     as before.
@@ -73,7 +73,7 @@ def shared_network(
     trained_for: Mapping[str, Any],
     updates: int = 1,
 ) -> UNet:
-    """Give the network, trained on the training set unless another trial has done so.
+    """Return the network, trained on the training set unless another trial has done so.
 
     `trained_for` holds the plain values that the loss depends on; `updates` are the optimiser steps
     that make the epochs where the settings give none. The rows are `ctx.pools.train`
@@ -98,7 +98,7 @@ def _trained(
     trained_for: Mapping[str, Any],
     updates: int,
 ) -> Artefact:
-    """Give the network's weights from the store, trained where nobody has."""
+    """Return the network's weights from the store, trained where nobody has."""
     settings = replace(settings, epochs=settings.epochs or epochs_for(updates, ctx))
     identity = {
         "version": VERSION,

@@ -67,19 +67,19 @@ class TransformingPredictor(WrappedPredictor):
         self.squeezer = squeezer
 
     def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
-        """Give the inner answer on the transformed images."""
+        """Return the inner answer on the transformed images."""
         return self.inner.predict(self.squeezer.transform(x), generator)
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give the inner scores on the transformed images, differentiable in the first way."""
+        """Return the inner scores on the transformed images, differentiable in the first way."""
         return self.inner.scores(self.squeezer.ways()[0](x), generator)
 
     def certificates(self, x: Tensor, generator: torch.Generator) -> None:
-        """Give no certificate: an inner radius holds round the transformed image."""
+        """Return no certificate: an inner radius holds round the transformed image."""
         del x, generator
 
     def surfaces(self) -> list[Surface]:
-        """Give each inner surface behind each way to differentiate the transformation."""
+        """Return each inner surface behind each way to differentiate the transformation."""
         return [
             _behind(way, surface, true=self.squeezer.exact and number == 0)
             for surface in self.inner.surfaces()

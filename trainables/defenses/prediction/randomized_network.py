@@ -133,15 +133,15 @@ class RandomizedPredictor(WrappedPredictor):
         self.forward_passes_per_prediction *= draws
 
     def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
-        """Give the class with the largest mean probability over the draws."""
+        """Return the class with the largest mean probability over the draws."""
         return Predictor.predict(self, x, generator)
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give the log of the mean softmax (B, K) over fresh draws."""
+        """Return the log of the mean softmax (B, K) over fresh draws."""
         return log_mean_softmax_of_draws(of_copies(self.draw), x, generator, draws=self.draws)
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give the scores (B, K) of one draw, independent from image to image."""
+        """Return the scores (B, K) of one draw, independent from image to image."""
         for dropout in self.dropouts:
             dropout.generator = generator
         try:
@@ -151,11 +151,11 @@ class RandomizedPredictor(WrappedPredictor):
                 dropout.generator = None
 
     def certificates(self, x: Tensor, generator: torch.Generator) -> None:
-        """Give no certificate: an inner one speaks of the network without noise."""
+        """Return no certificate: an inner one speaks of the network without noise."""
         del x, generator
 
     def surfaces(self) -> list[Surface]:
-        """Give the log of the mean softmax over 10 to 20 fresh draws, and the mean network.
+        """Return the log of the mean softmax over 10 to 20 fresh draws, and the mean network.
 
         The mean network, which is the one without noise, is not what is deployed, but its exact
         gradient costs one pass and breaks about as many images as that of the draws.

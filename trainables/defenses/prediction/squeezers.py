@@ -57,7 +57,7 @@ def reduce_bit_depth(x: Tensor, bits: int) -> Tensor:
 
 
 def median_filter(x: Tensor, window: int) -> Tensor:
-    """Give the median over window x window pixels, of a channel by itself.
+    """Return the median over window x window pixels, of a channel by itself.
 
     Borders are mirrored; of an even number the upper median is taken and the window reaches up and
     left, as in scipy.ndimage.median_filter, which Xu et al. use. window is 2 or 3, where mirroring

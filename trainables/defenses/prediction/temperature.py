@@ -84,7 +84,7 @@ class TemperedPredictor(WrappedPredictor):
         self.T = T
 
     def predict(self, x: Tensor, generator: torch.Generator) -> Prediction:
-        """Give the inner answer with its probabilities tempered.
+        """Return the inner answer with its probabilities tempered.
 
         Label and rejection are the inner ones: of scores over a large T, float32 makes ties.
         """
@@ -92,11 +92,11 @@ class TemperedPredictor(WrappedPredictor):
         return replace(inner, log_probabilities=(inner.log_probabilities / self.T).log_softmax(1))
 
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Give the inner scores over T."""
+        """Return the inner scores over T."""
         return self.inner.scores(x, generator) / self.T
 
     def surfaces(self) -> list[Surface]:
-        """Give the inner surfaces, each over T."""
+        """Return the inner surfaces, each over T."""
         return [self._tempered(surface) for surface in self.inner.surfaces()]
 
     def _tempered(self, surface: Surface) -> Surface:

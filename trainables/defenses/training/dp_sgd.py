@@ -85,7 +85,7 @@ class DPSGD(Defense):
     )  # fmt: skip
 
     def modify_model(self, model: nn.Module, ctx: DefenseContext) -> nn.Module:
-        """Give the model as it is.
+        """Return the model as it is.
 
         Raises InputError, naming the layer, for one whose layers mix the rows of a batch.
         """

@@ -59,7 +59,7 @@ class DynamicMixedBatch(Defense):
     def views(
         self, model: nn.Module, views: Sequence[View], generator: torch.Generator
     ) -> Sequence[View]:
-        """Give each view with some of its images attacked."""
+        """Return each view with some of its images attacked."""
         return [View(self._mix(model, v, generator), v.target, v.weight) for v in views]
 
     def _mix(self, model: nn.Module, view: View, generator: torch.Generator) -> Tensor:

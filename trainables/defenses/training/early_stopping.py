@@ -39,7 +39,7 @@ class EarlyStopping(Defense):
         return True
 
     def epoch_score(self, model: nn.Module, data: EpochData) -> float | None:
-        """Give the mean cross-entropy on the calibration pool."""
+        """Return the mean cross-entropy on the calibration pool."""
         assert data.calibration is not None  # refused before, where there is none
         return loss_and_accuracy(model, data.calibration).loss
 

@@ -79,7 +79,7 @@ class FgsmAdversarialTraining(Defense):
     def views(
         self, model: nn.Module, views: Sequence[View], generator: torch.Generator
     ) -> Sequence[View]:
-        """Give the clean views with weight 1 - fraction and their adversarial twins."""
+        """Return the clean views with weight 1 - fraction and their adversarial twins."""
         mixed = []
         for view in views:
             if self.fraction < 1:
@@ -91,7 +91,7 @@ class FgsmAdversarialTraining(Defense):
         return mixed
 
     def epoch_score(self, model: nn.Module, data: EpochData) -> float | None:
-        """Give the share of the watched images that fall to PGD, of those that withstand FGSM.
+        """Return the share of the watched images that fall to PGD, of those that withstand FGSM.
 
         The images, the largest eps and the random numbers are the same after every epoch. 0 where
         so few withstand FGSM that the share would say nothing.

@@ -40,7 +40,7 @@ class GradientRegularization(Defense):
     )
 
     def penalty(self, model: nn.Module, views: Sequence[View]) -> Tensor | None:
-        """Give lam times the mean squared gradient norm, differentiable twice."""
+        """Return lam times the mean squared gradient norm, differentiable twice."""
         if self.lam == 0:
             return None
         x = views[0].x.detach().requires_grad_(True)

@@ -56,7 +56,7 @@ class LabelSmoothing(Defense):
     )  # fmt: skip
 
     def in_epoch(self, epoch: int, epochs: int) -> LabelSmoothing:
-        """Give a negative alpha's value in the epoch."""
+        """Return a negative alpha's value in the epoch."""
         if self.alpha >= 0:
             return self
         hard = self.hard_share * epochs
@@ -81,7 +81,7 @@ class LabelSmoothing(Defense):
         return StepPolicy(wrap_optimizer=_cut) if self.alpha < 0 else None
 
     def canonical(self) -> dict[str, Any]:
-        """Give name and parameters; the schedule only where it has a part."""
+        """Return name and parameters; the schedule only where it has a part."""
         plain = super().canonical()
         if self.alpha >= 0:
             del plain["hard_share"]

@@ -61,7 +61,7 @@ class PgdAdversarialTraining(Defense):
     def views(
         self, model: nn.Module, views: Sequence[View], generator: torch.Generator
     ) -> Sequence[View]:
-        """Give the adversarial twin of each view instead of it."""
+        """Return the adversarial twin of each view instead of it."""
         return [
             View(self._attack(model, view, generator), view.target, view.weight) for view in views
         ]

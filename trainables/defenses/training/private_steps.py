@@ -41,7 +41,7 @@ class PrivateSteps:
         self.rate = self.delta = 0.0
 
     def policy(self) -> StepPolicy:
-        """Give them as what a training asks for."""
+        """Return them as what a training asks for."""
         return StepPolicy(
             wrap_optimizer=self.wrap_optimizer,
             around=self.around,
@@ -101,7 +101,7 @@ class PrivateSteps:
         return rows.to(run.generator.device, non_blocking=True)
 
     def spent(self) -> Mapping[str, float]:
-        """Give what all steps so far have spent, as values of curves; nothing without noise."""
+        """Return what all steps so far have spent, as values of curves; nothing without noise."""
         if self.noise_multiplier == 0:
             return {}
         epsilon = spent_epsilon(
@@ -120,7 +120,7 @@ class PrivateSteps:
 
 
 def spent_epsilon(noise_multiplier: float, rate: float, *, steps: int, delta: float) -> float:
-    """Give the dp_epsilon of Poisson-sampled Gaussian steps, as opacus' RDPAccountant has it.
+    """Return the dp_epsilon of Poisson-sampled Gaussian steps, as opacus' RDPAccountant has it.
 
     Source: Mironov et al., Renyi differential privacy of the sampled Gaussian mechanism, 2019.
     """

@@ -112,7 +112,7 @@ class StaticAdversarialFinetuning(Defense):
 
 
 def in_levels(attacked: Tensor, clean: Tensor, radii: Tensor) -> Tensor:
-    """Give images (B, C, H, W) in [0, 1] in the nearest levels inside their balls, as uint8.
+    """Return images (B, C, H, W) in [0, 1] in the nearest levels inside their balls, as uint8.
 
     radii (B,) are of the Linf balls round the clean images (B, C, H, W).
     """

@@ -64,12 +64,12 @@ class Trades(Defense):
     def views(
         self, model: nn.Module, views: Sequence[View], generator: torch.Generator
     ) -> Sequence[View]:
-        """Give the views, then their maximisers with weight 0: they have no part in the CE."""
+        """Return the views, then their maximisers with weight 0: they have no part in the CE."""
         found = [View(self._maximise(model, v.x, generator), v.target, 0.0) for v in views]
         return [*views, *found]
 
     def penalty(self, model: nn.Module, views: Sequence[View]) -> Tensor | None:
-        """Give beta times the weighted mean divergence between the views and their maximisers."""
+        """Return beta times the weighted mean divergence between the views and their maximisers."""
         clean = [view for view in views if view.weight != 0]
         moved = [view for view in views if view.weight == 0]
         total = torch.zeros((), device=views[0].x.device)
@@ -98,7 +98,7 @@ class Trades(Defense):
 
 
 def _divergence(clean: Tensor, moved: Tensor) -> Tensor:
-    """Give KL(softmax(clean) || softmax(moved)) of each row (B,) of two scores (B, K)."""
+    """Return KL(softmax(clean) || softmax(moved)) of each row (B,) of two scores (B, K)."""
     expected, found = F.log_softmax(clean, 1), F.log_softmax(moved, 1)
     # torch's order: the approximating distribution first.
     return F.kl_div(found, expected, reduction="none", log_target=True).sum(1)

@@ -33,7 +33,7 @@ class CachedFolder:
         return self.remote.uri
 
     def read(self, name: str) -> bytes:
-        """Give a file's content, from the cache where it is there unharmed."""
+        """Return a file's content, from the cache where it is there unharmed."""
         try:
             sealed = self.cache.read(name)
             digest, content = sealed[: self._DIGEST], sealed[self._DIGEST :]
@@ -72,7 +72,7 @@ class CachedFolder:
         self.remote.touch(name)
 
     def sub(self, name: str) -> "CachedFolder":
-        """Give a folder in this folder."""
+        """Return a folder in this folder."""
         return CachedFolder(self.remote.sub(name), self.cache.sub(name), self.max_bytes)
 
     def _keep(self, name: str, content: bytes) -> None:

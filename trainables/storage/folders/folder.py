@@ -29,7 +29,7 @@ class Folder(Protocol):
         """Where it lies, without credentials: fit for messages and for names."""
 
     def read(self, name: str) -> bytes:
-        """Give a file's content; FileNotFoundError where there is none of the name."""
+        """Return a file's content; FileNotFoundError where there is none of the name."""
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, in the place of one that is there: whole or not at all."""
@@ -44,14 +44,14 @@ class Folder(Protocol):
         """Delete a file, where it is there."""
 
     def touch(self, name: str) -> None:
-        """Say that a file was used: its entry is modified now, or was not long ago."""
+        """Return that a file was used: its entry is modified now, or was not long ago."""
 
     def sub(self, name: str) -> "Folder":
-        """Give a folder in this folder; it comes to be with its first file."""
+        """Return a folder in this folder; it comes to be with its first file."""
 
 
 def checked_name(name: str) -> str:
-    """Give a name back that stays in its folder; InputError for any other."""
+    """Return a name back that stays in its folder; InputError for any other."""
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or any(
         character in "\\" or ord(character) < 32 or ord(character) == 127 for character in name

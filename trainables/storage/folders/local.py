@@ -23,7 +23,7 @@ class LocalFolder:
         return str(self.path)
 
     def read(self, name: str) -> bytes:
-        """Give a file's content; FileNotFoundError where there is none of the name."""
+        """Return a file's content; FileNotFoundError where there is none of the name."""
         path = self._path(name)
         with _told(path, "read"):
             return path.read_bytes()
@@ -62,7 +62,7 @@ class LocalFolder:
             os.utime(path)
 
     def sub(self, name: str) -> "LocalFolder":
-        """Give a folder in this folder."""
+        """Return a folder in this folder."""
         return LocalFolder(self._path(name))
 
     def _path(self, name: str) -> Path:

@@ -45,7 +45,7 @@ def open_folder(place: Path | str, attempts: int = ATTEMPTS) -> Folder:
 
 
 def read_all(folder: Folder, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-    """Give names and contents in the order asked for, read by many threads.
+    """Return names and contents in the order asked for, read by many threads.
 
     A file that is gone by then is left out.
     """

@@ -54,7 +54,7 @@ class RemoteFolder:
     _touched: dict[str, float] = field(default_factory=dict)
 
     def read(self, name: str) -> bytes:
-        """Give an object's content; FileNotFoundError where there is none of the name."""
+        """Return an object's content; FileNotFoundError where there is none of the name."""
         path = self._path(name)
 
         def whole() -> bytes:
@@ -112,7 +112,9 @@ class RemoteFolder:
         return min((name for name in names if not name.startswith(".")), default=None)
 
     def modified(self, name: str) -> float:
-        """Tell when an object was put, by the store's clock; FileNotFoundError where it is not."""
+        """Return when an object was put, by the store's clock; FileNotFoundError where it is
+        not.
+        """
         from pyarrow import fs
 
         path = self._path(name)
@@ -139,7 +141,7 @@ class RemoteFolder:
             self.write(f"{head}{slash}{_USED}{last}", b"")
 
     def sub(self, name: str) -> RemoteFolder:
-        """Give the folder of a longer prefix."""
+        """Return the folder of a longer prefix."""
         return RemoteFolder(
             self.filesystem, self._path(name), joined(self.uri, name), self.attempts
         )

@@ -24,7 +24,7 @@ _THREADS = 8
 
 @lru_cache(maxsize=64)
 def staged_folder(uri: str, under: str = "") -> Path:
-    """Give a local folder that holds what lies below the URI, in `under` of it.
+    """Return a local folder that holds what lies below the URI, in `under` of it.
 
     It is fetched into the node's cache unless files of the same names, sizes and times were; a
     process that comes meanwhile waits. Raises InputError where nothing lies there, StorageError
@@ -42,7 +42,7 @@ def staged_folder(uri: str, under: str = "") -> Path:
 
 @lru_cache(maxsize=64)
 def staged_file(uri: str) -> Path:
-    """Give a local copy of the file at the URI, fetched as by `staged_folder`."""
+    """Return a local copy of the file at the URI, fetched as by `staged_folder`."""
     place, mark, query = uri.partition("?")
     parent, _, name = place.rpartition("/")
     folder = open_folder(parent + mark + query)

@@ -15,7 +15,7 @@ HARMLESS = ("region", "scheme", "endpoint_override", "tls_ca_file_path")
 
 
 def is_uri(text: str) -> bool:
-    """Tell a URI, SCHEME://.., from a path."""
+    """Return whether this is a URI, SCHEME://.., and not a path."""
     return _URI.match(text) is not None
 
 
@@ -43,7 +43,9 @@ def uri_hash(uri: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Give this node's cache, $DEFENSE_SWEEP_CACHE or the user's own; all of it may be deleted."""
+    """Return this node's cache, $DEFENSE_SWEEP_CACHE or the user's own; all of it may be
+    deleted.
+    """
     given = os.environ.get(CACHE_VARIABLE)
     base = os.environ.get("XDG_CACHE_HOME")
     user = Path(base) if base else Path.home() / ".cache"

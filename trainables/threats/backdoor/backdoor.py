@@ -120,7 +120,7 @@ class Backdoor(Threat):
         return Findings(metrics=metrics, notes=notes)
 
     def recipe(self) -> Recipe:
-        """Give the poisoning that the parameters describe."""
+        """Return the poisoning that the parameters describe."""
         trigger = Trigger(
             kind=self.trigger,
             size=self.size,

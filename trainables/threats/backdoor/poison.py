@@ -62,7 +62,7 @@ class Recipe:
             )
 
     def may_be_stamped(self, labels: Tensor) -> Tensor:
-        """Tell which rows (N,) of these labels an attacker stamps."""
+        """Return which rows (N,) of these labels an attacker stamps."""
         return labels != self.target if self.source is None else labels == self.source
 
     def apply(

@@ -47,7 +47,7 @@ class Trigger:
     """Share of the pattern in a blended image."""
 
     def stamp(self, data: LabelledImages) -> Tensor:
-        """Give the pixels (N, C, H, W) uint8 with the trigger on them.
+        """Return the pixels (N, C, H, W) uint8 with the trigger on them.
 
         Raises InputError where the patch does not fit.
         """

@@ -47,7 +47,7 @@ def row_names(name: str) -> tuple[str, ...]:
 def rows_of(
     name: str, run: Run, right: Tensor, points: LabelledImages, ctx: TrialContext
 ) -> dict[str, MetricValue]:
-    """Give an attack's metrics; `right` (N,) are the points that are right before it."""
+    """Return an attack's metrics; `right` (N,) are the points that are right before it."""
     clean, chosen = points.images(), variant(name)
     delta = run.adversarial - clean
     broken = right & run.broken
@@ -83,7 +83,7 @@ def rows_of(
 
 
 def distance_deciles(run: Run, right: Tensor, points: LabelledImages) -> dict[str, float]:
-    """Give the deciles of the L2 distances at which a minimum-norm attack fools the model."""
+    """Return the deciles of the L2 distances at which a minimum-norm attack fools the model."""
     fooled = right & run.fooled
     distances = lengths(run.adversarial - points.images(), "l2")[fooled].double().cpu().numpy()
     if len(distances) == 0:

@@ -250,7 +250,7 @@ def _on_batch(
 
 
 def _autoattack_draws(surface: Surface) -> int:
-    """Give the draws that AutoAttack averages a random model's surface over.
+    """Return the draws that AutoAttack averages a random model's surface over.
 
     One that averages draws itself need not be averaged over as many again, and one of a single draw
     draws nothing at all: `target_of` has seen to that.
@@ -259,7 +259,7 @@ def _autoattack_draws(surface: Surface) -> int:
 
 
 def surrogate_scores(chosen: Variant, ctx: TrialContext) -> Callable[[Tensor], Tensor]:
-    """Give the scores of the model that a transfer attack makes its images on."""
+    """Return the scores of the model that a transfer attack makes its images on."""
     stack, seed = ctx.spec.stack, ctx.spec.seed + 1
     if chosen.surrogate == "undefended":
         stack, seed = (), ctx.spec.seed
@@ -291,7 +291,7 @@ def _joined(parts: list[Tensor | None]) -> Tensor | None:
 
 
 def lengths(delta: Tensor, norm: str) -> Tensor:
-    """Give the length (N,) of perturbations: linf, l2, or l0 as the number of changed pixels."""
+    """Return the length (N,) of perturbations: linf, l2, or l0 as the number of changed pixels."""
     if norm == "l0":
         return delta.ne(0).any(1).flatten(1).sum(1).to(delta.dtype)
     flat = delta.flatten(1)
@@ -326,7 +326,7 @@ def _check(
 
 
 def withstands(answer: Prediction, labels: Tensor) -> Tensor:
-    """Tell where an attack fails (N,): the answer is right, or a detector rejects the image.
+    """Return where an attack fails (N,): the answer is right, or a detector rejects the image.
 
     An abstention (no label, and no score to reject by) is wrong, as it is everywhere.
     """

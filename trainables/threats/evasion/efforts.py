@@ -90,7 +90,7 @@ _ON_VOTES: Mapping[str, Settings] = {
 
 
 def core_attacks(effort: str, target: Target) -> tuple[str, ...]:
-    """Give the attacks that the effort runs on such a predictor, in order."""
+    """Return the attacks that the effort runs on such a predictor, in order."""
     names = CORE[effort]
     if target.stochastic:
         names = tuple(name for name in names if name not in _NOT_ON_RANDOM[effort])
@@ -98,12 +98,12 @@ def core_attacks(effort: str, target: Target) -> tuple[str, ...]:
 
 
 def headline_of(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Give those of an effort's attacks that the robust accuracy in Linf takes."""
+    """Return those of an effort's attacks that the robust accuracy in Linf takes."""
     return tuple(n for n in names if variant(n).norm == "linf" and n not in _BESIDE_HEADLINE)
 
 
 def settings_of(effort: str, target: Target) -> Settings:
-    """Give the attacks' settings at an effort on such a predictor."""
+    """Return the attacks' settings at an effort on such a predictor."""
     found = {**_SETTINGS[effort], **(_ON_RANDOM[effort] if target.stochastic else {})}
     votes = target.predictor.forward_passes_per_prediction >= _MANY_PASSES
     return {**found, **(_ON_VOTES[effort] if votes else {})}

@@ -92,7 +92,7 @@ class Evasion(Threat):
         return self.extent == WHOLE
 
     def canonical(self) -> dict[str, Any]:
-        """Give name and parameters; the extent only where it says something, so that trials from
+        """Return name and parameters; the extent only where it says something, so that trials from
         before there was one keep their identity."""
         plain = super().canonical()
         return plain if not self.whole else {k: v for k, v in plain.items() if k != "extent"}
@@ -252,7 +252,7 @@ def _broken_by(runs: dict[str, Run], right: Tensor, norm: str) -> list[str]:
 
 
 def _adaptivity(target: Target, indicators: list[Indicator]) -> dict[str, Any]:
-    """Say whether the attack knew the whole defense, and where it did not, what it missed."""
+    """Return whether the attack knew the whole defense, and where it did not, what it missed."""
     failed = {indicator.name for indicator in indicators if indicator.failed}
     missed = []
     if target.predictor.rejects and not any(s.reject_margin for s in target.surfaces):

@@ -132,7 +132,7 @@ class _Smallest:
         return lengths(self.change, "l2")
 
     def select(self, rows: Tensor) -> _Smallest:
-        """Give some of the points."""
+        """Return some of the points."""
         return _Smallest(self.change[rows], self.broken[rows])
 
 

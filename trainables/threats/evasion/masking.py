@@ -60,7 +60,7 @@ class Indicator:
         )
 
     def plain(self) -> dict[str, Any]:
-        """Give it as plain JSON values."""
+        """Return it as plain JSON values."""
         return {**asdict(self), "failed": self.failed}
 
 
@@ -98,7 +98,7 @@ def share(name: str, words: str, found: Tensor, *, limit: float = MARGIN) -> Ind
 
 
 def without_gradient(target: Target, points: LabelledImages, ctx: TrialContext) -> Tensor:
-    """Tell for which points (N,) every loss on every surface has a gradient of zero."""
+    """Return for which points (N,) every loss on every surface has a gradient of zero."""
     without = torch.ones(len(points), dtype=torch.bool, device=points.labels.device)
     for number, surface in enumerate(target.surfaces):
         generator = ctx.generator("masking", "gradient", str(number))
@@ -118,7 +118,7 @@ def without_gradient(target: Target, points: LabelledImages, ctx: TrialContext) 
 
 
 def verdict(indicators: Sequence[Indicator]) -> dict[str, Any]:
-    """Give the check's outcome as plain JSON values, with the words that say what failed."""
+    """Return the check's outcome as plain JSON values, with the words that say what failed."""
     failed = [indicator for indicator in indicators if indicator.failed]
     return {
         "suspected": bool(failed),

@@ -39,7 +39,7 @@ def screen_indicators(
     runs: Mapping[str, Run],
     robust: Tensor,
 ) -> list[Indicator]:
-    """Give the indicators that the attacks' runs answer for almost nothing.
+    """Return the indicators that the attacks' runs answer for almost nothing.
 
     `robust` (N,) are the points that no attack broke.
     """
@@ -83,7 +83,7 @@ def screen_indicators(
 def audit_indicators(
     target: Target, points: LabelledImages, ctx: TrialContext, runs: Mapping[str, Run]
 ) -> list[Indicator]:
-    """Give the indicators that need attacks of their own, on a CPU on CHECKED points at most."""
+    """Return the indicators that need attacks of their own, on a CPU on CHECKED points at most."""
     broken, radius = _fooled_by(target), ctx.dataset.radius
     chosen = _checked(points, ctx)
     points = points.select(chosen)
@@ -146,13 +146,13 @@ _DLR: Settings = {"pgd_dlr": {"steps": 100}}
 
 
 def _checked(points: LabelledImages, ctx: TrialContext) -> Tensor:
-    """Give the rows of the points on which the further attacks run."""
+    """Return the rows of the points on which the further attacks run."""
     most = CHECKED if ctx.device.type == "cpu" else len(points)
     return stratified_subset(points.labels, most, seed=0)
 
 
 def _fooled_by(target: Target) -> Callable[[Run], Tensor]:
-    """Give what an indicator compares of a run (N,): which points the attack breaks.
+    """Return what an indicator compares of a run (N,): which points the attack breaks.
 
     Of a model that rejects, which points fool its classifier: that a detector stops the images of
     the stronger attack and lets those of the weaker pass is its work, and masks no gradient.

@@ -21,7 +21,7 @@ _COUNT = 6
 def pictures(
     run: Run, predictor: Predictor, points: LabelledImages, ctx: TrialContext
 ) -> dict[str, Any]:
-    """Give the first points before and after a PGD attack, with what is said of them.
+    """Return the first points before and after a PGD attack, with what is said of them.
 
     Pixels are base64 of uint8 in the order (row, column, channel), as a picture is drawn. A label
     of -1 is a rejection.
@@ -49,6 +49,8 @@ def pictures(
 
 
 def encoded(image: Tensor) -> str:
-    """Give an image (C, H, W) in [0, 1] as base64 of uint8 in the order (row, column, channel)."""
+    """Return an image (C, H, W) in [0, 1] as base64 of uint8 in the order (row, column,
+    channel).
+    """
     pixels = (image * 255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
     return base64.b64encode(pixels.tobytes()).decode("ascii")

@@ -14,7 +14,7 @@ and each answer is a vote. An audit on a GPU attacks all of them."""
 
 
 def points_for(predictor: Predictor, ctx: TrialContext, asked: int | None = None) -> LabelledImages:
-    """Give the fixed, stratified points that attacks on this predictor run on at this effort.
+    """Return the fixed, stratified points that attacks on this predictor run on at this effort.
 
     A number that was asked for counts up to the effort's own limit; in a screen however slow they
     are, in an audit up to what is attacked of a slow model.
@@ -35,7 +35,7 @@ def _limits(predictor: Predictor, ctx: TrialContext) -> list[int]:
 
 
 def limits_of_slow(predictor: Predictor, effort: str, *, when_random: int) -> list[int]:
-    """Give the most images that are attacked for each way in which a predictor is slow."""
+    """Return the most images that are attacked for each way in which a predictor is slow."""
     limits = []
     if effort == "screen" and len(predictor.surfaces()) > 1:
         limits.append(SLOW_POINTS)

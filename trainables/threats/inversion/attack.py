@@ -61,7 +61,7 @@ def invert(slope: Slope, starts: Tensor, classes: Tensor, climb: Climb, domain: 
 def surface_slope(
     surface: Surface, domain: Domain, generator: torch.Generator, num_classes: int
 ) -> Slope:
-    """Give the slope of who may differentiate the model: the gradient of the margin."""
+    """Return the slope of who may differentiate the model: the gradient of the margin."""
 
     def slope(points: Tensor, classes: Tensor) -> Tensor:
         def margin(points: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def surface_slope(
 
 
 def margins(scores: Tensor, classes: Tensor) -> Tensor:
-    """Give the score of a class (B,) less the best other one, of scores (B, K)."""
+    """Return the score of a class (B,) less the best other one, of scores (B, K)."""
     own = scores.gather(1, classes[:, None]).squeeze(1)
     return own - scores.scatter(1, classes[:, None], -torch.inf).amax(1)
 
@@ -94,7 +94,7 @@ def _climb(slope: Slope, x: Tensor, classes: Tensor, climb: Climb, domain: Domai
 
 
 def _gradient(value: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Give the gradient (B, C, H, W) of a value (B,) of each point."""
+    """Return the gradient (B, C, H, W) of a value (B,) of each point."""
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
         found = value(x)
@@ -106,7 +106,7 @@ def _gradient(value: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _variation(x: Tensor) -> Tensor:
-    """Give the total variation (B,), isotropic."""
+    """Return the total variation (B,), isotropic."""
     down, right = x.diff(dim=2), x.diff(dim=3)
     squares = F.pad(down, (0, 0, 0, 1)).square() + F.pad(right, (0, 1)).square()
     found: Tensor = (squares + _SMOOTH).sqrt().flatten(1).sum(1)

@@ -38,7 +38,7 @@ class Domain:
 
 
 def pixels(shape: tuple[int, int, int], colour: Tensor) -> Domain:
-    """Give the domain of all images of a shape (C, H, W), `colour` (C, 1, 1) the likeliest.
+    """Return the domain of all images of a shape (C, H, W), `colour` (C, 1, 1) the likeliest.
 
     Its points are the images themselves. Of images larger than the grid, random changes are smooth,
     as images are: drawn on the grid and interpolated (Ilyas et al., 2019, the data-dependent
@@ -69,7 +69,7 @@ def pixels(shape: tuple[int, int, int], colour: Tensor) -> Domain:
 
 
 def latents(decode: Callable[[Tensor], Tensor], dimensions: int, device: torch.device) -> Domain:
-    """Give the domain of the images that a decoder draws from latents (B, L), normal a priori.
+    """Return the domain of the images that a decoder draws from latents (B, L), normal a priori.
 
     Its points are (B, L, 1, 1), so that they have an image's axes.
     """

@@ -55,14 +55,14 @@ class Evaluators:
     """Images that neither they nor the target saw."""
 
     def judge(self, images: Tensor) -> dict[str, Tensor]:
-        """Give the class (N,) that each evaluator takes images (N, C, H, W) for."""
+        """Return the class (N,) that each evaluator takes images (N, C, H, W) for."""
         with torch.no_grad():
             parts = [self.network(part).argmax(1) for part in torch.split(images, BATCH)]
         by_svm = torch.from_numpy(self.svm.predict(_flat(images)))
         return {"network": torch.cat(parts), "svm": by_svm.to(images.device)}
 
     def features(self, images: Tensor) -> Tensor:
-        """Give the network's penultimate features (N, D) of images (N, C, H, W)."""
+        """Return the network's penultimate features (N, D) of images (N, C, H, W)."""
         features: Callable[[Tensor], Tensor] = self.network.features  # type: ignore[assignment]
         with torch.no_grad():
             return torch.cat([features(part) for part in torch.split(images, BATCH)])
@@ -111,7 +111,7 @@ def evaluators(ctx: TrialContext, *, halved: bool = False) -> Evaluators:
 
 
 def prior_images(ctx: TrialContext) -> LabelledImages:
-    """Give the images that a generative prior learns from, none of which anybody else sees.
+    """Return the images that a generative prior learns from, none of which anybody else sees.
 
     Not the target, not the evaluators where they are `halved`, and none of them is held out.
     """
@@ -120,7 +120,9 @@ def prior_images(ctx: TrialContext) -> LabelledImages:
 
 
 def _unseen(ctx: TrialContext) -> tuple[LabelledImages, LabelledImages, str]:
-    """Give images that the target never saw, others that are held out, and where the former are."""
+    """Return images that the target never saw, others that are held out, and where the former
+    are.
+    """
     if ctx.pools.auxiliary is not None:
         return ctx.pools.auxiliary, ctx.held_out, _AUXILIARY
     data, held_out = _halves(ctx.pools.test)

@@ -196,7 +196,7 @@ class Inversion(Threat):
         return 0.0 if self.prior == GENERATIVE else self.tv
 
     def _domain(self, ctx: TrialContext) -> tuple[Domain, dict[str, Any]]:
-        """Give where images are sought, and what is to be noted of it."""
+        """Return where images are sought, and what is to be noted of it."""
         if self.prior == TOTAL_VARIATION:
             colour = torch.tensor(ctx.dataset.mean, device=ctx.device).view(-1, 1, 1)
             return pixels(ctx.dataset.shape, colour), {}
@@ -230,7 +230,7 @@ class Inversion(Threat):
 
 
 def _of_surfaces(predictor: Predictor, ctx: TrialContext, domain: Domain) -> list[Slope]:
-    """Give the slope of each surface; RuntimeError where there is none."""
+    """Return the slope of each surface; RuntimeError where there is none."""
     surfaces = predictor.surfaces()
     if not surfaces:
         raise RuntimeError(f"{type(predictor).__name__} has no surface to climb")
@@ -263,7 +263,7 @@ def _share(labels: Tensor, classes: Tensor) -> Measured:
 def _described(
     judges: Evaluators, clean: dict[str, Measured], references: list[ClassReference]
 ) -> dict[str, Any]:
-    """Say who judged: what they learnt from, how good they are, what they say of class means."""
+    """Return who judged: what they learnt from, how good they are, what they say of class means."""
     means = torch.stack([one.mean for one in references])
     labels = torch.tensor([one.label for one in references], device=means.device)
     on_means = {name: _share(said, labels).value for name, said in judges.judge(means).items()}
@@ -280,7 +280,7 @@ def _described(
 def _pictures(
     found: _Reconstructions, said: dict[str, Tensor], references: list[ClassReference]
 ) -> dict[str, Any]:
-    """Give the surest reconstruction of each class beside its mean and a training image."""
+    """Return the surest reconstruction of each class beside its mean and a training image."""
     shape = found.images.shape[1:]
     rows = []
     for one in references[:_SHOWN]:

@@ -33,7 +33,7 @@ class Asked:
     """What was wrong with its answers, for the asker to check: a look at each would be a wait."""
 
     def margins(self, images: Tensor, classes: Tensor) -> Tensor:
-        """Give the margins (B,) of the answered log-probabilities on images (B, C, H, W).
+        """Return the margins (B,) of the answered log-probabilities on images (B, C, H, W).
 
         A refused image is worth less than any other. Raises PredictorError for answers of another
         shape.
@@ -48,7 +48,7 @@ class Asked:
 
 
 def asked_slope(asked: Asked, domain: Domain, generator: torch.Generator, *, pairs: int) -> Slope:
-    """Give the slope of who may only ask: the mean of random changes, each signed by its effect.
+    """Return the slope of who may only ask: the mean of random changes, each signed by its effect.
 
     A change is asked about in both directions, and which answer is the better decides its sign:
     how much better plays no part, so that neither a temperature nor rounding nor a refusal

@@ -113,14 +113,14 @@ def _to_mean(images: Tensor, mean: Tensor) -> float:
 
 
 def _nearest(features: Tensor, others: Tensor) -> Tensor:
-    """Give each row's distance (N,) to the nearest of the others."""
+    """Return each row's distance (N,) to the nearest of the others."""
     # Without the shortcut by a matrix product, which is rough where two points nearly meet.
     mode = "donot_use_mm_for_euclid_dist"
     return torch.cdist(features.double(), others.double(), compute_mode=mode).amin(1)
 
 
 def _share(seen: Tensor, unseen: Tensor) -> Tensor:
-    """Give d / (d + e), one half where both are zero."""
+    """Return d / (d + e), one half where both are zero."""
     whole = seen + unseen
     return torch.where(whole > 0, seen / whole.where(whole > 0, 1), 0.5)
 

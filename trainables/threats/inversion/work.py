@@ -78,6 +78,6 @@ def asking(
 
 
 def _limits(predictor: Predictor, effort: str) -> list[int]:
-    """Give the numbers of images that are climbed at most."""
+    """Return the numbers of images that are climbed at most."""
     batch = [BATCH] if effort == "screen" else []
     return batch + limits_of_slow(predictor, effort, when_random=_RANDOM_IMAGES)

@@ -18,7 +18,7 @@ _SMALLEST_SPREAD = 1e-30
 
 
 def phi(log_probabilities: Floats, labels: Integers) -> Floats:
-    """Give the logit-scaled confidence log p_y - log sum_{j != y} p_j (.., N).
+    """Return the logit-scaled confidence log p_y - log sum_{j != y} p_j (.., N).
 
     Of log-probabilities (.., N, K). The sum runs over the other classes, since 1 - p_y would
     round to 0.
@@ -33,7 +33,7 @@ def phi(log_probabilities: Floats, labels: Integers) -> Floats:
 
 
 def online(phi_N: Floats, shadows_SN: Floats, inside_SN: Inside) -> Floats:
-    """Give log N(phi; in) - log N(phi; out) (N,): Gaussians of the shadows with and without it.
+    """Return log N(phi; in) - log N(phi; out) (N,): Gaussians of the shadows with and without it.
 
     Their means are medians over the models. The standard deviation is each point's own, or, with
     fewer than 64 shadows, one of all points. The reference code takes that one of the IN answers
@@ -46,7 +46,7 @@ def online(phi_N: Floats, shadows_SN: Floats, inside_SN: Inside) -> Floats:
 
 
 def offline(phi_N: Floats, shadows_SN: Floats, inside_SN: Inside) -> Floats:
-    """Give by how many standard deviations phi is above the shadows without the point (N,).
+    """Return by how many standard deviations phi is above the shadows without the point (N,).
 
     It orders the points as the paper's one-sided test does, 1 - P(Z > phi), which
     would round to 1 for the surest members. The reference code takes minus the log-density
@@ -71,7 +71,7 @@ def _spread(answers: Floats, whole: bool) -> Floats:
 
 
 def _split(shadows_SN: Floats, inside_SN: Inside) -> tuple[Floats, Floats]:
-    """Give the answers of each point's IN models (N, I) and of its OUT models (N, S - I)."""
+    """Return the answers of each point's IN models (N, I) and of its OUT models (N, S - I)."""
     counts = inside_SN.sum(axis=0)
     if counts.min() != counts.max() or not 0 < counts[0] < len(inside_SN):
         raise ValueError("every point must be in as many shadow models, and out of some")

@@ -225,7 +225,7 @@ class _Sides:
         return Scored(scores[: len(self.members)], scores[len(self.members) :])
 
     def work(self, predictor: Predictor, ctx: TrialContext) -> Work:
-        """Say how much the label-only attack may ask."""
+        """Return how much the label-only attack may ask."""
         points = len(self.members) + len(self.others)
         return affordable(ctx.spec.effort, predictor.forward_passes_per_prediction, points)
 
@@ -251,7 +251,7 @@ def _sides(trained: Trained, ctx: TrialContext, most: int) -> _Sides:
 
 
 def _subset(images: LabelledImages, most: int) -> Tensor:
-    """Give sorted rows of a pool, on the CPU: all, or as many as asked, of every class."""
+    """Return sorted rows of a pool, on the CPU: all, or as many as asked, of every class."""
     return stratified_subset(images.labels, most, seed=0)
 
 

@@ -33,7 +33,7 @@ class Scored:
 
 
 def as_many_as_members(scored: Scored) -> float:
-    """Give the threshold at which as many points are accused as there are members.
+    """Return the threshold at which as many points are accused as there are members.
 
     The attacker knows how many of the points are members, not which.
     """
@@ -42,14 +42,16 @@ def as_many_as_members(scored: Scored) -> float:
 
 
 def mean_of_members(scored: Scored) -> float:
-    """Give the members' mean score, which the attacker is taken to know (Yeom, adversary 1)."""
+    """Return the members' mean score, which the attacker is taken to know (Yeom, adversary 1)."""
     return float(scored.members.mean())
 
 
 def balanced_accuracy(
     scored: Scored, threshold: float, level: float = intervals.LEVEL
 ) -> MetricValue:
-    """Give the mean of true positive and true negative rate, accusing what reaches a threshold."""
+    """Return the mean of true positive and true negative rate, accusing what reaches a
+    threshold.
+    """
     found, spared = scored.members >= threshold, scored.others < threshold
     return intervals.balanced(
         intervals.proportion(int(found.sum()), len(found), level),
@@ -60,7 +62,7 @@ def balanced_accuracy(
 def tpr_at_fpr(
     members: Floats, others: Floats, fpr: float, level: float = intervals.LEVEL
 ) -> MetricValue:
-    """Give the share of member scores (M,) above the threshold that accuses `fpr` of others (N,).
+    """Return the share of member scores (M,) above the threshold that accuses `fpr` of others (N,).
 
     The threshold is an order statistic of few non-members, so it is uncertain too: to Wilson's
     interval of the share is added, by squares, how far the share moves between the ends of the
@@ -91,7 +93,7 @@ def tpr_at_fpr(
 
 
 def strongest(values: Sequence[MetricValue]) -> MetricValue:
-    """Give the largest value of several attacks, each measured at a Bonferroni level.
+    """Return the largest value of several attacks, each measured at a Bonferroni level.
 
     The intervals hold together, so the truth about the strongest attack lies between the largest
     of their lower ends and the largest of their upper ends, whichever seemed the strongest.

@@ -22,7 +22,7 @@ _ATTACKED = 4
 
 
 def relative_probability(own_N: Floats, shadows_SN: Floats, inside_SN: Inside, a: float) -> Floats:
-    """Give p(x | model) / p(x) (N,) of true-class probabilities, of the model and of its shadows.
+    """Return p(x | model) / p(x) (N,) of true-class probabilities, of the model and of its shadows.
 
     Offline: p(x) is ((1 + a) p_out + 1 - a) / 2, with p_out the mean over the shadow models that
     did not see x; few are enough.
@@ -36,7 +36,7 @@ def relative_probability(own_N: Floats, shadows_SN: Floats, inside_SN: Inside, a
 
 
 def fitted_a(shadows_SN: Floats, inside_SN: Inside) -> float:
-    """Give the `a` by which shadow models are best attacked with the others as references.
+    """Return the `a` by which shadow models are best attacked with the others as references.
 
     Nothing is known of the attacked model's members, so nothing is fitted to them.
     """
@@ -58,7 +58,7 @@ def fitted_a(shadows_SN: Floats, inside_SN: Inside) -> float:
 
 
 def rmia(ratios_N: Floats, population_Z: Floats, gamma: float = GAMMA) -> Floats:
-    """Give the share of the population that each point dominates (N,).
+    """Return the share of the population that each point dominates (N,).
 
     x dominates z where ratio(x) >= gamma ratio(z).
     """

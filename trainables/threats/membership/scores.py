@@ -14,7 +14,7 @@ saturated softmax stays finite (log 1e-45 = -103.6)."""
 
 
 def softmax(log_probabilities: Floats) -> Floats:
-    """Give probabilities (.., K) of log-probabilities or scores, the largest taken off first.
+    """Return probabilities (.., K) of log-probabilities or scores, the largest taken off first.
 
     Raises ValueError where one is NaN, or where a row gives no class a probability.
     """
@@ -30,13 +30,13 @@ def softmax(log_probabilities: Floats) -> Floats:
 
 
 def of_true_class(rows: Floats, labels: Integers) -> Floats:
-    """Give the value of each point's own class (.., N) out of rows (.., N, K)."""
+    """Return the value of each point's own class (.., N) out of rows (.., N, K)."""
     found: Floats = np.take_along_axis(rows, _column(rows, labels), axis=-1)[..., 0]
     return found
 
 
 def loss_threshold(log_probabilities: Floats, labels: Integers) -> Floats:
-    """Give minus the cross-entropy (N,) of log-probabilities (N, K): members have a low loss.
+    """Return minus the cross-entropy (N,) of log-probabilities (N, K): members have a low loss.
 
     Source: Yeom et al., 2018.
     """
@@ -45,7 +45,7 @@ def loss_threshold(log_probabilities: Floats, labels: Integers) -> Floats:
 
 
 def entropy(log_probabilities: Floats, labels: Integers) -> Floats:
-    """Give minus the entropy (N,) of log-probabilities (N, K); the true class is not looked at.
+    """Return minus the entropy (N,) of log-probabilities (N, K); the true class is not looked at.
 
     Source: Shokri et al., 2017; as a score: Song and Mittal, 2021.
     """
@@ -56,7 +56,7 @@ def entropy(log_probabilities: Floats, labels: Integers) -> Floats:
 
 
 def modified_entropy(log_probabilities: Floats, labels: Integers) -> Floats:
-    """Give minus the entropy that knows the true class (N,), of log-probabilities (N, K).
+    """Return minus the entropy that knows the true class (N,), of log-probabilities (N, K).
 
     It is 0 where all is on the true class and large where all is on another one.
     Source: Song and Mittal, 2021 (Mentr).
@@ -71,7 +71,7 @@ def modified_entropy(log_probabilities: Floats, labels: Integers) -> Floats:
 
 
 def complement(found: Floats) -> Floats:
-    """Give 1 - p (.., K), of the largest p as the sum of the others: 1 - p would round to 0."""
+    """Return 1 - p (.., K), of the largest p as the sum of the others: 1 - p would round to 0."""
     rest = 1 - found
     largest = found.argmax(axis=-1)[..., None]
     others = found.copy()
@@ -81,7 +81,7 @@ def complement(found: Floats) -> Floats:
 
 
 def label_kept(right: NDArray[np.bool_], kept: Floats, copies: int) -> Floats:
-    """Give the share of answers (N,), the clean one included, that name the true class.
+    """Return the share of answers (N,), the clean one included, that name the true class.
 
     `right` (N,) is whether the clean image is labelled right; a point that is not has distance 0
     to the decision, whatever its noisy copies are taken for. `kept` (N,) is the share of its
@@ -92,6 +92,6 @@ def label_kept(right: NDArray[np.bool_], kept: Floats, copies: int) -> Floats:
 
 
 def _column(rows: Floats, labels: Integers) -> Integers:
-    """Give the labels (N,) as an index of the last axis of rows (.., N, K)."""
+    """Return the labels (N,) as an index of the last axis of rows (.., N, K)."""
     column: Integers = np.broadcast_to(labels[:, None], (*rows.shape[:-1], 1))
     return column

@@ -16,7 +16,7 @@ _SMALLEST = 1e-12
 def shadow_classifier(
     answers_NK: Floats, shadows_SNK: Floats, inside_SN: Inside, labels: Integers
 ) -> Floats:
-    """Give the log-odds of membership (N,), by the classifier of each point's own class.
+    """Return the log-odds of membership (N,), by the classifier of each point's own class.
 
     It is a logistic regression on the logarithms of the sorted probabilities. Sorting forgets
     which of them is the true class', so that one stands beside them. The shadows' own members and
@@ -39,7 +39,7 @@ def shadow_classifier(
 
 
 def _features(log_probabilities: Floats, labels: Integers) -> Floats:
-    """Give the log of sorted and of true-class probabilities (.., N, F), F = K + 1."""
+    """Return the log of sorted and of true-class probabilities (.., N, F), F = K + 1."""
     found = np.maximum(softmax(log_probabilities), _SMALLEST)
     own = of_true_class(found, labels)
     together: Floats = np.log(np.concatenate([-np.sort(-found, axis=-1), own[..., None]], axis=-1))

@@ -75,7 +75,7 @@ def halves(labels: Tensor, shadows: int, seed: int) -> Tensor:
 
 
 def shadow_seed(ctx: TrialContext, number: int) -> int:
-    """Give the training seed of a shadow model; it hangs on data and seed of the trial alone."""
+    """Return the training seed of a shadow model; it hangs on data and seed of the trial alone."""
     return seed_from("shadow", ctx.dataset.fingerprint, str(ctx.spec.seed), str(number))
 
 
@@ -107,7 +107,7 @@ def shadow_answers(
 def _answers_of(
     ctx: TrialContext, rows: LabelledImages, images: LabelledImages, number: int
 ) -> Tensor:
-    """Give the deployed log-probabilities (N, K) of one shadow model."""
+    """Return the deployed log-probabilities (N, K) of one shadow model."""
     stack, seed = ctx.spec.stack, shadow_seed(ctx, number)
     twin = ctx.twin(train=rows, seed=seed)
 
