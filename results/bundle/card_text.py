@@ -47,7 +47,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
         _section("Not measured on this model", _grouped(measured["missing"])),
         _section("Of these figures", card["notes"]),
         "## Cost",
-        f"On {_text(measured['hardware'].get('device', 'an unnamed device'))}.",
+        f"On {_text(_hardware(measured['hardware']))}.",
         _figures({}, {n: r for n, r in measured["metrics"].items() if n in _COSTS}, all_=True),
         _section("Training data", _pairs(card["training_data"])),
         _section("Known limits", (f"{row['defense']}: {row['text']}" for row in card["limits"])),
@@ -73,6 +73,15 @@ def _what(card: Mapping[str, Any]) -> list[str]:
         rows.append(f"{defense['name']}({settings}): {defense['meaning']} {defense['source']}")
     rows += [f"fitted: {name}, {_settings(values)}" for name, values in card["fitted"].items()]
     return rows
+
+
+def _hardware(hardware: Mapping[str, Any]) -> str:
+    """Return the device, and the precisions where the record has them."""
+    device = str(hardware.get("device", "an unnamed device"))
+    trained, measured = (hardware.get(f"{what}_precision") for what in ("training", "measuring"))
+    if trained is None or measured is None:
+        return device
+    return f"{device}: trained in {trained}, measured in {measured} (TF32 off)"
 
 
 def _program(program: Mapping[str, Any]) -> str:

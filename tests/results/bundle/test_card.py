@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from results.audit.audit import Audited
 from results.bundle.card import Measurements, model_card
@@ -16,6 +17,7 @@ from results.records.values import Value
 from tests.making import EPS, context_of, spec_of
 from trainables.defenses import DEFENSES, Defense, build_defense
 from trainables.deployed.predictor import Predictor
+from trainables.device import precisions
 from trainables.records.value import Measured, Missing
 from trainables.threats import build_threat
 
@@ -57,7 +59,7 @@ def _card(folder: Path, *stack: Defense, threats: tuple[str, ...] = ("evasion",)
         rows=1300,
         training_rows=1347,
         measured_rows=270,
-        hardware={"device": "cpu"},
+        hardware={"device": "a GPU", **precisions(torch.device("cuda"))},
     )
     model = ctx.with_weights((), ctx._new_model(()).state_dict())
     facts = Facts(
@@ -99,6 +101,7 @@ def test_the_card_tells_audited_figures_and_the_models_own_apart(tmp_path: Path)
     assert row == (
         r"| robust\_accuracy | 0.812 \[0.750, 0.875\] | 270 | 3 | 0.700 \[0.600, 0.800\] | 270 |"
     )
+    assert "On a GPU: trained in bfloat16, measured in float32 (TF32 off)." in text
     assert "- rows: 1347" in text and "- fitted: temperature, T=1.25" in text
 
 

@@ -17,6 +17,7 @@ from trainables.attacks.shared.balls import ball
 from trainables.attacks.shared.losses import RowLoss
 from trainables.defenses.defense import Defense, View
 from trainables.defenses.training.adversarial_examples import draw_radii
+from trainables.device import full_precision
 from trainables.parameters import PIXELS, parameter
 from trainables.training.modes import frozen_for_attack
 
@@ -81,7 +82,9 @@ class Trades(Defense):
     def _maximise(self, model: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
         radii = draw_radii(self.eps, len(x), generator, x.device)
         noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        with frozen_for_attack(model):
+        # At the start the two answers differ by less than bfloat16 rounds them: the first steps
+        # would climb the rounding.
+        with frozen_for_attack(model), full_precision(x.device):
             with torch.no_grad():
                 clean = model(x)
             return ascend(
