@@ -59,7 +59,7 @@ def attacked_rows(bench: Bench, clock: Clock) -> Iterator[Row]:
 def right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Return which images (N,) a network classifies right."""
     with torch.no_grad():
-        return torch.cat([model(part).argmax(1) for part in x.split(BATCH)]) == y
+        return torch.cat([model(part).argmax(1) for part in torch.split(x, BATCH)]) == y
 
 
 def _points_that_fit(model: nn.Module, x: Tensor, y: Tensor, resisting: float, clock: Clock) -> int:
