@@ -3,7 +3,7 @@
 The same checkpoint, the same images and the same random numbers, which are all drawn on the CPU.
 Two devices round otherwise: the sign of a small gradient may turn, and a search may go another way,
 so that images differ while attacks are as strong. What is compared is therefore what an attack
-reaches, by the CPU's network: which points it fools, and how much loss or length it took.
+reaches, by the CPU's network: which points it fools, and with how much loss.
 
 Axes: N points, C channels, H, W.
 """
@@ -37,24 +37,28 @@ MODEL = "small_cnn"
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far the device may be from the CPU."""
+    """How far the device may be from the CPU.
 
-    disagree: float
-    """Share of the points that are fooled on one of them alone."""
-    strength: float
-    """Difference of the mean loss, in nats, or of the mean length, as a share of the CPU's."""
+    Scores computed in float64 instead of float32 moved no point's loss by more than 4e-6 nats, and
+    by 5e-4 under carlini_wagner; in bfloat16 they moved most by more than 1e-3.
+    """
+
+    differ: float
+    """Share of the points that may be fooled on one of them alone, or have another loss."""
+    loss: float
+    """Difference of a point's loss that makes it another one: in nats, or relative above one."""
 
 
-CLOSED = Tolerance(disagree=0.02, strength=0.01)
-CLIMBED = Tolerance(disagree=0.05, strength=0.03)
-SEARCHED = Tolerance(disagree=0.10, strength=0.10)
+STEPPED = Tolerance(differ=0.05, loss=1e-3)
+MINIMISED = Tolerance(differ=0.10, loss=1e-2)
+SEARCHED = Tolerance(differ=0.15, loss=1e-3)
 
 
 def tolerance_of(chosen: Variant) -> Tolerance:
-    """Return the tolerance of an attack: a step, a climb, or a search that may go another way."""
+    """Return the tolerance of an attack, by how often rounding may send it another way."""
     if chosen.score_only or chosen.attack == "autoattack":
         return SEARCHED
-    return CLIMBED if chosen.takes("steps") else CLOSED
+    return MINIMISED if chosen.minimum_norm else STEPPED
 
 
 class DrawnOnCpu(TorchFunctionMode):
@@ -142,7 +146,7 @@ def measure_equality(bench: Bench, clock: Clock) -> Iterator[Row]:
             )  # fmt: skip
             continue
         exact = not accelerated(bench.device)
-        yield compared(name, on_host, on_device, None if exact else tolerance_of(chosen), chosen)
+        yield compared(name, on_host, on_device, None if exact else tolerance_of(chosen))
 
 
 def trained_nets(count: int, epochs: int) -> Nets:
@@ -190,31 +194,25 @@ def reach(nets: Nets, judge: Nets, chosen: Variant, keywords: Mapping[str, Any])
     )
 
 
-def compared(
-    name: str, host: Reached, device: Reached, tolerance: Tolerance | None, chosen: Variant
-) -> Row:
+def compared(name: str, host: Reached, device: Reached, tolerance: Tolerance | None) -> Row:
     """Return the row of an attack; without a tolerance the images must be equal, bit by bit."""
-    agreeing, n = int((host.fooled == device.fooled).sum()), len(host.fooled)
-    both = host.fooled & device.fooled
-    strength = (host.loss, device.loss)
-    what = "mean loss"
-    if chosen.minimum_norm:
-        strength, what = (host.length[both], device.length[both]), "mean length"
-    before, after = (float(values.mean()) if len(values) else 0.0 for values in strength)
-    off = abs(after - before) / max(abs(before), 1e-6)
-    most = float((host.loss - device.loss).abs().max())
-    note = f"{what} off by {off:.2%}, a loss by at most {most:.2g} nats"
+    off = (host.loss - device.loss).abs()
+    allowed = STEPPED if tolerance is None else tolerance
+    alike = (host.fooled == device.fooled) & (off <= allowed.loss * host.loss.clamp_min(1))
+    agreeing, n = int(alike.sum()), len(alike)
+    flipped = int((host.fooled != device.fooled).sum())
+    longer = float(device.length.mean() - host.length.mean())
+    note = (
+        f"{flipped} fooled on one alone, a loss off by {float(off.max()):.1e} at most, "
+        f"mean L2 by {longer:.1e}"
+    )
     if tolerance is None:
         passed = torch.equal(host.attacked, device.attacked)
-        note = f"CPU against CPU: {'the same images' if passed else 'other images'}; {note}"
+        note = f"CPU against CPU, {'the same images' if passed else 'OTHER images'}; {note}"
     else:
-        passed = n - agreeing <= max(1.0, tolerance.disagree * n) and off <= tolerance.strength
-        note = (
-            f"{note}; allowed: {tolerance.disagree:.0%} of the points disagreeing, "
-            f"{tolerance.strength:.0%} off"
-        )
-    value = intervals.proportion(agreeing, n)
+        passed = n - agreeing <= max(1.0, tolerance.differ * n)
+        note = f"{note}; allowed {tolerance.differ:.0%} beyond {tolerance.loss:g} nats"
     return Row(
-        part=PART, name=name, unit="share agreeing", value=value, spread=WILSON, note=note,
-        passed=passed,
+        part=PART, name=name, unit="share agreeing", value=intervals.proportion(agreeing, n),
+        spread=WILSON, note=note, passed=passed,
     )  # fmt: skip

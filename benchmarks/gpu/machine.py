@@ -26,7 +26,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "device_type": device.type,
         "driver": None if isinstance(driver, Missing) else driver,
         "torch": torch.__version__,
-        "cuda": torch.version.cuda,
+        "cuda_version": torch.version.cuda,
         "python": platform.python_version(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),

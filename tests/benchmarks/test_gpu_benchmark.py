@@ -1,5 +1,6 @@
 """The GPU benchmark: run whole on the CPU, and its judgements on figures that are made up."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import benchmarks.gpu.__main__ as command
 from benchmarks.gpu.bench import Bench, synthetic_dataset
 from benchmarks.gpu.compiling import CompiledInTraining, Gain, plain
 from benchmarks.gpu.equality import (
-    CLIMBED,
+    STEPPED,
     DrawnOnCpu,
     Nets,
     Reached,
@@ -206,24 +207,51 @@ def test_ours_and_foolbox_climb_the_same_hill(nets: Nets) -> None:
 def test_the_same_attack_twice_is_equal_bit_by_bit(name: str, nets: Nets) -> None:
     chosen = variant(name)
     once, again = (reach(nets, nets, chosen, {"steps": 20}) for _ in range(2))
-    assert compared(name, once, again, None, chosen).passed
+    assert compared(name, once, again, None).passed
     # A pixel that differs in its last bit is enough where nothing may differ.
     attacked = again.attacked.clone()
     attacked[0, 0, 0, 0] = torch.nextafter(attacked[0, 0, 0, 0], torch.tensor(2.0))
     other = replace(again, attacked=attacked)
-    assert not compared(name, once, other, None, chosen).passed
+    assert not compared(name, once, other, None).passed
 
 
 def test_a_device_on_which_an_attack_is_weaker_fails(nets: Nets) -> None:
-    chosen = variant("pgd")
     weak = replace(nets, eps={norm: radius / 2 for norm, radius in nets.eps.items()})
-    on_host, on_device = (reach(one, nets, chosen, {}) for one in (nets, weak))
-    assert not compared("pgd", on_host, on_device, CLIMBED, chosen).passed
+    on_host, on_device = (reach(one, nets, variant("pgd"), {}) for one in (nets, weak))
+    assert not compared("pgd", on_host, on_device, STEPPED).passed
+
+
+class Rounding(nn.Module):
+    """A network whose scores are computed in another precision."""
+
+    def __init__(self, model: nn.Module, precision: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.precision = copy.deepcopy(model).to(precision), precision
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.model(x.to(self.precision)).float()
+        return scores
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "passes"),
+    [
+        ("fgsm", torch.float64, True),
+        ("fgsm", torch.bfloat16, False),
+        ("pgd", torch.bfloat16, False),
+    ],
+)
+def test_finer_rounding_passes_and_coarser_rounding_fails(
+    name: str, precision: torch.dtype, passes: bool, nets: Nets
+) -> None:
+    other = replace(nets, model=Rounding(nets.model, precision))
+    on_host, on_device = (reach(one, nets, variant(name), {}) for one in (nets, other))
+    assert compared(name, on_host, on_device, STEPPED).passed is passes
 
 
 @pytest.mark.parametrize(
     ("flipped", "louder", "passes"),
-    [(0, 1.0, True), (3, 1.0, True), (4, 1.0, False), (0, 1.02, True), (0, 1.05, False)],
+    [(0, 0.0, True), (3, 0.0, True), (4, 0.0, False), (0, 5e-4, True), (0, 5e-3, False)],
 )
 def test_a_device_may_round_otherwise_within_the_tolerance(
     flipped: int, louder: float, passes: bool
@@ -232,9 +260,9 @@ def test_a_device_may_round_otherwise_within_the_tolerance(
     host = Reached(torch.zeros(64, 1, 1, 1), fooled, torch.ones(64), torch.ones(64))
     other = fooled.clone()
     other[:flipped] = ~other[:flipped]
-    device = replace(host, fooled=other, loss=louder * host.loss)
-    assert CLIMBED.disagree == 0.05 and CLIMBED.strength == 0.03
-    assert compared("pgd", host, device, CLIMBED, variant("pgd")).passed is passes
+    device = replace(host, fooled=other, loss=host.loss + louder)
+    assert (STEPPED.differ, STEPPED.loss) == (0.05, 1e-3)
+    assert compared("pgd", host, device, STEPPED).passed is passes
 
 
 def test_numbers_are_drawn_on_the_cpu_whatever_generator_asks() -> None:
@@ -248,8 +276,8 @@ def test_numbers_are_drawn_on_the_cpu_whatever_generator_asks() -> None:
     assert not torch.equal(drawn[0], torch.rand(3, generator=torch.Generator().manual_seed(1)))
 
 
-def test_accuracies_on_synthetic_images_are_missing_with_the_reason() -> None:
-    settings = replace(TINY, model="small_cnn", epochs=1, probe_steps=1)
+def test_what_no_real_image_and_no_compiler_tells_is_missing_with_the_reason() -> None:
+    settings = replace(TINY, epochs=1, probe_steps=1, compiler="no_such_compiler")
     dataset = synthetic_dataset(CPU, num_train=128, num_test=40)
     assert dataset.shape == (3, 32, 32)
     bench = Bench(settings, CPU, dataset, split_pools(dataset, "published"), "made up")
@@ -257,6 +285,8 @@ def test_accuracies_on_synthetic_images_are_missing_with_the_reason() -> None:
     accuracies = [row for row in rows if row.unit == "share" or "93.59" in row.name]
     assert len(accuracies) == 2
     assert all(row.value == Missing("made up") for row in accuracies)
+    (compiled,) = (row for row in rows if "torch.compile" in row.name)
+    assert isinstance(compiled.value, Missing) and "no_such_compiler" in compiled.value.reason
     speeds = [row for row in rows if row.name == "training" and row.unit == "images/s"]
     assert len(speeds) == 1 and isinstance(speeds[0].value, Measured)
 
