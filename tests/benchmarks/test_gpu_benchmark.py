@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import benchmarks.gpu.__main__ as command
-from benchmarks.gpu.bench import Bench, synthetic_dataset
-from benchmarks.gpu.compiling import CompiledInTraining, Gain, plain
-from benchmarks.gpu.equality import (
+import benchmarks.gpu as command
+from benchmarks.on_gpu.bench import Bench, synthetic_dataset
+from benchmarks.on_gpu.compiling import CompiledInTraining, Gain, plain
+from benchmarks.on_gpu.equality import (
     STEPPED,
     DrawnOnCpu,
     Nets,
@@ -24,12 +24,12 @@ from benchmarks.gpu.equality import (
     reach,
     trained_nets,
 )
-from benchmarks.gpu.report import Clock, Row, line, missing, readings
-from benchmarks.gpu.rivals import Runs, Subject, autoattack_runs, pgd_runs
-from benchmarks.gpu.robustness import right
-from benchmarks.gpu.settings import FULL, TINY
-from benchmarks.gpu.speed import in_turn
-from benchmarks.gpu.training import StopAt, measure_a0
+from benchmarks.on_gpu.report import Clock, Row, line, missing, readings
+from benchmarks.on_gpu.rivals import Runs, Subject, autoattack_runs, pgd_runs
+from benchmarks.on_gpu.robustness import right
+from benchmarks.on_gpu.settings import FULL, TINY
+from benchmarks.on_gpu.speed import in_turn
+from benchmarks.on_gpu.training import StopAt, measure_a0
 from trainables.attacks import VARIANTS, variant
 from trainables.datasets import split_pools
 from trainables.records.value import Measured, Missing
@@ -39,7 +39,7 @@ AMPLE = 1e5
 """Seconds that no machine needs."""
 RUN = """
 import sys
-from benchmarks.gpu.__main__ import main
+from benchmarks.gpu import main
 code = main(["--tiny", "--seconds", sys.argv[1], "--out", sys.argv[2]])
 above = ("ray", "optuna", "orchestrator", "search_spaces", "results")
 print("above:", [name for name in above if name in sys.modules])

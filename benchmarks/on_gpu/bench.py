@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu.compiling import Gain, Pace
-from benchmarks.gpu.settings import Settings
+from benchmarks.on_gpu.compiling import Gain, Pace
+from benchmarks.on_gpu.settings import Settings
 from trainables.datasets import (
     Dataset,
     LabelledImages,

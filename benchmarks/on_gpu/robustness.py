@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.gpu.bench import Bench
-from benchmarks.gpu.report import Clock, Row, missing, share_row
+from benchmarks.on_gpu.bench import Bench
+from benchmarks.on_gpu.report import Clock, Row, missing, share_row
 from trainables.attacks import ATTACKS
 from trainables.attacks.shared.batching import BATCH
 from trainables.device import synchronize

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from benchmarks.gpu.bench import Bench
-from benchmarks.gpu.compiling import CompiledInTraining, Gain, Pace, plain
-from benchmarks.gpu.report import RANGE, Clock, Row, missing, one_line, readings, share_row
-from benchmarks.gpu.robustness import attacked_rows
+from benchmarks.on_gpu.bench import Bench
+from benchmarks.on_gpu.compiling import CompiledInTraining, Gain, Pace, plain
+from benchmarks.on_gpu.report import RANGE, Clock, Row, missing, one_line, readings, share_row
+from benchmarks.on_gpu.robustness import attacked_rows
 from trainables.datasets import LabelledImages
 from trainables.defenses import EpochData, EpochVerdict, Stack, build_stack
 from trainables.defenses.defense import Defense

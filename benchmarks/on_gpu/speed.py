@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.bench import Bench
-from benchmarks.gpu.report import RANGE, Clock, Row, missing, one_line, readings, share_row
-from benchmarks.gpu.rivals import PGD_STEPS, Run, Runs, Subject, autoattack_runs, pgd_runs
-from benchmarks.gpu.robustness import right
+from benchmarks.on_gpu.bench import Bench
+from benchmarks.on_gpu.report import RANGE, Clock, Row, missing, one_line, readings, share_row
+from benchmarks.on_gpu.rivals import PGD_STEPS, Run, Runs, Subject, autoattack_runs, pgd_runs
+from benchmarks.on_gpu.robustness import right
 from trainables.defenses.certified.randomized_smoothing import (
     RandomizedSmoothing,
     SmoothedPredictor,

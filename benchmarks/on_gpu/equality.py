@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from benchmarks.gpu.bench import Bench
-from benchmarks.gpu.report import WILSON, Clock, Row, missing, one_line
-from benchmarks.gpu.settings import Settings
+from benchmarks.on_gpu.bench import Bench
+from benchmarks.on_gpu.report import WILSON, Clock, Row, missing, one_line
+from benchmarks.on_gpu.settings import Settings
 from trainables.attacks import VARIANTS, Variant
 from trainables.datasets import load_dataset, split_pools
 from trainables.defenses import build_stack

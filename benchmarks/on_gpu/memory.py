@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import torch
 from torch.nn import functional as F
 
-from benchmarks.gpu.bench import Bench
-from benchmarks.gpu.machine import nvidia_smi
-from benchmarks.gpu.report import Clock, Row, missing
+from benchmarks.on_gpu.bench import Bench
+from benchmarks.on_gpu.machine import nvidia_smi
+from benchmarks.on_gpu.report import Clock, Row, missing
 from trainables.device import accelerated, backend, synchronize
 from trainables.metrics import intervals
 from trainables.records.value import Missing

@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.gpu.bench import Bench, build_bench
-from benchmarks.gpu.equality import measure_equality
-from benchmarks.gpu.machine import machine
-from benchmarks.gpu.memory import measure_memory
-from benchmarks.gpu.report import Clock, Row, line, missing, one_line
-from benchmarks.gpu.settings import FULL, TINY, Settings
-from benchmarks.gpu.speed import measure_attacks, measure_certificates
-from benchmarks.gpu.training import measure_a0, measure_a1
+from benchmarks.on_gpu.bench import Bench, build_bench
+from benchmarks.on_gpu.equality import measure_equality
+from benchmarks.on_gpu.machine import machine
+from benchmarks.on_gpu.memory import measure_memory
+from benchmarks.on_gpu.report import Clock, Row, line, missing, one_line
+from benchmarks.on_gpu.settings import FULL, TINY, Settings
+from benchmarks.on_gpu.speed import measure_attacks, measure_certificates
+from benchmarks.on_gpu.training import measure_a0, measure_a1
 from trainables.device import full_precision, given_device
 
 Part = Callable[[Bench, Clock], Iterator[Row]]
