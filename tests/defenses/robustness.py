@@ -15,11 +15,21 @@ from trainables.trial.settings import TrainingSpec
 
 
 def trained_with(
-    *stack: Defense, folder: Path, epochs: int = 15, training: TrainingSpec | None = None
+    *stack: Defense,
+    folder: Path,
+    epochs: int = 15,
+    training: TrainingSpec | None = None,
+    seed: int = 0,
 ) -> TrainedNet:
     """Train a small_cnn on the digits under a stack, or take it from the folder."""
-    spec = spec_of(*stack, epochs=epochs, training=training, train_images=None,
-                   measured_images=None)  # fmt: skip
+    spec = spec_of(
+        *stack,
+        epochs=epochs,
+        training=training,
+        train_images=None,
+        measured_images=None,
+        seed=seed,
+    )
     ctx = context_of(spec, folder)
     model = ctx.train(spec.stack, ctx.pools.train, spec.seed).model
     points = ctx.points()
@@ -62,9 +72,7 @@ def state_of(model: nn.Module) -> list[Tensor]:
 
 
 def is_untouched(model: nn.Module, before: list[Tensor]) -> bool:
-    """Return whether weights, buffers, modes and gradients of a net in training are as they
-    were.
-    """
+    """Return whether a net in training has its weights, buffers, modes and gradients of before."""
     same = all(torch.equal(*pair) for pair in zip(before, model.state_dict().values(), strict=True))
     return (
         same

@@ -14,6 +14,7 @@ from tests.defenses.robustness import (
 )
 from tests.making import EPS, accuracy, context_of, same_weights, spec_of
 from trainables.attacks.shared.balls import ball, broadcast
+from trainables.defenses.training.fgsm_adversarial_training import FgsmAdversarialTraining
 from trainables.defenses.training.pgd_adversarial_training import PgdAdversarialTraining
 from trainables.trial.settings import ModelSpec
 
@@ -94,12 +95,22 @@ def test_examples_are_of_the_current_weights(undefended: TrainedNet, hardened: T
     assert not torch.equal(first[0].x, second[0].x)
 
 
-def test_it_makes_a_net_more_robust_than_one_step_does(
-    undefended: TrainedNet, hardened: TrainedNet, artefact_folder: Path
-) -> None:
+@pytest.mark.slow
+def test_it_makes_a_net_more_robust_than_one_step_does(artefact_folder: Path) -> None:
+    # As many epochs, on three seeds: one alone is decided by some ten images.
+    gains = []
+    for seed in range(3):
+        many, one = (
+            robust_accuracy(trained_with(defense, folder=artefact_folder, seed=seed))
+            for defense in (PgdAdversarialTraining(eps=EPS), FgsmAdversarialTraining(eps=EPS))
+        )
+        gains.append(many - one)
+    assert sum(gains) > 0, gains
+
+
+def test_it_makes_a_net_robust(undefended: TrainedNet, artefact_folder: Path) -> None:
     net = trained_with(PgdAdversarialTraining(eps=EPS), folder=artefact_folder)
     assert accuracy(net.model, net.x, net.y) > 0.9
     assert robust_accuracy(net) > robust_accuracy(undefended) + 0.3
-    assert robust_accuracy(net) > robust_accuracy(hardened)  # as many epochs, one step
     again = trained_with(PgdAdversarialTraining(eps=EPS), folder=artefact_folder)
     assert same_weights(net.model, again.model)
