@@ -338,13 +338,22 @@ def list_(
         str, typer.Argument(help="spaces, defenses, attacks, threats, datasets, models or metrics.")
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a Markdown table; of metrics, a page.")
+    ] = False,
 ) -> None:
     """List what there is; piped, it is a row a line with tabs between the columns."""
+    if as_json and as_markdown:
+        raise InputError("--json and --markdown exclude each other")
     from orchestrator.commands.list import plain_lines, rows_at_once, table
 
     rows = rows_at_once(what)
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+    elif as_markdown:
+        from orchestrator.commands.markdown import markdown
+
+        sys.stdout.write(markdown(what, rows))
     elif console.is_terminal:
         console.print(table(rows))
     else:

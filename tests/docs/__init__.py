@@ -1,0 +1,1 @@
+"""README and docs/: what they name exists, and what they print runs."""
