@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAMED = re.compile(r"# (\S+)\n")
-_CALL = re.compile(r"(?:-m orchestrator|^defense-sweep) ([^\n&>]+)", re.MULTILINE)
+_CALL = re.compile(r"(?:-m orchestrator|^defense-sweep) (.+?)(?= && | > |$)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,6 @@ GUIDES = (
 )  # fmt: skip
 OF_OTHER_PROGRAMS = {"--working-dir", "--tiny"}
 """Of `ray job submit` and of `benchmarks.gpu`."""
-NOT_IN_THE_TREE = {"trainables/attacks/margin_step.py"}
-"""The example of an attack."""
 
 
 def test_readme_is_short_and_links_to_every_guide() -> None:
@@ -50,7 +48,7 @@ def test_a_page_links_to_what_is_there(page: str) -> None:
         assert ((ROOT / page).parent / target).is_file(), target
     rooms = "trainables|tests|search_spaces|results|orchestrator|benchmarks|docs|deploy"
     for path in re.findall(rf"`((?:{rooms})/[\w/.]+)`", text):
-        assert (ROOT / path).exists() or path in NOT_IN_THE_TREE, path
+        assert (ROOT / path).exists(), path
 
 
 @pytest.mark.parametrize("page", PAGES)
