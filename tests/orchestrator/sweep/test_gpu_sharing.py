@@ -106,7 +106,7 @@ def test_trials_are_packed_by_what_the_first_one_took_and_one_that_outgrows_its_
     )
     assert first.hardware["gpus"] == large.hardware["gpus"] == 1
     assert first.hardware["gpu_total_mib"] == TOTAL_MIB
-    assert peaks[TOO_MUCH_MIB] - peaks[1] == pytest.approx(TOO_MUCH_MIB - 1, abs=8)
+    assert peaks[TOO_MUCH_MIB] - peaks[1] == pytest.approx(TOO_MUCH_MIB, abs=64)
     (line,) = [text for text in caplog.messages if "once more on a whole one" in text]
     assert f"needs more than {given[0]:g} of a GPU's memory" in line and "out of memory" in line
     assert all("gpus" not in record.sampled for record in records)
