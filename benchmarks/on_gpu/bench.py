@@ -36,9 +36,9 @@ class Bench:
     undefended: nn.Module | None = None
     adversarial: nn.Module | None = None
     pace: Pace | None = None
-    """From the undefended network's eager training."""
+    """Of the undefended network's eager training."""
     gain: Gain | None = None
-    """From compiling that training; None where it was not measured."""
+    """Of compiling that training; None where it was not measured."""
     autoattack_point_s: float | None = None
     """Seconds a point that AutoAttack took on the adversarially trained network."""
 

@@ -21,7 +21,7 @@ class AuditOptions:
     """How much is audited."""
 
     candidates: int
-    """Maximum trials of the search, from each of its fronts."""
+    """Most trials of the search, of each of its fronts."""
     seeds: int
     points: int | None
     """Most points that are attacked and certified; None: the effort's own."""
@@ -48,7 +48,7 @@ class AuditPlan:
     """All that an audit is to run."""
 
     paths: RunPaths
-    """Measured by the audit."""
+    """Of the audit."""
     planned: tuple[Planned, ...]
     seeds: tuple[int, ...]
     settings: AuditSettings

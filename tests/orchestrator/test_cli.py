@@ -39,7 +39,7 @@ LAUNCH = ("launch", "--space", "smoke")
         ((*LAUNCH, "--gpus-per-trial", "most"), "--gpus-per-trial 'most'"),
         ((*LAUNCH, "--gpus-per-trial", "1.5"), "--gpus-per-trial must be"),
         ((*LAUNCH, "--max-gpu-hours", "0", "--gpus-per-trial", "0"), "--max-gpu-hours must be"),
-        ((*LAUNCH, "--max-gpu-hours", "2", "--gpus-per-trial", "0"), "no trial uses a GPU"),
+        ((*LAUNCH, "--max-gpu-hours", "2", "--gpus-per-trial", "0"), "no trial takes a GPU"),
         ((*LAUNCH, "--seed", "-1"), "--seed must be at least 0"),
         ((*LAUNCH, "--max-concurrent", "0"), "--max-concurrent must be at least 1"),
         ((*LAUNCH, "--cpus-per-trial", "0"), "--cpus-per-trial must be above 0"),
@@ -256,5 +256,5 @@ def test_a_folder_that_holds_something_else_is_refused(
     (tmp_path / "runs" / "tiny" / "thesis.tex").touch()
     space = str(write_space(tmp_path))
     assert call(monkeypatch, "launch", "--space", space, "--runs", str(tmp_path / "runs")) == 2
-    assert "holds 'thesis.tex' instead of a run" in capsys.readouterr().err
+    assert "holds no run but 'thesis.tex'" in capsys.readouterr().err
     assert len(list((tmp_path / "runs" / "tiny").iterdir())) == 1

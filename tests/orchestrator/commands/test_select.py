@@ -74,7 +74,7 @@ def test_an_unknown_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     ("words", "complaint"),
     [
         (["--require", "clean_accuracy=>0.9"], "unknown operator '=>'"),
-        (["--require", "clean_accuracy>=lots"], "'lots' is not a number"),
+        (["--require", "clean_accuracy>=lots"], "'lots' is no number"),
         (["--maximize", "robust"], "--maximize: unknown metric 'robust'"),
         (["--minimize", "robust"], "--minimize: unknown metric 'robust'"),
         (
@@ -109,7 +109,7 @@ def test_a_suggestion_and_the_undefended_model_are_said_to_be_so(
     code, out, _ = select(capsys, str(run))
     assert code == 0
     assert "1. none (this is the undefended model): verified" in out
-    assert "Suggested, as nothing is required: fgsm_adversarial_training" in out
+    assert "Suggested, as nothing is asked: fgsm_adversarial_training" in out
     assert "Branke et al., 2004" in out
 
 
