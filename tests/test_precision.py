@@ -56,7 +56,7 @@ STACKS: list[Settings] = [
 TINY: Settings = {
     "evasion": {"points": 6},
     "certification": {"points": 4},
-    "membership": {"points": 20, "shadows": 2, "attacks": ["confidence", "lira"]},
+    "membership": {"points": 20, "shadows": 2, "attacks": ["loss_threshold", "lira_online"]},
     "inversion": {"starts": 1, "kept": 1, "steps": 2},
 }
 """Settings with which a threat takes a moment."""
