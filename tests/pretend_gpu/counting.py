@@ -66,7 +66,7 @@ def _noting_lines(lines: Counter[str]) -> Iterator[None]:
     """Have the library call back at each passage."""
 
     def note(kind: bytes, name: bytes) -> None:
-        lines[f"{kind.decode()} {name.decode()} {_line(sys._getframe(1))}"] += 1
+        lines[f"{kind.decode()} {name.decode()} {_line(sys._getframe().f_back)}"] += 1
 
     listener = _Listener(note)
     library = loaded_library()

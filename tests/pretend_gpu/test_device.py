@@ -1,7 +1,5 @@
 """The pretended GPU allows and refuses what CUDA does."""
 
-import copy
-import io
 import json
 import os
 import subprocess
@@ -11,10 +9,8 @@ from types import ModuleType
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-
-from tests.pretend_gpu.counting import counted
 
 pytestmark = pytest.mark.pretend_gpu
 
@@ -351,73 +347,3 @@ def _answer(script: str, **environment: str) -> object:
 def test_numpy_does_not_see_the_device() -> None:
     with pytest.raises(TypeError, match=r"can't convert pretend.*to numpy"):
         torch.zeros(3, device=DEVICE).numpy()
-
-
-def test_a_network_trains_as_on_the_cpu_without_a_read() -> None:
-    def trained(device: str) -> tuple[list[Tensor], int]:
-        torch.manual_seed(0)
-        net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten())
-        net.append(nn.Linear(144, 10)).to(device).to(memory_format=torch.channels_last)
-        x, y = torch.rand(8, 3, 8, 8).to(device), torch.arange(8).to(device)
-        optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
-        with counted() as traffic:
-            for _ in range(5):
-                optimiser.zero_grad()
-                torch.autograd.backward(F.cross_entropy(net(x), y))
-                nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-                optimiser.step()
-        return [p.detach().cpu() for p in net.parameters()], traffic.reads
-
-    (own, reads), (cpu, _) = trained(DEVICE), trained("cpu")
-    assert reads == 0
-    for a, b in zip(own, cpu, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-
-
-def test_tensors_are_saved_and_loaded_across_devices() -> None:
-    file = io.BytesIO()
-    torch.save({"x": torch.arange(3.0, device=DEVICE)}, file)
-    for target in ("cpu", "pretend:0"):
-        file.seek(0)
-        loaded = torch.load(file, map_location=target, weights_only=True)["x"]
-        assert str(loaded.device) == target
-        assert loaded.tolist() == [0.0, 1.0, 2.0]
-
-
-def test_modules_are_copied() -> None:
-    net = nn.Linear(3, 2).to(DEVICE)
-    twin = copy.deepcopy(net)
-    assert str(twin.weight.device) == DEVICE
-    assert torch.equal(twin.weight, net.weight)
-    twin.weight.data.zero_()
-    assert not torch.equal(twin.weight, net.weight)
-
-
-def test_views_share_memory_and_outputs_are_resized() -> None:
-    x = torch.zeros(4, 3, device=DEVICE)
-    x.T[1, 2:] = 5.0
-    x.unfold(0, 2, 2).select(0, 0).add_(1.0)
-    assert x.tolist() == [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [0.0, 5.0, 0.0], [0.0, 5.0, 0.0]]
-    out = torch.empty(0, device=DEVICE)
-    torch.sum(x, 1, out=out)
-    assert out.tolist() == [3.0, 3.0, 5.0, 5.0]
-    out.resize_(6).zero_()
-    assert out.tolist() == [0.0] * 6
-    out.set_(x.untyped_storage(), 0, (3,), (1,))
-    assert out.tolist() == [1.0] * 3
-    out.data = x[2]
-    assert out.tolist() == [0.0, 5.0, 0.0]
-
-
-def test_pinned_memory_is_memory() -> None:
-    x = torch.arange(3.0).pin_memory()
-    assert x.is_pinned()
-    assert not torch.arange(3.0).is_pinned()
-    assert x.to(DEVICE, non_blocking=True).tolist() == [0.0, 1.0, 2.0]
-
-
-def test_functional_gradients_work() -> None:
-    w = torch.rand(5, device=DEVICE)
-    x = torch.rand(4, 5, device=DEVICE)
-    rows = torch.func.vmap(torch.func.grad(lambda w, row: (w * row).sin().sum()), (None, 0))(w, x)
-    torch.testing.assert_close(rows, (w * x).cos() * x)
