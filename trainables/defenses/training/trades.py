@@ -82,8 +82,8 @@ class Trades(Defense):
     def _maximise(self, model: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
         radii = draw_radii(self.eps, len(x), generator, x.device)
         noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        # At the start the two answers differ by less than bfloat16 rounds them: the first steps
-        # would climb the rounding.
+        # A precaution: at the start the two answers are so close that bfloat16 may round their
+        # difference away. Equality of both precisions has not been shown on three seeds.
         with frozen_for_attack(model), full_precision(x.device):
             with torch.no_grad():
                 clean = model(x)
