@@ -15,7 +15,7 @@ REPORTS = pytest.StashKey[dict[Path, Reports]]()
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Report a marked test as its process did; the first one of a file runs all of them."""
     if installed() or item.get_closest_marker(_MARK) is None:
         return None
@@ -23,6 +23,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     for report in reports_of(item):
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    # What the test before left set up for this one, the fixtures of their file say, ends here: the
+    # next test may lie in another file, and pytest's own protocol, which ends them, does not run.
+    item.session._setupstate.teardown_exact(nextitem)
     return True
 
 

@@ -1,5 +1,8 @@
 """Tests that run in a process of their own are reported as they went there."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,43 @@ def test_without_a_compiler_nothing_is_run_and_the_reason_is_said(
     (report,) = conftest.reports_of(request.node)
     assert report.outcome == "skipped"
     assert "there is no no-such-compiler" in str(report.longrepr)
+
+
+BEFORE = """
+import pytest
+
+@pytest.fixture(scope="module")
+def lent():
+    yield
+    print("given back")
+
+def test_here(lent):
+    pass
+
+@pytest.mark.pretend_gpu
+def test_there():
+    pass
+"""
+
+
+def test_what_a_file_sets_up_ends_before_the_next_file_though_a_marked_test_ran_last(
+    tmp_path: Path, pretend_environment: dict[str, str], pytestconfig: pytest.Config
+) -> None:
+    """Pytest failed the next file's first test: "previous item was not torn down properly"."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = pretend_gpu\n")
+    for folder, text in (("first", BEFORE), ("second", "def test_next():\n    pass\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"test_{folder}.py").write_text(text)
+    command = ["-q", "-p", "tests.pretend_gpu.conftest", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *command],
+        env=os.environ | {"PYTHONPATH": str(pytestconfig.rootpath)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "3 passed" in done.stdout, done.stdout
 
 
 def test_a_compilation_is_shared_and_only_a_whole_one_is_kept(

@@ -24,7 +24,7 @@ from trainables.trial.limits import (
 
 HEAD = """
 import re, sys, time
-from trainables import limits
+from trainables.trial import limits
 limits._POLL_SECONDS, limits._WRITE_SECONDS, limits._BLOCKED_SECONDS = 0.05, 0.5, 0.5
 Limits = limits.TrialLimits
 def tell(reason): print(reason, flush=True)
