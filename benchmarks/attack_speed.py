@@ -1,4 +1,4 @@
-"""How fast our attacks are beside those of other libraries, on the same checkpoint in one run.
+"""The speed of our attacks and those of other libraries, on the same checkpoint in one run.
 
 python -m benchmarks.attack_speed [--data-dir DIR] [--attacks pgd,deepfool,carlini_wagner]
 

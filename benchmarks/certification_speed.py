@@ -1,4 +1,4 @@
-"""How fast images are certified, beside the loop of Cohen et al. written plainly, in one run.
+"""How fast images are certified, against the loop of Cohen et al. written plainly, in one run.
 
 python -m benchmarks.certification_speed [--data-dir DIR] [--model pixeldp_cnn] [--images 8]
 

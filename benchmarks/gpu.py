@@ -3,11 +3,11 @@
 python -m benchmarks.gpu [--data-dir DIR] [--out FILE] [--seconds 480] [--tiny]
 
 Measured: the undefended baseline (A0) and FGSM adversarial training (A1) on CIFAR-10, PGD-20 and
-AutoAttack beside other libraries on one checkpoint, certificates, the meter of GPU memory, and
+AutoAttack alongside other libraries on one checkpoint, certificates, the meter of GPU memory, and
 whether every attack does on the GPU what it does on the CPU. foolbox, torchattacks
 (`pip install --no-deps torchattacks`: its pinned requests would downgrade other packages) and
 pyautoattack join in where they are installed. What does not fit into the time says so in its row.
-Everything but the training's passes runs in float32. The exit code is 1 where a part failed or a
+Everything except the training's passes runs in float32. The exit code is 1 where a part failed or a
 figure is not what it must be.
 """
 

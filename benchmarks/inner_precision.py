@@ -142,7 +142,7 @@ def _outcomes(net: str, arm: str, seed: int, data: DataSpec, epochs: int) -> Flo
         seed=seed,
     )
     started = time.perf_counter()
-    # A store for each: the precision is no part of a training's identity.
+    # A store for each: the precision is not part of a training's identity.
     with tempfile.TemporaryDirectory() as folder:
         ctx = prepare_trial(spec, ArtefactStore(Path(folder)), device=CPU)
         with precision_of(net, *ARMS[arm]):

@@ -4,7 +4,7 @@
     python -m benchmarks.scale --nodes 1,2,4,8 [--seconds 60]
 
 The first runs the real sweep (Ray Tune, proposals, records, live table, eviction) over trials that
-do nothing but write a record of the size of a real one and an artefact, then `status` and `report`
+only write a record of the size of a real one and an artefact, then `status` and `report`
 on what came out, and resumes it. The second starts that many fake nodes of two CPUs on this
 machine, whose trials sleep for a second, and counts trials an hour.
 """
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--keep", type=Path, help="Folder for the run, which is then kept.")
     parser.add_argument("--nodes", help="Counts of fake nodes, such as 1,2,4,8.")
-    parser.add_argument("--seconds", type=float, default=60, help="Of sleeping trials, a count.")
+    parser.add_argument("--seconds", type=float, default=60, help="Sleeping trials, per count.")
     asked = parser.parse_args()
     if asked.nodes:
         # One for all counts: Ray reads it once in a process.
@@ -215,10 +215,10 @@ class _Printing(Progress):
 
 
 def plausible_record(space: Space, flat: dict[str, Any]) -> TrialRecord:
-    """Return a completed record whose numbers hang on the spec alone, as large as a real one."""
+    """Return a completed record whose numbers depend on the spec alone, as large as a real one."""
     spec = space.spec(flat)
     draw = random.Random(spec.trial)
-    strength = draw.random()  # what it gives in robustness it takes in accuracy
+    strength = draw.random()  # what it gains in robustness it loses in accuracy
     names = [*METRICS]
     for threat in space.threats(space.scenarios[0].radius):
         names += [name for name in threat.metric_names() if name not in METRICS]

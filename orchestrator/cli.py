@@ -61,8 +61,10 @@ def launch(
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
     model: ModelOption = None,
-    trials: Annotated[int | None, typer.Option(help="Trials in all; more extends a run.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the search and the trainings.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Total number of trials; a larger number extends a run.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed for search and training.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
     runs: RunsOption = RUNS,
     address: AddressOption = None,
@@ -70,34 +72,36 @@ def launch(
     cpus_per_trial: CpusOption = None,
     gpus_per_trial: GpusOption = None,
     max_gpu_hours: Annotated[
-        float | None, typer.Option(help="No new trial once the run has taken so many GPU hours.")
+        float | None, typer.Option(help="Start no new trial after this many GPU hours.")
     ] = None,
     time_budget: Annotated[
-        str | None, typer.Option(help="No new trial after this: 90s, 30m, 2h, 1d.")
+        str | None, typer.Option(help="Start no new trial after this time: 90s, 30m, 2h, 1d.")
     ] = None,
     trial_time_limit: Annotated[
-        str | None, typer.Option(help="A trial that works longer is ended: 90s, 30m, 2h, 1d.")
+        str | None, typer.Option(help="End a trial that works longer: 90s, 30m, 2h, 1d.")
     ] = None,
     trial_memory_gib: Annotated[
-        float | None, typer.Option(help="A trial that takes more memory, in GiB, is ended.")
+        float | None, typer.Option(help="End a trial that takes more memory, in GiB.")
     ] = None,
     budget: Annotated[
         str | None, typer.Option(help="A reproduction's budget: quick or published.")
     ] = None,
     no_audit: Annotated[
-        bool, typer.Option("--no-audit", help="Leave out the audit; `audit RUN` runs it later.")
+        bool, typer.Option("--no-audit", help="Skip the audit; `audit RUN` runs it later.")
     ] = False,
     audit_candidates: Annotated[
-        int | None, typer.Option(help="Most trials that are audited beside the undefended model.")
+        int | None, typer.Option(help="Maximum trials to audit, besides the undefended model.")
     ] = None,
-    audit_seeds: Annotated[int | None, typer.Option(help="Fresh seeds of each of them.")] = None,
+    audit_seeds: Annotated[
+        int | None, typer.Option(help="Number of new seeds for each audited trial.")
+    ] = None,
     lpips_weights: LpipsOption = None,
     download: DownloadOption = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print trials, ranges and estimated hours.")
+        bool, typer.Option("--dry-run", help="Only print the trials, ranges and estimated hours.")
     ] = False,
 ) -> None:
-    """Run a sweep, resume it, or extend it; ends in a report."""
+    """Run a sweep, resume it, or extend it, and write a report."""
     _check_counts(
         ("--trials", trials),
         ("--max-concurrent", max_concurrent),
@@ -159,14 +163,14 @@ def trial(
     model: ModelOption = None,
     threats: Annotated[str | None, typer.Option(help="a,b or clean (default: all).")] = None,
     effort: Annotated[str, typer.Option(help="screen or audit.")] = "screen",
-    seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed for training.")] = 0,
     data_dir: DataDirOption = None,
     image_size: ImageSizeOption = None,
     lpips_weights: LpipsOption = None,
     download: DownloadOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
-    """Run one trial here, without Ray, and print what came out."""
+    """Run one trial here, without Ray, and print its results."""
     _check_seed(seed)
     from orchestrator.commands.trial import TrialRequest, print_record, run_single
 
@@ -194,9 +198,9 @@ def trial(
 @app.command()
 def status(
     run: RunArgument,
-    watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every two seconds.")] = False,
 ) -> None:
-    """Print how far a run is and the best so far."""
+    """Print a run's progress and the best results so far."""
     from orchestrator.commands.status import status_lines
 
     while True:
@@ -212,9 +216,11 @@ def status(
 def audit(
     run: RunArgument,
     candidates: Annotated[
-        int | None, typer.Option(help="Most trials that are audited beside the undefended model.")
+        int | None, typer.Option(help="Maximum trials to audit, besides the undefended model.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Fresh seeds of each of them.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Number of new seeds for each audited trial.")
+    ] = None,
     address: AddressOption = None,
     max_concurrent: ConcurrentOption = None,
     cpus_per_trial: CpusOption = None,
@@ -222,7 +228,7 @@ def audit(
     data_dir: DataDirOption = None,
     lpips_weights: LpipsOption = None,
 ) -> None:
-    """Train a run's best anew on fresh seeds and attack them with everything; ends in a report."""
+    """Retrain a run's best trials with new seeds, run every attack and write a report."""
     _check_counts(
         ("--candidates", candidates), ("--seeds", seeds), ("--max-concurrent", max_concurrent)
     )
@@ -248,7 +254,7 @@ def audit(
 
 @app.command()
 def report(run: RunArgument) -> None:
-    """Write a run's tables, figures and report anew from its records."""
+    """Write a run's tables, figures and report again from its records."""
     import results
     from orchestrator.run.paths import report_address
 
@@ -261,19 +267,20 @@ def select(
     run: RunArgument,
     require: Annotated[
         list[str] | None,
-        typer.Option(help="METRIC>=NUMBER, or <=, >, <, in quotes; several must all hold."),
+        typer.Option(help="METRIC>=NUMBER, or <=, >, <, in quotes; all must hold."),
     ] = None,
     maximize: Annotated[
-        list[str] | None, typer.Option(help="A goal; the first one named ranks equal picks.")
+        list[str] | None,
+        typer.Option(help="A metric to maximize; the first one ranks equal picks."),
     ] = None,
     minimize: Annotated[
-        list[str] | None, typer.Option(help="A goal, after those to maximize.")
+        list[str] | None, typer.Option(help="A metric to minimize, ranked after those to maximize.")
     ] = None,
     optimistic: Annotated[
-        bool, typer.Option("--optimistic", help="Judge by the kind end of each interval.")
+        bool, typer.Option("--optimistic", help="Judge by the optimistic end of each interval.")
     ] = False,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Print picks that cannot be told apart as one.")
+        bool, typer.Option("--merge", help="Print picks without a significant difference as one.")
     ] = False,
     export: Annotated[
         str | None, typer.Option(help="Folder to write the first pick (or the suggestion) to.")
@@ -282,7 +289,7 @@ def select(
     lpips_weights: LpipsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Rank the audited defenses that meet what is required; exits 3 where none does."""
+    """Rank the audited defenses that meet the requirements; exit with 3 if none does."""
     from orchestrator.commands.select import SelectRequest, run_select
     from orchestrator.run.paths import existing_run
 
@@ -306,12 +313,15 @@ def verify(
     bundle: Annotated[str, typer.Argument(help="A folder that `select --export` wrote.")],
     data_dir: DataDirOption = None,
     points: Annotated[
-        int | None, typer.Option(help="Most points that are attacked and certified.")
+        int | None, typer.Option(help="Maximum points to attack and certify.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of attacks and noise (default: drawn).")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed for attacks and noise (default: random).")
+    ] = None,
     effort: Annotated[str, typer.Option(help="screen or audit.")] = "screen",
     own_code: Annotated[
-        bool, typer.Option("--own-code", help="Let it import the model and defenses it names.")
+        bool,
+        typer.Option("--own-code", help="Let the bundle import the model and defenses it names."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -342,7 +352,7 @@ def list_(
         bool, typer.Option("--markdown", help="Print a Markdown table; of metrics, a page.")
     ] = False,
 ) -> None:
-    """List what there is; piped, it is a row a line with tabs between the columns."""
+    """List what is available; piped output has one row per line and tabs between columns."""
     if as_json and as_markdown:
         raise InputError("--json and --markdown exclude each other")
     from orchestrator.commands.list import plain_lines, rows_at_once, table
@@ -365,7 +375,7 @@ def doctor(
     runs: RunsOption = RUNS,
     data_dir: DataDirOption = None,
 ) -> None:
-    """Look at devices, Ray, data sets, LPIPS weights, storage and versions."""
+    """Check devices, Ray, data sets, LPIPS weights, storage and versions."""
     from orchestrator.commands.doctor import examine
 
     healthy = True

@@ -12,24 +12,24 @@ ModelOption = Annotated[
 ]
 DataDirOption = Annotated[
     str | None,
-    typer.Option(help="Folder or URI of MNIST and CIFAR-10 (default: $DEFENSE_SWEEP_DATA)."),
+    typer.Option(help="Folder or URI with MNIST and CIFAR-10 (default: $DEFENSE_SWEEP_DATA)."),
 ]
 ImageSizeOption = Annotated[
-    int | None, typer.Option(help="Side in pixels that a folder's images are resized to.")
+    int | None, typer.Option(help="Side in pixels to resize a folder's images to.")
 ]
 LpipsOption = Annotated[
     str | None, typer.Option(help="File or URI of torchvision's AlexNet weights, for LPIPS.")
 ]
-RunsOption = Annotated[str, typer.Option(help="Where runs are kept: a folder, s3:// or gs://.")]
+RunsOption = Annotated[str, typer.Option(help="Where runs are stored: a folder, s3:// or gs://.")]
 RunArgument = Annotated[str, typer.Argument(help="A run's folder or URI.")]
 AddressOption = Annotated[
     str | None, typer.Option(help="A Ray cluster to join: auto or HOST:PORT.")
 ]
-ConcurrentOption = Annotated[int | None, typer.Option(help="Most trials at once.")]
-CpusOption = Annotated[float | None, typer.Option(help="CPUs of each trial.")]
+ConcurrentOption = Annotated[int | None, typer.Option(help="Maximum concurrent trials.")]
+CpusOption = Annotated[float | None, typer.Option(help="CPUs per trial.")]
 GpusOption = Annotated[
     str | None,
-    typer.Option(help="GPUs of each trial: a share of one, whole ones, or auto: measured."),
+    typer.Option(help="GPUs per trial: a share of one, a whole number, or auto (measured)."),
 ]
 DownloadOption = Annotated[
     bool, typer.Option("--download", help="Fetch MNIST or CIFAR-10 into the data folder first.")

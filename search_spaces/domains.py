@@ -52,7 +52,7 @@ class Choice:
         """Return the value that the flat names stand for."""
         label = flat.get(name, self.labels[0])
         if label not in self.labels:
-            raise InputError(f"{name}: {label!r} is none of {self.labels}")
+            raise InputError(f"{name}: {label!r} is not one of {self.labels}")
         return parse_value(self.options[self.labels.index(label)], declared, name, radius)
 
     def locate(self, raw: Any, name: str, declared: Parameter, radius: float) -> Flat | None:
@@ -164,7 +164,7 @@ def parse_domain(raw: Any, declared: Parameter, place: str) -> Domain:
             raise InputError(f"{place}: the choice is empty; list at least one value")
         options = tuple(tuple(option) if isinstance(option, list) else option for option in raw)
         if len({str(_label(option)) for option in options}) < len(options):
-            raise InputError(f"{place}: a value stands twice in {raw}")
+            raise InputError(f"{place}: a value appears twice in {raw}")
     else:
         options = (raw,)
     for option in options:
@@ -176,11 +176,11 @@ def _parse_range(raw: Mapping[str, Any], declared: Parameter, place: str) -> Ran
     known = {"low", "high", "log", "num"}
     if not {"low", "high"} <= set(raw) or set(raw) - known:
         raise InputError(
-            f"{place}: {dict(raw)} is no range; write {{low: .., high: ..}}, with log: true and "
+            f"{place}: {dict(raw)} is not a range; write {{low: .., high: ..}}, with log: true and "
             "num: points if wanted, or {any_of: [..]}"
         )
     if declared.kind not in ("float", "int"):
-        raise InputError(f"{place} is no number, so it has no range; list its values")
+        raise InputError(f"{place} is not a number, so it has no range; list its values")
     low, high = parse_quantity(raw["low"]), parse_quantity(raw["high"])
     log, num = raw.get("log", False), raw.get("num")
     if low.of_radius != high.of_radius:

@@ -103,7 +103,7 @@ def _find(name_or_path: str) -> Path:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML without the silent loss of a key that stands twice."""
+    """YAML without the silent loss of a key that appears twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -113,7 +113,7 @@ class _UniqueKeys(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=deep)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                    None, None, f"the key {key!r} appears twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -127,7 +127,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or "no YAML"
+        problem = getattr(error, "problem", None) or "not valid YAML"
         raise InputError(f"{path}: {place}{problem}") from None
     if not isinstance(plain, dict):
         raise InputError(f"{path}: a space file is a mapping with name, scenarios, defenses, ..")

@@ -44,7 +44,7 @@ def build_objectives(
     """
     objectives = tuple(_objective(section, measured) for section in sections)
     if len({objective.metric for objective in objectives}) < len(objectives):
-        raise InputError("objectives: one is named twice")
+        raise InputError("objectives: a metric is named twice")
     return objectives
 
 
@@ -72,7 +72,7 @@ def build_constraint(text: str, measured: set[str]) -> Constraint:
     """Read 'metric >= number'; InputError says what is wrong with it."""
     match = _CONSTRAINT.match(text)
     if not match:
-        raise InputError(f"constraints: {text!r} is none; write 'clean_accuracy >= 0.9'")
+        raise InputError(f"constraints: {text!r} is invalid; write 'clean_accuracy >= 0.9'")
     metric(match["metric"])
     _check_measured(match["metric"], measured, "constraints")
     try:

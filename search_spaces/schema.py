@@ -65,7 +65,7 @@ class AuditSection(_Strict):
     """What is audited after the search, and how."""
 
     candidates: Count = 4
-    """Most trials that are audited, beside the undefended model."""
+    """Maximum trials to audit, besides the undefended model."""
     seeds: Count = 3
     """Fresh seeds that each is trained with."""
     points: Count | None = None

@@ -39,8 +39,8 @@ class Scenario:
 class Space:
     """A checked space file.
 
-    `draw` asks a chooser for flat names, `spec` reads them back: the two meet in nothing but the
-    names, so that a record's draw can be told to a study again.
+    `draw` asks a chooser for flat names, `spec` reads them back: they share nothing except the
+    names, so that a record's draw can be reported to a study again.
     """
 
     file: SpaceFile

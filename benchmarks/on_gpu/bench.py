@@ -36,9 +36,9 @@ class Bench:
     undefended: nn.Module | None = None
     adversarial: nn.Module | None = None
     pace: Pace | None = None
-    """Of the undefended network's eager training."""
+    """From the undefended network's eager training."""
     gain: Gain | None = None
-    """Of compiling that training; None where it was not measured."""
+    """From compiling that training; None where it was not measured."""
     autoattack_point_s: float | None = None
     """Seconds a point that AutoAttack took on the adversarially trained network."""
 

@@ -1,4 +1,4 @@
-"""The meter of a trial's GPU memory beside the driver's own figures."""
+"""The meter of a trial's GPU memory compared with the driver's own figures."""
 
 import threading
 from collections.abc import Iterator

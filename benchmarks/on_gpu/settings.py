@@ -44,7 +44,7 @@ class Settings:
     """Points of the comparison of AutoAttacks; fewer where the checkpoint is slow."""
     autoattack_radius: float = 1.0
     """Multiple of the data set's radius at which AutoAttack runs: four times it leaves nothing to
-    any part but the first, which takes seconds on a CPU and not minutes."""
+    any part except the first, which takes seconds on a CPU and not minutes."""
     repeats: int = 5
     certified_images: int = 16
     certificate_draws: int = 10_000

@@ -1,4 +1,4 @@
-"""How fast attacks and certificates are, beside other libraries in the same run."""
+"""How fast attacks and certificates are, compared with other libraries in the same run."""
 
 import time
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ class Timed:
 
 
 def measure_attacks(bench: Bench, clock: Clock) -> Iterator[Row]:
-    """Yield images per second and accuracy under PGD-20 and AutoAttack, ours beside others."""
+    """Yield images per second and accuracy under PGD-20 and AutoAttack, ours and others."""
     name, model = bench.checkpoint()
     eps, classes = bench.dataset.radius, bench.dataset.num_classes
     x, y = bench.points(bench.settings.pgd_points)

@@ -49,7 +49,7 @@ def choose(run: Run, most: int) -> list[Candidate]:
     Fronts are over all objectives, one a data set and effort. What is struck off is on none, and
     what answers no better than by chance is not worth an audit: such a network leaks nothing and
     obeys no trigger, which puts it on many a front. The undefended model, against which side
-    effects are told, is beside the number.
+    effects are measured, does not count towards `most`.
     """
     chosen = []
     for found in fronts(run):

@@ -21,7 +21,7 @@ class AuditOptions:
     """How much is audited."""
 
     candidates: int
-    """Most trials of the search, of each of its fronts."""
+    """Maximum trials of the search, from each of its fronts."""
     seeds: int
     points: int | None
     """Most points that are attacked and certified; None: the effort's own."""
@@ -48,7 +48,7 @@ class AuditPlan:
     """All that an audit is to run."""
 
     paths: RunPaths
-    """Of the audit."""
+    """Measured by the audit."""
     planned: tuple[Planned, ...]
     seeds: tuple[int, ...]
     settings: AuditSettings

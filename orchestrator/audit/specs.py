@@ -1,6 +1,6 @@
 """What an audit measures of a candidate: everything on its first seed, on the others what counts.
 
-A second seed tells how far a figure hangs on chance. It need not pay for reference models, signs
+A second seed shows how far a figure depends on chance. It need not pay for reference models, signs
 of masking and reconstructions again.
 """
 

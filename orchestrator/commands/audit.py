@@ -1,4 +1,4 @@
-"""The audit: the search's best trained anew on fresh seeds, and attacked with everything there is.
+"""The audit: the search's best retrained with new seeds, and attacked with everything there is.
 
 It is a run of its own within the run, and a Ray workload like the search: its trials are known
 beforehand instead of proposed, and all else is the same.
@@ -116,7 +116,7 @@ class AuditMeans:
 
     resources: TrialResources
     limits: TrialLimits
-    """Of a trial of the search; an audit's takes longer."""
+    """Duration of a trial of the search; an audit's takes longer."""
     data_dir: str | None
     lpips_weights: str | None
     session: RaySession
@@ -127,7 +127,7 @@ class AuditMeans:
 
 
 def audit(request: AuditRequest, command: str, console: Console) -> int:
-    """Audit a run, or complete its audit, and write its report anew; gives the exit code.
+    """Audit a run, or complete its audit, and write its report again; return the exit code.
 
     Raises InputError before anything is written.
     """

@@ -1,4 +1,4 @@
-"""`select --export`: a chosen stack trained anew on the whole clean data, measured, and bundled."""
+"""`select --export`: a chosen stack retrained on the whole clean data, measured, and bundled."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 
 
 def launch(request: LaunchRequest, console: Console) -> int:
-    """Run or resume a sweep; gives the exit code. Raises InputError before anything is written."""
+    """Run or resume a sweep; return the exit code. Raises InputError before anything is written."""
     space = load_space(request.space, request.overrides)
     paths = run_paths(request.runs, request.run_name)
     deadline = time.time() + parse_duration(request.time_budget) if request.time_budget else None
@@ -139,7 +139,7 @@ def planned_trials(space: Space) -> int:
     asked = space.file.search.trials
     if space.file.search.algorithm != "grid":
         if asked is None:
-            raise InputError(f"space {space.name}: search: give trials: a number, or --trials")
+            raise InputError(f"space {space.name}: search: set trials: NUMBER, or pass --trials")
         return asked
     grid = space.distinct_specs(limit=1_000_000)
     if grid is None:
@@ -150,7 +150,7 @@ def planned_trials(space: Space) -> int:
 def check_runs(space: Space, request: LaunchRequest) -> Dataset:
     """Load each scenario's data and fit every defense to its model, before a sweep is begun.
 
-    Gives the first scenario's data set. Raises InputError for what no trial could run with.
+    Returns the first scenario's data set. Raises InputError for what no trial could run with.
     """
     if request.lpips_weights is not None:
         weights = find_weights(request.lpips_weights)
@@ -268,7 +268,7 @@ def _audit(
     means: AuditMeans,
     console: Console,
 ) -> bool:
-    """Audit the best of a search that has ended; gives False where that was interrupted."""
+    """Audit the best of a search that has ended; return False where that was interrupted."""
     if not request.audit or space.file.pools == "published":
         return True  # a reproduction selects nothing, so that there is nothing to audit
     later = f"python -m orchestrator audit {paths.shown}"

@@ -145,7 +145,7 @@ def plain_lines(rows: list[Row]) -> str:
 
 
 def table(rows: list[Row]) -> Table:
-    """Write the rows for a terminal, whose width may wrap anything but a name."""
+    """Write the rows for a terminal, whose width may wrap anything except a name."""
     found = Table(box=None, pad_edge=False)
     found.add_column("name", no_wrap=True, overflow="ignore", min_width=_widest(rows))
     for title in ("meaning", "parameters", "source"):

@@ -51,7 +51,7 @@ class SelectRequest:
 
 
 def run_select(request: SelectRequest, console: Console) -> int:
-    """Print what fits, and export what is chosen where asked; gives 0, or 3 where nothing fits.
+    """Print what fits, and export what is chosen where asked; return 0, or 3 where nothing fits.
 
     Raises ResultsError for a run, requirement or metric that is none, and where a certificate of
     the run is refuted.
@@ -115,7 +115,7 @@ def _lines(
     for rank, group in enumerate(groups, start=1):
         lines += _pick(rank, group, selection)
     if selection.knee is not None:
-        lines.append(f"Suggested, as nothing is asked: {selection.knee.label}, {KNEE}.")
+        lines.append(f"Suggested, as nothing is required: {selection.knee.label}, {KNEE}.")
     return [f"Run {run.name}.", *lines, *not_recommended_sentences(selection)]
 
 
@@ -144,7 +144,7 @@ def _pick(rank: int, group: Group[Audited], selection: Selection) -> list[str]:
         lines.append(f"     {metric} {measured_text(pick, metric)}{against}")
     if group.others:
         others = ", ".join(other.label for other in group.others)
-        lines.append(f"     cannot be told from it in any goal: {others}")
+        lines.append(f"     not significantly different in any goal: {others}")
     return lines
 
 
@@ -155,8 +155,9 @@ def _against_undefended(pick: Audited, metric: str, selection: Selection) -> str
     if found is None:
         return ""
     moved = found.difference
-    told = "" if found.told_apart else ", cannot be told apart"
-    return f"; {signed_text(moved.value)} {moved.interval_text()} against undefended{told}"
+    significance = "" if found.told_apart else ", not significant"
+    difference = f"{signed_text(moved.value)} {moved.interval_text()}"
+    return f"; {difference} against undefended{significance}"
 
 
 def _undefended(selection: Selection) -> list[Audited]:

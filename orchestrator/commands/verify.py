@@ -1,4 +1,4 @@
-"""`verify`: a bundle's hashes, its reference inputs, and a fresh attack beside its card."""
+"""`verify`: a bundle's hashes, its reference inputs, and a fresh attack compared with its card."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class VerifyRequest:
     bundle: Path
     data_dir: str | None = None
     points: int | None = None
-    """Most points that are attacked and certified; None: as many as the effort has."""
+    """Maximum points to attack and certify; None: as many as the effort has."""
     seed: int | None = None
-    """Of attacks and noise; None: drawn, and told."""
+    """Of attacks and noise; None: drawn at random and printed."""
     effort: str = "screen"
     own_code: bool = False
     as_json: bool = False
@@ -125,8 +125,8 @@ def _dataset(bundle: Bundle, data_dir: str | None) -> Dataset:
     )
     if found.fingerprint != bundle.dataset.fingerprint:
         raise InputError(
-            f"{name}: not the images that the bundle was made from and measured on; give theirs by "
-            "--data-dir"
+            f"{name}: not the images that the bundle was made from and measured on; set their "
+            "folder with --data-dir"
         )
     return found
 

@@ -141,8 +141,8 @@ def _own_code(file: SpaceFile) -> bool:
 def _machine() -> list[str]:
     """Return what makes this another machine for a sweep, as far as can be seen without torch."""
     gpus = sorted(str(device) for device in Path("/dev").glob("nvidia[0-9]*"))
-    told = [f"{name}={os.environ.get(name)}" for name in _GPUS]
-    return [platform.node(), str(len(os.sched_getaffinity(0))), *gpus, *told]
+    visible = [f"{name}={os.environ.get(name)}" for name in _GPUS]
+    return [platform.node(), str(len(os.sched_getaffinity(0))), *gpus, *visible]
 
 
 def _data_dir(request: LaunchRequest) -> str | None:

@@ -34,7 +34,7 @@ def beating(folder: RemoteFolder, state: Path) -> Iterator[None]:
     What this can do: it refuses a second driver that comes while one is running, or at nearly the
     same moment. What it cannot: an object store has no lock, so of two drivers whose first writes
     take longer than a second both may begin, and a driver that was cut off from the store for a
-    minute may be taken for dead. Such a one ends itself, as by Ctrl-C, at the first beat that it
+    minute may be mistaken for dead. Such a one ends itself, as by Ctrl-C, at the first beat that it
     finds to be another's. Nothing is lost or mixed up meanwhile, since each record and artefact is
     whole and equal whoever writes it: some trials run twice, and more than were asked for may.
     """

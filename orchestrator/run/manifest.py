@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _MOST_SHOWN = 60
-"""Characters of a value in a line that tells a difference."""
+"""Maximum characters of a value in a line that reports a difference."""
 
 
 def write_manifest(
@@ -39,7 +39,7 @@ def write_manifest(
 ) -> dict[str, Any]:
     """Write the run's manifest, or bring the one that is there up to date.
 
-    `further` is what an audit says beside.
+    `further` is what an audit adds.
     """
     old = read_manifest(paths)
     manifest = {
@@ -153,7 +153,7 @@ def refuse_foreign_folder(paths: RunPaths) -> None:
     found = paths.folder.occupant()
     if found is not None:
         raise InputError(
-            f"{paths.shown}: holds no run but {found!r}; take another --name, or remove it"
+            f"{paths.shown}: holds {found!r} instead of a run; take another --name, or remove it"
         )
 
 

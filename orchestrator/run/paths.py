@@ -13,7 +13,7 @@ STATE_VARIABLE = "DEFENSE_SWEEP_STATE"
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
 _PROBE = "defense-sweep-write-probe"
 _FIRST_TRIES = 3
-"""Of the first contact with a store: a wrong host or bucket is said at once, not in a minute."""
+"""Attempts at the first contact with a store: a wrong host or bucket is reported at once."""
 
 
 @dataclass(frozen=True, slots=True)

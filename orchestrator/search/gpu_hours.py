@@ -56,8 +56,8 @@ def check_gpu_hours(most: float | None, gpus: float) -> None:
         raise InputError(f"--max-gpu-hours must be above 0, but got {most:g}")
     if gpus == 0:
         raise InputError(
-            f"--max-gpu-hours {most:g}: no trial takes a GPU here; give --gpus-per-trial, or limit "
-            "the sweep by --time-budget"
+            f"--max-gpu-hours {most:g}: no trial uses a GPU here; set --gpus-per-trial, or limit "
+            "the sweep with --time-budget"
         )
 
 

@@ -171,7 +171,7 @@ class Proposals:
         return None
 
     def finish(self, record: TrialRecord) -> None:
-        """Take a finished trial's record and tell the study."""
+        """Report a finished trial's record to the study."""
         self.finished[record.trial] = self._bare(record)
         for trial in self.live.pop(record.trial, []):
             self._tell(trial, record)
@@ -273,7 +273,7 @@ def violations(space: Space, record: TrialRecord) -> list[float]:
 class Journal(JournalFileBackend):
     """A study's journal, written without waiting for the disk after each of a trial's many lines.
 
-    What a crash of the machine may tear is set aside and told again from the records.
+    What a crash of the machine may tear is set aside and reported again from the records.
     """
 
     def __init__(self, path: Path) -> None:
@@ -326,18 +326,18 @@ def _cut_torn_line(journal: Path) -> None:
 
 
 def reconcile(study: optuna.Study, space: Space, records: Mapping[str, TrialRecord]) -> None:
-    """Bring a study in line with the records: what ran is told, what died is failed, what is
-    lacking is added."""
-    told = set()
+    """Bring a study in line with the records: what ran is reported, what died is failed, what is
+    missing is added."""
+    reported = set()
     for frozen in study.get_trials(deepcopy=False):
         identity = frozen.user_attrs.get(_TRIAL)
         if frozen.state == TrialState.RUNNING:
             study.tell(frozen.number, state=TrialState.FAIL)
         elif frozen.state == TrialState.COMPLETE:
-            told.add(identity)
+            reported.add(identity)
     for identity, record in records.items():
         values = objective_values(space, record)
-        if identity in told or values is None or not record.sampled:
+        if identity in reported or values is None or not record.sampled:
             continue
         chooser = _Remembering(record.sampled)
         space.draw(chooser)

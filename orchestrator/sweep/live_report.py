@@ -1,4 +1,4 @@
-"""The report of a sweep that goes on: written anew beside it, at little cost."""
+"""The report of a running sweep: rewritten alongside it, at little cost."""
 
 from __future__ import annotations
 

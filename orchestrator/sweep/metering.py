@@ -1,4 +1,4 @@
-"""What Tune is told so that GPU hours are counted and no trial starts when they are spent."""
+"""What is passed to Tune so that GPU hours are counted and no trial starts when they are spent."""
 
 from typing import Any
 

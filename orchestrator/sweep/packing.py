@@ -1,4 +1,4 @@
-"""How much of a GPU each trial gets: as told, or as much as trials like it were measured to need.
+"""How much of a GPU each trial gets: as set, or as much as trials like it were measured to need.
 
 Measured sharing (`--gpus-per-trial auto`) rests on three things. A trial of a kind that was not
 measured yet takes a whole GPU. One that was measured gets the smallest share that holds the peak of
@@ -23,7 +23,7 @@ HEADROOM = 1.2
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """What a trial's GPU memory hangs on."""
+    """What a trial's GPU memory depends on."""
 
     kind: str
     """The hash of what must be equal: data, network, threats and effort."""
@@ -81,7 +81,7 @@ class Measured:
 
 
 class Packing:
-    """Gives each trial its GPUs, and keeps count of those that are not back yet."""
+    """Assigns each trial its GPUs, and keeps count of those that are not back yet."""
 
     def __init__(self, gpus: float, *, auto: bool, records: Iterable[TrialRecord] = ()) -> None:
         self.gpus = gpus
@@ -124,7 +124,7 @@ class Packing:
             self.measured.learn(record)
 
     def grew_out(self, proposal: Proposal) -> float:
-        """Have a trial run once more, on a whole GPU; gives the share that was too small."""
+        """Have a trial run once more, on a whole GPU; return the share that was too small."""
         self._grown_out.add(proposal.spec.trial)
         self.again.append(proposal)
         return self._live.pop(proposal.spec.trial)

@@ -53,7 +53,7 @@ class TrialResources:
 
 
 class Declared(Protocol):
-    """What a space gives each trial."""
+    """What a space assigns to each trial."""
 
     @property
     def cpus_per_trial(self) -> float: ...
@@ -62,7 +62,7 @@ class Declared(Protocol):
 
 
 class Asked(Protocol):
-    """What the command line gives each trial; None: what the space does."""
+    """What the command line assigns to each trial; None: what the space does."""
 
     @property
     def cpus_per_trial(self) -> float | None: ...
@@ -96,7 +96,7 @@ def this_machine() -> Machine:
 def asked_resources(asked: Asked, declared: Declared, machine: Machine) -> TrialResources:
     """Settle what each trial gets: what was asked for, or else what its space declares.
 
-    Raises InputError for what Ray cannot give.
+    Raises InputError for what Ray cannot provide.
     """
     cpus, gpus = asked.cpus_per_trial, asked.gpus_per_trial
     return trial_resources(
@@ -112,7 +112,7 @@ def trial_resources(
 ) -> TrialResources:
     """Settle what each trial gets.
 
-    Raises InputError for what Ray cannot give: fractions above one GPU, or more than there is.
+    Raises InputError for what Ray cannot provide: fractions above one GPU, or more than there is.
     """
     auto = gpus == AUTO and (machine.gpus > 0 or machine.grows)
     if gpus == AUTO:

@@ -13,8 +13,9 @@ WORKER_FAILURES = 2
 NODE_FAILURES = 20
 """How often more, where its node went: spot nodes do, through no fault of the trial's."""
 NEW_STARTS = 1
-"""How often more from anew, where Tune gave a trial up: it does so too early where a worker's death
-fails two of its calls, since it takes the second for the failure of a trial that waits."""
+"""How often more from the start, where Tune gave up on a trial: it does so too early where a
+worker's death fails two of its calls, since it mistakes the second for the failure of a trial that
+waits."""
 _NODE_DIED = "because its node has died"
 """What Ray says of a worker whose node is gone, by SIGTERM, by SIGKILL or unheard of for long."""
 
@@ -23,7 +24,7 @@ _STORAGE = "StorageError: "
 
 
 class Retries(tune.Callback):
-    """Gives a trial back the try that the loss of its node cost, and says so."""
+    """Restores to a trial the try that the loss of its node cost, and says so."""
 
     def __init__(self) -> None:
         self.storage: dict[str, str] = {}

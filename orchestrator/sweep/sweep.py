@@ -46,7 +46,7 @@ _WORKER_ENV = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOptions:
-    """What a sweep needs beside its space and its resources."""
+    """What a sweep needs besides its space and its resources."""
 
     data_dir: str | None = None
     lpips_weights: str | None = None
@@ -65,7 +65,7 @@ def run_sweep(
 ) -> bool:
     """Run trials until the proposals end; Ray must be initialised.
 
-    Gives False where the sweep was interrupted. What is finished is recorded either way. Raises
+    Returns False where the sweep was interrupted. What is finished is recorded either way. Raises
     StorageError where what ran could not be kept, as on a full disk, once the rest has ended.
     """
     packing = Packing(resources.gpus, auto=resources.auto, records=proposals.finished.values())
@@ -118,7 +118,7 @@ def run_sweep(
 
 @contextmanager
 def ray_session(address: str | None) -> Iterator[Machine]:
-    """Start a local Ray, or join a cluster, and tell what there is to run on.
+    """Start a local Ray, or join a cluster, and yield what there is to run on.
 
     Raises InputError where the cluster cannot be joined.
     """

@@ -256,5 +256,5 @@ def test_a_folder_that_holds_something_else_is_refused(
     (tmp_path / "runs" / "tiny" / "thesis.tex").touch()
     space = str(write_space(tmp_path))
     assert call(monkeypatch, "launch", "--space", space, "--runs", str(tmp_path / "runs")) == 2
-    assert "holds no run but 'thesis.tex'" in capsys.readouterr().err
+    assert "holds 'thesis.tex' instead of a run" in capsys.readouterr().err
     assert len(list((tmp_path / "runs" / "tiny").iterdir())) == 1

@@ -62,7 +62,7 @@ def test_a_wrong_space_file_is_one_line_with_file_and_place(
 def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "twice.yaml"
     path.write_text("name: a\nname: b\n")
-    with pytest.raises(InputError, match="line 2, column 1: the key 'name' stands twice"):
+    with pytest.raises(InputError, match="line 2, column 1: the key 'name' appears twice"):
         load_space(str(path))
 
 

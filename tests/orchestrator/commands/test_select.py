@@ -109,7 +109,7 @@ def test_a_suggestion_and_the_undefended_model_are_said_to_be_so(
     code, out, _ = select(capsys, str(run))
     assert code == 0
     assert "1. none (this is the undefended model): verified" in out
-    assert "Suggested, as nothing is asked: fgsm_adversarial_training" in out
+    assert "Suggested, as nothing is required: fgsm_adversarial_training" in out
     assert "Branke et al., 2004" in out
 
 
