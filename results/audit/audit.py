@@ -1,6 +1,6 @@
 """The audit of a run read back: which candidates are verified, and how the search flattered them.
 
-An audit trains the chosen candidates anew on fresh seeds and attacks them, with everything there
+An audit retrains the chosen candidates with new seeds and attacks them, with everything there
 is, on test points that the search never saw.
 """
 

@@ -1,4 +1,4 @@
-"""Every two verified candidates beside each other: which of them can be told apart, and in what."""
+"""Every pair of verified candidates: which differ significantly, and in which objective."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Pair:
 
     @property
     def told_apart(self) -> bool:
-        """Whether any objective tells them apart."""
+        """Whether they differ significantly in any objective."""
         return any(each.told_apart for each in self.by_metric.values())
 
 

@@ -29,9 +29,9 @@ class Optimism:
 
     objective: Objective
     gaps: tuple[Gap, ...]
-    """Of the chosen candidates, in the manifest's order."""
+    """Gaps of the chosen candidates, in the manifest's order."""
     undefended: tuple[Gap, ...]
-    """Of the undefended models, which nobody chose: what other points and stronger attacks do."""
+    """Gaps of the undefended models, which nobody chose: due to other points and attacks."""
     mean: Value | None
     """Mean optimism of the chosen candidates; None where there is none. They share their points and
     so err together: its half-widths are the means of theirs."""

@@ -31,18 +31,18 @@ _TWIN = (
 )
 _SEARCHED = (
     "The candidates were found on other images than those of the audit; the pick among the few "
-    "that were audited, and this model's own figures, are of the same test images."
+    "that were audited, and this model's own figures, are from the same test images."
 )
 _OTHERS = (
-    "What was audited are models of the same stack, trained on fewer rows and from other seeds. "
-    "Membership and inversion are theirs alone: they take the training of many models."
+    "The audit measured models of the same stack, trained on fewer rows and from other seeds. "
+    "Membership and inversion were measured on those alone: they require training many models."
 )
 _CERTIFIED = (
     "certified: the predictor proves, image by image, an L2 radius within which its answer stays, "
     "except with the declared probability"
 )
-_EMPIRICAL = "empirical: measured against the attacks below, proven nothing"
-_NONE = "none: nothing defends it"
+_EMPIRICAL = "empirical: measured against the attacks below, nothing is proven"
+_NONE = "none: it has no defense"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -53,13 +53,13 @@ class Measurements:
     """With its threats."""
     metrics: Mapping[str, MetricValue]
     attacks: tuple[str, ...]
-    """Those of evasion."""
+    """Attacks of the evasion threat."""
     rows: int
-    """That it was trained on, after filtering."""
+    """Rows that it was trained on, after filtering."""
     training_rows: int
-    """That it was given."""
+    """Training rows before filtering."""
     measured_rows: int
-    """Of the test pool."""
+    """Images of the test pool."""
     hardware: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -102,8 +102,8 @@ def model_card(
             "fingerprint": dataset.fingerprint,
             "rows": measured.training_rows,
             "rows_after_filtering": measured.rows,
-            "pools": "the whole clean training data but the calibration pool, on which thresholds "
-            "and temperatures are fitted",
+            "pools": "the whole clean training data except the calibration pool, on which "
+            "thresholds and temperatures are fitted",
             "training": dict(spec.canonical()["training"]),
         },
         "limits": _declared(spec.stack, "limits"),
@@ -151,7 +151,7 @@ def _guarantee(stack: Stack, facts: Facts) -> str:
 def _answers(facts: Facts) -> list[str]:
     one = facts.predictor
     passes = one.forward_passes_per_prediction
-    said = [f"{passes:,} forward pass{'es' if passes != 1 else ''} an answer"]
+    said = [f"{passes:,} forward pass{'es' if passes != 1 else ''} per answer"]
     if one.stochastic:
         said.append("it draws at random; `probabilities` uses one declared seed")
     if one.rejects:

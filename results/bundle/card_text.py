@@ -45,14 +45,14 @@ def card_markdown(card: Mapping[str, Any]) -> str:
         "the items.",
         _figures(audited["metrics"], measured["metrics"]),
         _section("Not measured on this model", _grouped(measured["missing"])),
-        _section("Of these figures", card["notes"]),
+        _section("About these figures", card["notes"]),
         "## Cost",
         f"On {_text(_hardware(measured['hardware']))}.",
         _figures({}, {n: r for n, r in measured["metrics"].items() if n in _COSTS}, all_=True),
         _section("Training data", _pairs(card["training_data"])),
         _section("Known limits", (f"{row['defense']}: {row['text']}" for row in card["limits"])),
         _section(
-            "How it, or its like, has been broken",
+            "How it, or similar defenses, have been broken",
             (f"{row['defense']}: {row['text']}" for row in card["broken_by"]),
         ),
         _section("Program", [_program(card["program"])]),
@@ -89,8 +89,8 @@ def _program(program: Mapping[str, Any]) -> str:
         return f"no torch.export program: {program['why_not']}"
     return (
         f"{program['file']}: the probabilities as a torch.export program, for any batch. "
-        "torch.export.load can run code from a file that somebody else made: let verify look at "
-        "the bundle's hashes first, and take bundles from whom you trust"
+        "torch.export.load can run code from a file that somebody else made: let verify check "
+        "the bundle's hashes first, and use bundles only from sources that you trust"
     )
 
 
@@ -140,7 +140,7 @@ def _pairs(plain: Mapping[str, Any]) -> list[str]:
 
 
 def _grouped(reasons: Mapping[str, str]) -> list[str]:
-    """List each reason once, after all that it is the reason of."""
+    """List each reason once, after all the metrics that it applies to."""
     names: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         names.setdefault(reason, []).append(name)

@@ -1,4 +1,4 @@
-"""A bundle measured again beside its card: where a figure falls short, and where it holds."""
+"""A bundle measured again, against its card: where a figure falls short, and where it holds."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ PROMISED = ("clean_accuracy", "robust_accuracy")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One figure of the card beside the same measured now."""
+    """One figure of the card and the same measured now."""
 
     metric: str
     card: Value | None
@@ -44,8 +44,8 @@ def compare(
     """Compare what is measured now with the card's figures of this very model.
 
     `worse` says of each metric whether more is worse. A figure falls short where the interval of
-    the difference lies wholly on the bad side of 0: intervals that overlap are no proof that it
-    holds, and two that just touch none that it does not.
+    the difference lies wholly on the bad side of 0: intervals that overlap do not prove that
+    it holds, nor two that just touch that it does not.
     """
     measured = _figures(card)
     rows = []
@@ -75,7 +75,7 @@ def _figures(card: Mapping[str, Any]) -> dict[str, Value]:
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         detail = f"{type(error).__name__}: {error}"
-        raise BundleError(f"its card is of another form ({detail}); export it anew") from None
+        raise BundleError(f"its card is of another format ({detail}); export it again") from None
 
 
 def _judge(card: Value | None, now: Value, more_is_worse: bool) -> Verdict:

@@ -34,7 +34,7 @@ class Deployed:
     spec: TrialSpec
     dataset: Dataset
     weights: Mapping[str, Tensor]
-    """Of the trained network."""
+    """State of the trained network."""
     fitted: Mapping[str, Artefact]
     """Name -> what the deployment fitted."""
 
@@ -104,7 +104,7 @@ def restore(
     # Whatever an index of another shape makes of our own code: it is refused, not run further.
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         detail = " ".join(f"{type(error).__name__}: {error}".split())
-        raise BundleError(f"its parts do not fit together ({detail}); export it anew") from error
+        raise BundleError(f"its parts do not fit together ({detail}); export it again") from error
     if fits.left:
         raise BundleError(f"it holds {fits.left[0]!r}, which its stack does not ask for")
     return Restored(predictor, ctx, spec)

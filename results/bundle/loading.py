@@ -105,4 +105,4 @@ def _tensors(path: Path, name: str, members: Mapping[str, bytes]) -> dict[str, T
     try:
         return load_tensors(members[name])
     except (SafetensorError, ValueError, KeyError) as error:
-        raise BundleError(f"{path / name} holds no tensors ({error}); export it anew") from None
+        raise BundleError(f"{path / name} holds no tensors ({error}); export it again") from None

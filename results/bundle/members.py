@@ -36,7 +36,7 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 def check_absent(out: Path) -> None:
     """Raise BundleError where a bundle cannot be written: something is there already."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise BundleError(f"{out} is no folder; name one that is new or empty")
+        raise BundleError(f"{out} is not a folder; name one that is new or empty")
     if out.is_dir() and any(out.iterdir()):
         raise BundleError(f"{out} is not empty, and nothing is overwritten; name a new folder")
 
@@ -49,7 +49,7 @@ def write_members(
 ) -> None:
     """Write members, index and seal into a folder that appears whole or not at all.
 
-    They are written beside it, where `check` looks at them first. Raises BundleError where the
+    They are written next to it, where `check` looks at them first. Raises BundleError where the
     folder is there and not empty, or cannot be written.
     """
     check_absent(out)
@@ -80,8 +80,8 @@ def write_members(
 def read_members(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Read the index and the members that it names, all of them hashed.
 
-    Raises BundleError for whatever is missing, is no plain file of the folder, or is not what was
-    written.
+    Raises BundleError for whatever is missing, is not a plain file of the folder, or is not what
+    was written.
     """
     if not folder.is_dir():
         raise BundleError(f"no bundle at {folder}: no such folder")
@@ -101,7 +101,9 @@ def read_members(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     if not isinstance(files, dict):
         raise BundleError(f"{folder / INDEX} lacks its list of files")
     if unknown := sorted(set(files) - {*REQUIRED, *OPTIONAL}):
-        raise BundleError(f"{folder / INDEX} names {unknown[0]!r}, which is no member of a bundle")
+        raise BundleError(
+            f"{folder / INDEX} names {unknown[0]!r}, which is not a member of a bundle"
+        )
     if lacking := [name for name in REQUIRED if name not in files]:
         raise BundleError(f"{folder / INDEX} lacks {', '.join(lacking)}")
     return index, {name: _hashed(folder, name, files[name]) for name in files}
@@ -118,14 +120,14 @@ def from_json(content: bytes, where: Path) -> dict[str, Any]:
     try:
         plain = json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where} is no JSON ({error}); fetch the bundle again") from None
+        raise BundleError(f"{where} is not JSON ({error}); fetch the bundle again") from None
     if not isinstance(plain, dict):
         raise BundleError(f"{where} holds no JSON object; fetch the bundle again")
     return plain
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _hashed(folder: Path, name: str, expected: Any) -> bytes:
@@ -148,7 +150,7 @@ def _read(folder: Path, name: str) -> bytes:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BundleError(f"{path} is no plain file, as every member of a bundle must be")
+            raise BundleError(f"{path} is not a plain file, as every member of a bundle must be")
         return file.read()
 
 
@@ -162,5 +164,5 @@ def _write(path: Path, content: bytes) -> None:
 def _changed(folder: Path, name: str) -> str:
     return (
         f"{folder / name} is not what was exported: its hash differs, so it was changed or cut "
-        "off; fetch the bundle again, or export it anew"
+        "off; fetch the bundle again, or export it again"
     )

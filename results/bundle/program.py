@@ -45,7 +45,7 @@ def probabilities_program(predictor: Predictor, x: Tensor) -> tuple[bytes | None
         batch = {0: Dim("batch", min=1)}
         with full_precision(CPU):
             program = export(_Probabilities(predictor), (x[:2],), dynamic_shapes={"x": batch})
-    except Exception as error:  # whatever stops the tracing is told on the card
+    except Exception as error:  # whatever stops the tracing is reported on the card
         detail = " ".join(str(error).split()).partition(" For more information")[0][:200]
         return None, f"torch.export cannot trace it ({type(error).__name__}: {detail})"
     for images in (x, x[:1]):

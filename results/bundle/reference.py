@@ -50,19 +50,19 @@ def make_reference(predictor: Predictor, pool: LabelledImages) -> Reference:
 
 
 def reference_of(tensors: Mapping[str, Tensor]) -> Reference:
-    """Read what was kept back; BundleError where it is no reference."""
+    """Read what was kept back; BundleError where it is not a reference."""
     try:
         found = Reference(**tensors)
     except TypeError as error:
         raise BundleError(f"its reference inputs are of another form ({error})") from None
     rows = len(found.images)
     if rows == 0 or found.images.ndim != 4 or len(found.probabilities) != rows:
-        raise BundleError("its reference inputs are of another form; export it anew")
+        raise BundleError("its reference inputs are of another format; export it again")
     return found
 
 
 def differences(predictor: Predictor, reference: Reference) -> dict[str, float]:
-    """Ask a predictor on the CPU again; give, by name, how far each answer lies from the kept one.
+    """Ask a predictor on the CPU again; return, by name, how far each answer is from the kept one.
 
     Of probabilities, reject scores and radii that is the largest absolute difference, relative to
     what is larger than 1; of labels, the number that differ. Another shape is infinitely far.
@@ -83,7 +83,7 @@ def _furthest(kept: Tensor, now: Tensor) -> float:
     if kept.numel() == 0:
         return 0.0
     gaps = (kept - now).abs() / kept.abs().clamp_min(1.0)
-    # NaN is no agreement.
+    # NaN is not agreement.
     return float(gaps.max()) if bool(gaps.isfinite().all()) else float("inf")
 
 

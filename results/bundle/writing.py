@@ -37,7 +37,7 @@ _PACKAGES = ("defense-sweep", "torch", "torchvision", "numpy", "scikit-learn", "
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Facts:
-    """What a card is told of the bundle itself."""
+    """What a card states about the bundle itself."""
 
     predictor: Predictor
     created: str

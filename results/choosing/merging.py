@@ -1,4 +1,4 @@
-"""Points of a front that cannot be told apart, merged into one."""
+"""Points of a front that do not differ significantly, merged into one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Point = TypeVar("Point")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group(Generic[Point]):
-    """A point, and those that cannot be told from it."""
+    """A point, and those that do not differ significantly from it."""
 
     first: Point
     others: tuple[Point, ...]
@@ -26,7 +26,7 @@ class Group(Generic[Point]):
 def merged(points: Sequence[Point], alike: Callable[[Point, Point], bool]) -> list[Group[Point]]:
     """Merge points, the best first: each joins the first group whose own first is like it.
 
-    To be like another passes not on from point to point; so a group is what is like its first, and
+    Likeness does not pass from point to point; so a group is what is like its first, and
     the order decides which points are the firsts.
     """
     firsts: list[Point] = []

@@ -11,6 +11,7 @@ from results.choosing.selection import Selection, select
 from results.records.run import Run
 from results.records.values import counted, signed_text
 from results.sections.matrix import AuditedRow, Matrix
+from results.statistics.intervals import verdict_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +35,8 @@ def recommendation(run: Run, found: Matrix | None) -> Recommendation:
         return Recommendation(
             headline="Nothing is recommended: no candidate was audited.",
             sentences=(
-                "These are figures of the search: cheap attacks on validation points, and the "
-                "best of many looks better than it is. The audit trains the best candidates anew "
+                "These figures are from the search: cheap attacks on validation points, and the "
+                "best of many looks better than it is. The audit retrains the best candidates "
                 "and attacks them with the strongest attacks on test points.",
             ),
             chosen=None,
@@ -48,7 +49,7 @@ def recommendation(run: Run, found: Matrix | None) -> Recommendation:
     if chosen is None:
         count = counted(len(selection.unverified), "audited candidate")
         return Recommendation(
-            headline=f"Nothing is recommended: of {count} none is verified.",
+            headline=f"Nothing is recommended: none of {count} is verified.",
             sentences=judged,
             chosen=None,
             selection=selection,
@@ -129,8 +130,8 @@ def _reasons(run: Run, chosen: Audited, found: Matrix | None) -> list[str]:
     ]
     words = [
         f"Verified: {chosen.because}. Audited on test points: {', '.join(figures)}.",
-        "It is the knee of the verified: what is missed most, on average over all ways to weigh "
-        "the objectives, were it not there. Say what you require below, and the choice follows.",
+        "It is the knee of the verified: the largest loss if removed, on average over all ways to "
+        "weigh the objectives. Set your requirements below, and the choice follows.",
     ]
     rows = found.audited if found else ()
     for row in rows:
@@ -142,7 +143,7 @@ def _reasons(run: Run, chosen: Audited, found: Matrix | None) -> list[str]:
 def _against_undefended(run: Run, row: AuditedRow) -> str:
     parts = [
         f"{each.metric} {signed_text(change.difference.value)} "
-        f"{change.difference.interval_text()} ({change.verdict})"
+        f"{change.difference.interval_text()} ({verdict_text(change.verdict)})"
         for each in run.objectives
         if (change := row.changes.get(each.metric)) is not None
     ]
@@ -151,7 +152,7 @@ def _against_undefended(run: Run, row: AuditedRow) -> str:
 
 def _others(selection: Selection, chosen: Audited) -> list[str]:
     others = [name_of(each) for each in selection.picks if each.trial != chosen.trial]
-    return [f"Verified too, in order of the objectives: {'; '.join(others)}."] if others else []
+    return [f"Also verified, in order of the objectives: {'; '.join(others)}."] if others else []
 
 
 def _judged(candidate: Audited) -> str:

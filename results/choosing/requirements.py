@@ -122,7 +122,7 @@ def _number(text: str, requirement: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise ResultsError(
-            f"requirement {requirement!r}: {text!r} is no number; shares are written as "
-            f"{number_text(0.9)}, not in per cent"
+            f"requirement {requirement!r}: {text!r} is not a number; shares are written as "
+            f"{number_text(0.9)}, not as percentages"
         )
     return number

@@ -12,8 +12,8 @@ from results.choosing.selection import NearestMiss, Selection
 from results.records.values import counted, number_text
 
 KNEE = (
-    "the knee of the front: of all weightings of the goals, scaled to the front's span, it is the "
-    "one whose absence would cost most (Branke et al., 2004)"
+    "the knee of the front: the largest loss if removed, averaged over all weightings of the "
+    "goals, scaled to the front's span (Branke et al., 2004)"
 )
 
 

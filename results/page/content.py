@@ -61,7 +61,7 @@ class Content:
     images: ImagesInfo | None
     """None where no record holds images."""
     robustness: RobustnessInfo | None
-    """None where robust accuracy was measured at no radius beside the standard one."""
+    """None where robust accuracy was measured at no radius besides the standard one."""
     broken: BrokenBy | None
     """None where no trial recorded which attack broke its points."""
     rejecting: tuple[Record, ...]
@@ -69,7 +69,7 @@ class Content:
     certificates: CertificatesInfo | None
     """None where no trial certifies anything."""
     certifying: tuple[Record, ...]
-    """The trials whose model gives certificates."""
+    """The trials whose model certifies."""
     membership: MembershipInfo | None
     """None where no record holds the scores of a membership attack."""
     telling: tuple[Record, ...]
@@ -137,6 +137,6 @@ def _all_findings(
         table = compare_published(run)
         verdicts = [claim.verdict for claim in table.claims]
         tally = ", ".join(f"{verdicts.count(each)} {each}" for each in dict.fromkeys(verdicts))
-        answer = f" Of its claims: {tally}." if tally else ""
+        answer = f" Claims: {tally}." if tally else ""
         words.insert(0, f"Table {table.table}, ours on {table.data}: {table.agreement}{answer}")
     return words

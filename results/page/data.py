@@ -17,7 +17,7 @@ from results.sections.matrix import HEADLINES
 from results.statistics.fronts import Front
 
 MOST_TRIALS = 2_000
-"""Of more trials the page takes the front, the audited, the best, and a sample of the others."""
+"""With more trials the page takes the front, the audited, the best, and a sample of the others."""
 MOST_CELLS = 60_000
 """Trials times metrics: of more, the metrics that come last are left out."""
 _DIGITS = 5

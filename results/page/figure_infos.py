@@ -50,7 +50,7 @@ class ParetoInfo:
     families: tuple[str, ...]
     """The undefended first, then by name, stacks last."""
     struck_off: tuple[ParetoPoint, ...] = ()
-    """Trials whose robust accuracy is not to be believed; on no front."""
+    """Trials whose robust accuracy cannot be trusted; on no front."""
     frame: Frame | None = None
     """None where every trial is near enough to the best to be drawn."""
 

@@ -66,7 +66,7 @@ _STYLE = {
     "grid.color": "#E3E3E3",
     "axes.axisbelow": True,
     "figure.constrained_layout.use": True,
-    # Fixed, so that the same run gives the same file.
+    # Fixed, so that the same run writes the same file.
     "svg.hashsalt": "defense-sweep",
 }
 
@@ -82,7 +82,7 @@ class Drawing:
 
 
 def save(drawing: Drawing, folder: Path) -> tuple[Path, Path, Path]:
-    """Draw and write `<name>.png`, `<name>.svg` and `<name>.pdf`; give their paths."""
+    """Draw and write `<name>.png`, `<name>.svg` and `<name>.pdf`; return their paths."""
     with matplotlib.rc_context(), style.context(["default", _STYLE]):
         figure = drawing.draw()
         figure.set_dpi(DPI)
@@ -179,7 +179,7 @@ def draw_robustness(info: RobustnessInfo) -> Figure:
     axes = figure.subplots()
     defended = 0
     for place, curve in enumerate(info.curves):
-        # Side by side, so that the intervals at one radius can be told apart.
+        # Side by side, so that the intervals at one radius can be distinguished.
         shift = _SHIFT * (place - (len(info.curves) - 1) / 2)
         colour, marker, line = "black", "*", "--"
         if curve.record.stack:

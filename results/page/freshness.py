@@ -1,4 +1,4 @@
-"""Whether a report still tells what its run holds, by the dates of what it was written from."""
+"""Whether a report still shows what its run holds, by the dates of what it was written from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from results.records.run import AUDIT
 
 PAGE = "index.html"
 _STAMP = ".report_written_from.json"
-"""In the run's folder, beside the report's."""
+"""In the run's folder, next to the report's."""
 _CODE = Path(__file__).parents[1]
 _OURS = (".py", ".yaml", ".css", ".js", ".j2")
 
@@ -67,7 +67,7 @@ def code_hash(package: Path) -> str:
 
 
 def _files(path: Path) -> list[list[Any]]:
-    """Return the dates of what a report is, its tables beside the records among it."""
+    """Return the dates of what a report is, including its tables next to the records."""
     return _dates([*(path / "report").rglob("*"), *path.glob("trials.*")], path)
 
 

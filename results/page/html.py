@@ -21,6 +21,7 @@ from results.sections.poisoning import COLUMNS, attack_text, rows_text
 from results.sections.privacy import delta_text, privacy_columns, strongest_text
 from results.sections.robustness import DETECTION
 from results.statistics.fronts import draws_of
+from results.statistics.intervals import verdict_text
 
 MOST_ROWS = 300
 """Rows of a table of trials on the page; the page says where the others are."""
@@ -52,6 +53,7 @@ def page_text(content: Content, pictures: Sequence[Picture], *, running: bool = 
     )
     environment.filters |= {
         "number": number_text, "signed": signed_text, "breakable": _breakable,
+        "in_words": verdict_text,
         "confidence": confidence_text, "attack": attack_text, "poisoned_rows": rows_text,
         "strongest": strongest_text, "delta": delta_text, "draws": draws_of,
     }  # fmt: skip

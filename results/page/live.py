@@ -7,7 +7,7 @@ from results.page.report import write_report
 
 
 def main() -> None:
-    """Write the report of the run whose folder or URI standard input gives.
+    """Write the report of the run whose folder or URI is on standard input.
 
     Not the command line: a URI may hold what no list of processes may show.
     """

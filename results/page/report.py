@@ -40,7 +40,7 @@ from results.sections.privacy import draw_membership
 from results.sections.reproduction import PublishedTable
 
 PLOTLY = "plotly.min.js"
-"""Lies beside the page, which asks no network for it."""
+"""Lies next to the page, which needs no network for it."""
 KINDS = ("png", "svg", "pdf")
 
 
@@ -55,12 +55,12 @@ _Info = TypeVar("_Info", bound=_Described)
 
 @without_collections()
 def write_report(run_path: str | Path, *, running: bool = False) -> Path:
-    """Write a run's tables, figures, report.json and report/index.html; give the page's path.
+    """Write a run's tables, figures, report.json and report/index.html; return the page's path.
 
-    Of a run at a URI they are written into the copy on this machine, whose page is given, and put
-    beside the run. A run without a completed trial gets a page that says so. Of a `running` one no
-    figure is drawn, which takes longest, and the page says so and keeps itself up to date.
-    ResultsError where the folder is no run, or where an attack refutes a certificate of it.
+    For a run at a URI they are written into the copy on this machine, whose page is returned, and
+    uploaded to the run. A run without a completed trial gets a page that says so. For a `running`
+    one no figure is drawn, which takes longest, and the page says so and keeps itself up to date.
+    ResultsError where the folder is not a run, or where an attack refutes a certificate of it.
     """
     # Taken before the run is read: what comes in between makes the report stale.
     source = None if running or is_uri(run_path) else written_from(Path(run_path))
@@ -83,7 +83,7 @@ def write_report(run_path: str | Path, *, running: bool = False) -> Path:
 
 
 def _put_plotly(path: Path) -> None:
-    """Copy the plotting library beside the page, from the plotly package."""
+    """Copy the plotting library next to the page, from the plotly package."""
     source = Path(plotly.__file__).parent / "package_data" / PLOTLY
     if not path.is_file() or path.stat().st_size != source.stat().st_size:
         replace_file(path, lambda copy: _copy(source, copy))

@@ -29,7 +29,7 @@ def front_frame(frame: pd.DataFrame, found: Sequence[Front]) -> pd.DataFrame:
 
 
 def write_tables(run: Run, found: Sequence[Front] | None = None) -> tuple[Path, Path, Path]:
-    """Write trials.parquet, report/trials.csv and report/front.csv; give their paths.
+    """Write trials.parquet, report/trials.csv and report/front.csv; return their paths.
 
     `found` are the run's fronts where the caller has them already.
     """

@@ -20,14 +20,14 @@ class CertificationNotes:
     right: tuple[bool, ...]
     """(N,) whether the certified class is the true one."""
     failure_probability: float | None
-    """Highest probability that the certificate of one image is wrong; None where the model gives
-    no certificates."""
+    """Highest probability that the certificate of one image is wrong; None where the model
+    does not certify."""
 
 
 def certification_notes(notes: Mapping[str, Any]) -> CertificationNotes | None:
     """Read the notes of a record; None where certificates were not measured.
 
-    Where they have another shape, an error as any bad JSON gives.
+    Where they have another shape, it raises as for any bad JSON.
     """
     plain = notes.get("certification")
     if plain is None:

@@ -15,7 +15,7 @@ WITHSTOOD = "none"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvasionNotes:
-    """How a model was attacked, and whether its robust accuracy is to be believed.
+    """How a model was attacked, and whether its robust accuracy can be trusted.
 
     A record that was written before these notes existed has none of them.
     """
@@ -23,7 +23,7 @@ class EvasionNotes:
     suspected: bool | None = None
     """Whether the masking check failed; None where it did not run."""
     strikes: bool = True
-    """Whether what failed makes the robust accuracy not to be believed; a failed check does unless
+    """Whether what failed makes the robust accuracy untrustworthy; a failed check does unless
     it says otherwise."""
     masking: str = ""
     """What the masking check found, in words."""
@@ -46,7 +46,7 @@ class EvasionNotes:
 
 
 def evasion_notes(notes: Mapping[str, Any]) -> EvasionNotes:
-    """Read the notes of a record; where they have another shape, an error as any bad JSON gives."""
+    """Read the notes of a record; where they have another shape, raise as for any bad JSON."""
     plain = notes.get("evasion") or {}
     check = plain.get("masking") or {}
     surfaces = plain.get("surfaces") or []
@@ -87,5 +87,5 @@ def _texts(plain: Mapping[str, Any], name: str) -> tuple[str, ...]:
     values = plain.get(name) or []
     # An attack is named for each point: asked of each, thousands of records take seconds.
     if not isinstance(values, list) or not set(map(type, values)) <= {str}:
-        raise ValueError(f"its notes say {name} is no list of texts")
+        raise ValueError(f"its notes say {name} is not a list of texts")
     return tuple(values)

@@ -40,7 +40,7 @@ def is_uri(run: str | Path) -> bool:
 
 
 def mirrored(uri: str) -> Path:
-    """Copy the manifests and records of a run and of its audit here, and give the folder.
+    """Copy the manifests and records of a run and of its audit here, and return the folder.
 
     Only what was not copied before, or has changed since, is read; what is gone from the run goes
     from the copy. ResultsError where no run lies there or the store cannot be read.
@@ -51,8 +51,8 @@ def mirrored(uri: str) -> Path:
         there = _listed(filesystem, root)
         if _MANIFEST not in there:
             raise ResultsError(
-                f"no run at {shown(uri)}: it holds no manifest.json; give the URI that `launch` "
-                "named"
+                f"no run at {shown(uri)}: it holds no manifest.json; use the URI that `launch` "
+                "printed"
             )
         _drop_gone(folder, there)
         wanted = [info for name, info in there.items() if not _same(folder / name, info)]
@@ -110,7 +110,7 @@ def _opened(uri: str) -> tuple[fs.FileSystem, str]:
         except (ArrowException, ValueError):
             # Its message repeats the URI, and with it what may be secret.
             raise ResultsError(
-                f"{shown(uri)}: is no URI of a run; write s3://BUCKET/PREFIX/RUN or "
+                f"{shown(uri)}: is not the URI of a run; write s3://BUCKET/PREFIX/RUN or "
                 "gs://BUCKET/PREFIX/RUN"
             ) from None
     return filesystem, root.rstrip("/")

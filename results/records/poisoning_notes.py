@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreHistogram:
-    """How many rows of the target class a filter gave which score. B bins."""
+    """How many rows of the target class a filter assigned which score. B bins."""
 
     scorer: str
     """Name of the defense."""
@@ -36,7 +36,7 @@ class PoisoningNotes:
 def poisoning_notes(notes: Mapping[str, Any]) -> PoisoningNotes | None:
     """Read the notes of a record; None where nothing was poisoned.
 
-    Where they have another shape, an error as any bad JSON gives.
+    Where they have another shape, it raises as for any bad JSON.
     """
     plain = notes.get("backdoor")
     if plain is None:

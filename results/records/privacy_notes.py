@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """How often the strongest membership attack gave which score. B bins."""
+    """How often the strongest membership attack assigned which score. B bins."""
 
     edges: tuple[float, ...]
     """(B + 1,) rising; the outer bins hold what lies beyond them too."""
@@ -22,7 +22,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrivacyNotes:
-    """What stands beside the privacy metrics; None where it was not measured."""
+    """What accompanies the privacy metrics; None where it was not measured."""
 
     attack: str | None = None
     """The membership attack of the largest area."""
@@ -35,7 +35,7 @@ class PrivacyNotes:
 
 
 def privacy_notes(notes: Mapping[str, Any]) -> PrivacyNotes:
-    """Read the notes of a record; where they have another shape, an error as any bad JSON gives."""
+    """Read the notes of a record; where they have another shape, raise as for any bad JSON."""
     plain = notes.get("membership") or {}
     scores = plain.get("scores")
     shadows = plain.get("shadows")

@@ -82,7 +82,7 @@ class Record:
 
     @property
     def rejects(self) -> bool:
-        """Whether the deployed model may reject an image, as far as the record tells."""
+        """Whether the deployed model may reject an image, as far as the record shows."""
         if self.evasion.rejects is not None:
             return self.evasion.rejects
         rejected = self.value("clean_rejection_rate")
@@ -94,7 +94,7 @@ class Record:
 
     @property
     def not_comparable(self) -> str:
-        """Why its robust accuracy is none that RobustBench would list; empty where it is one."""
+        """Why RobustBench would not list its robust accuracy; empty where it would."""
         kinds = [
             (self.evasion.stochastic, "stochastic"),
             (self.evasion.undeclared_randomness, "random without saying so"),

@@ -117,7 +117,9 @@ def load(run: str | Path) -> Run:
     """
     path = mirrored(str(run)) if is_uri(run) else Path(run)
     if not path.is_dir():
-        raise ResultsError(f"no run at {path}: no such folder; give the folder that `launch` named")
+        raise ResultsError(
+            f"no run at {path}: no such folder; use the folder that `launch` printed"
+        )
     manifest = _manifest(path / "manifest.json")
     versions = manifest.get("stage_versions", {})
     records: list[Record] = []
@@ -135,7 +137,7 @@ def load(run: str | Path) -> Run:
 
 
 def _manifest(file: Path) -> Mapping[str, Any]:
-    hint = "launch the run again under its name to write it anew"
+    hint = "launch the run again under its name to write it again"
     if not file.is_file():
         raise ResultsError(f"no manifest at {file}: is this a run's folder? Else {hint}")
     try:
@@ -220,12 +222,12 @@ def _strict_json(file: Path) -> Any:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"lacks {error.args[0]!r}"
     if isinstance(error, json.JSONDecodeError):
-        return f"is no JSON ({error})"
+        return f"is not JSON ({error})"
     return str(error) or type(error).__name__

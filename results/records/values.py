@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 
-# Frozen it would be but for the time: to make one would take six times as long, and a run of
+# It is not frozen because of the time: to make one would take six times as long, and a run of
 # thousands of trials holds a million.
 @dataclass(slots=True, unsafe_hash=True)
 class Value:

@@ -49,7 +49,7 @@ class ImagesInfo:
 def attacked_images(run: Run, shown: Sequence[Record]) -> ImagesInfo | None:
     """Choose the rows: unattacked, then attacked for each of the shown trials.
 
-    Every trial is attacked anew, so that its images are its own. None where no record holds any.
+    Every trial is attacked again, so that its images are its own. None where no record holds any.
     """
     rows: list[tuple[str, tuple[ShownImage, ...]]] = []
     for record in shown:

@@ -17,7 +17,7 @@ MAX_SHOWN = 6
 CERTIFIED = "certified_accuracy"
 AVERAGE = "average_certified_radius"
 BESIDE = ("clean_accuracy", "robust_accuracy_l2")
-"""What stands beside the certificates: an attack's figure bounds them from above."""
+"""What accompanies the certificates: an attack's figure bounds them from above."""
 DETAILS = (
     "certified_precision",
     "abstention_rate",
@@ -123,7 +123,7 @@ def share(count: int, n: int) -> Value:
 
 
 def certifying(run: Run) -> tuple[Record, ...]:
-    """Return the usable trials whose model gives certificates, from large to small mean radius."""
+    """Return the usable trials whose model certifies, from large to small mean radius."""
     found = [
         record
         for record in run.usable
@@ -133,7 +133,7 @@ def certifying(run: Run) -> tuple[Record, ...]:
 
 
 def certificate_columns(records: Sequence[Record]) -> tuple[str, ...]:
-    """Return the metrics of the table: beside the certificates, certified at each threshold,
+    """Return the metrics of the table: besides the certificates, certified at each threshold,
     more.
     """
     measured = {name for record in records for name in record.metrics}
@@ -156,7 +156,7 @@ def confidence_text(record: Record) -> str:
 def short_labels(records: Sequence[Record]) -> list[str]:
     """Name trials by the settings in which they differ, as `4f1c99a0  pixeldp(attack_bound=0.3)`.
 
-    A setting counts where two of the trials that have the defense give it another value.
+    A setting counts where two of the trials that have the defense set it to different values.
     """
     seen: dict[tuple[str, str], set[str]] = {}
     for defense in (defense for record in records for defense in record.stack):
@@ -181,7 +181,7 @@ def short_labels(records: Sequence[Record]) -> list[str]:
 def plain_certificates(
     info: CertificatesInfo | None, records: Sequence[Record]
 ) -> list[dict[str, Any]]:
-    """Return every trial that gives certificates as plain JSON, with its curve where it is
+    """Return every trial that certifies as plain JSON, with its curve where it is
     drawn.
     """
     curves = {curve.record.trial: curve for curve in info.curves} if info else {}

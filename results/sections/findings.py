@@ -12,6 +12,7 @@ from results.records.values import Value, counted, number_text, signed_text
 from results.sections.status import Counts, best_record, counts
 from results.statistics.effects import Change, change, undefended
 from results.statistics.fronts import Front, membership
+from results.statistics.intervals import UNTOLD, verdict_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class Best:
     change: Change | None
     """To the undefended trial; None where there is none or the best is undefended itself."""
     costs: tuple[Change, ...]
-    """The other objectives beside the undefended trial."""
+    """The other objectives compared with the undefended trial."""
     others: tuple[tuple[str, Value], ...]
     """(metric, value) of the other objectives of this trial."""
 
@@ -48,7 +49,7 @@ def findings(
 ) -> list[str]:
     """Write what was found, the headline first, one sentence or two an entry.
 
-    `shares` gives each front's `membership` by its key, where the caller has it already.
+    `shares` holds each front's `membership` by its key, where the caller has it already.
     """
     tally = counts(run)
     points = best_points(run)
@@ -82,8 +83,8 @@ def struck_off_sentences(run: Run) -> list[str]:
     why = " and ".join(f"for {count:,} {reason}" for count, reason in kinds if count)
     return [
         f"{counted(len(struck), 'trial')} {'is' if len(struck) == 1 else 'are'} struck off: on no "
-        f"front and best at nothing, for {'its' if len(struck) == 1 else 'their'} robust accuracy "
-        f'is not to be believed ({why}). The words of each are under "Struck off the fronts".'
+        f"front and best at nothing, because {'its' if len(struck) == 1 else 'their'} robust "
+        f'accuracy cannot be trusted ({why}). The reason for each is under "Struck off the fronts".'
     ]
 
 
@@ -103,7 +104,7 @@ def counts_sentence(tally: Counts) -> str:
 
 
 def warning(run: Run) -> str:
-    """Write what these figures must not be taken for."""
+    """Write what these figures must not be mistaken for."""
     efforts = Counter(str(record.spec.get("effort", "")) for record in run.usable)
     published = any(
         (record.spec.get("data") or {}).get("pools") == "published" for record in run.usable
@@ -182,15 +183,15 @@ def _best_sentence(best: Best) -> str:
         return f"{words} No defense improved on the undefended model here."
     if best.change is None:
         return f"{words} There is no undefended trial of the same scenario to compare with."
-    told = {
-        "better": "so the two can be told apart: the defense is better",
-        "worse": "so the two can be told apart: the defense is worse",
-        "cannot be told": "so the two cannot be told apart on these points",
+    conclusion = {
+        "better": "so the difference is significant: the defense is better",
+        "worse": "so the difference is significant: the defense is worse",
+        UNTOLD: "so the difference is not significant on these points",
     }[best.change.verdict]
     return (
         f"{words} Undefended: {best.change.undefended.text()}; the difference is "
         f"{signed_text(best.change.difference.value)} {best.change.difference.interval_text()}, "
-        f"{told}."
+        f"{conclusion}."
     )
 
 
@@ -205,8 +206,8 @@ def _catch(best: Best) -> str:
         return ""
     if best.change.verdict == "better":
         return f", which is worse than undefended in {losses}"
-    told = {"worse": "is no better than", "cannot be told": "cannot be told apart from"}
-    return f", which {told[best.change.verdict]} undefended here and is worse in {losses}"
+    relation = {"worse": "is not better than", UNTOLD: "is not significantly different from"}
+    return f", which {relation[best.change.verdict]} undefended here and is worse in {losses}"
 
 
 def _cost_sentence(best: Best) -> str:
@@ -214,7 +215,7 @@ def _cost_sentence(best: Best) -> str:
         return ""
     parts = [
         f"{cost.metric} {signed_text(cost.difference.value)} {cost.difference.interval_text()} "
-        f"({cost.verdict})"
+        f"({verdict_text(cost.verdict)})"
         for cost in best.costs
     ]
     return (

@@ -34,7 +34,7 @@ class ScorePanel:
     record: Record
     histogram: ScoreHistogram
     sharing: int
-    """Trials with these very scores: they do not hang on how many rows are removed."""
+    """Trials with these very scores: they do not depend on how many rows are removed."""
 
     def title(self) -> str:
         """Name the trial and say how much of the poison it found."""
@@ -62,8 +62,8 @@ class ScoresInfo:
             for panel in self.panels
         )
         return (
-            "Rows of the poisoned class by the score that the filter gave them, clean and poisoned "
-            f"apart; the rows with the highest scores are removed. {rows}.{rest}"
+            "Rows of the poisoned class by their score from the filter, clean and poisoned "
+            f"separately; the rows with the highest scores are removed. {rows}.{rest}"
         )
 
 
@@ -76,7 +76,7 @@ def poisoned(run: Run) -> tuple[Record, ...]:
 def scores_info(records: Sequence[Record]) -> ScoresInfo | None:
     """Choose what is drawn: of equal scores one, evenly from the most to the least poison found.
 
-    None where no filter gave scores.
+    None where no filter assigned scores.
     """
     groups: dict[ScoreHistogram, list[Record]] = {}
     for record in records:

@@ -1,5 +1,5 @@
-"""What a model tells of its training rows: every membership attack, what privacy was spent, and
-what inversion gives away."""
+"""What a model reveals about its training rows: every membership attack, what privacy was spent,
+and what inversion reveals."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class MembershipInfo:
         left_out = self.trials - len(self.panels)
         rest = f" {left_out} more are not shown." if left_out else ""
         return (
-            "Scores that the strongest membership attack gave to training rows and to unseen ones, "
-            f"as shares of each side; the more they overlap, the less is told. {found}.{rest}"
+            "Scores that the strongest membership attack assigned to training and unseen rows, "
+            f"as shares of each side; the more they overlap, the less leaks. {found}.{rest}"
         )
 
 

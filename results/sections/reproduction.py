@@ -1,4 +1,4 @@
-"""Published figures beside ours, cell by cell, and the verdict on each published claim."""
+"""Published figures and ours, cell by cell, and the verdict on each published claim."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Claim:
     text: str
     verdict: str
     because: str
-    """The interval that decides, or why nothing can be told."""
+    """The interval that decides, or why nothing can be decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ class PublishedFigure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedTable:
-    """A published table beside ours."""
+    """A published table and ours."""
 
     table: str
     source: str
@@ -89,16 +89,18 @@ class PublishedTable:
     @property
     def agreement(self) -> str:
         """How many published figures lie in our intervals, in words."""
-        told = [cell.within for cell in self.cells if cell.within is not None]
+        compared = [cell.within for cell in self.cells if cell.within is not None]
         if all(cell.published is None for cell in self.cells):
             return "The document prints no figures to compare with."
-        if not told:
+        if not compared:
             return "No published figure can be compared: none of its rows has run."
-        return f"{sum(told)} of {len(told)} published figures lie within our 95 % intervals."
+        return (
+            f"{sum(compared)} of {len(compared)} published figures lie within our 95 % intervals."
+        )
 
 
 def compare_published(run: Run) -> PublishedTable:
-    """Set a reproduction's figures beside the published ones.
+    """Compare a reproduction's figures with the published ones.
 
     Only completed trials that are not stale count; the seeds of a row are pooled. ValueError where
     the run reproduces no published table.
@@ -144,7 +146,7 @@ def _row(run: Run, row: Mapping[str, Any]) -> list[Cell]:
         states = sorted({"stale" if r.stale else r.status for r in matching})
         reason = f"row not run to its end: {', '.join(states)}" if states else "row not run"
     elif len(specs) > 1:
-        reason = f"{len(specs)} different specs match this row; it must name what tells them apart"
+        reason = f"{len(specs)} different specs match this row; it must name what they differ in"
         usable = []
     return [
         _cell(run, row, metric, published, usable, reason)

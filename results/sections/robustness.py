@@ -145,7 +145,7 @@ def robustness_info(front: Front, radius: float | None) -> RobustnessInfo | None
 
 
 def robustness_curve(record: Record) -> RobustnessCurve | None:
-    """Return a trial's curve; None where no radius beside the standard one was measured."""
+    """Return a trial's curve; None where no radius besides the standard one was measured."""
     points = {}
     for name, value in record.metrics.items():
         match = _AT_MULTIPLE.match(name)

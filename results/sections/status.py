@@ -12,7 +12,7 @@ from results.statistics.fronts import fronts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How many trials ended how; each record is counted once, save the struck off, also done."""
+    """How many trials ended how; each record is counted once, except the struck off, also done."""
 
     asked: int
     done: int

@@ -16,7 +16,7 @@ STRUCK_OFF = "struck off"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One objective of a defended trial beside the undefended one."""
+    """One objective of a defended trial compared with the undefended one."""
 
     metric: str
     defended: Value
@@ -24,7 +24,7 @@ class Change:
     difference: Value
     """Defended minus undefended."""
     verdict: str
-    """better, worse, cannot be told, or struck off: it looks better, but is not to be believed."""
+    """better, worse, cannot be told, or struck off: it looks better, but cannot be trusted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -243,7 +243,7 @@ def _title(objectives: Sequence[Objective]) -> str:
 
 
 def _refuse_endless(losses: Floats) -> None:
-    # moocore takes any row for beaten, or for unbeaten, that holds an infinity or no number.
+    # moocore treats any row that holds an infinity or NaN as beaten, or as unbeaten.
     rows = int((~np.isfinite(losses)).any(axis=-1).sum()) if losses.size else 0
     if rows:
         raise ValueError(

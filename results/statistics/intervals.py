@@ -25,8 +25,8 @@ SHARES = (0.0, 1.0)
 _UPPER = 0.975
 _Z = 1.959963984540054
 _INTERPLAY = 0.5
-"""Share of the points' variance that is taken to be of a seed and a point together, where only
-summaries tell: as if the mistakes of two seeds correlated by 0.5 (phi)."""
+"""Share of the points' variance that is attributed to a seed and a point together, where only
+summaries are known: as if the mistakes of two seeds correlated by 0.5 (phi)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +34,9 @@ class Components:
     """The variance of a mean over K seeds that were measured on the same N points."""
 
     points: float
-    """Of the points, and of how each seed takes each of them."""
+    """Variance of the points, and of how each seed answers each of them."""
     seeds: float
-    """Of the seeds beyond that; 0 where the points explain how they differ."""
+    """Variance of the seeds beyond that; 0 where the points explain how they differ."""
     df: float
     """Degrees of freedom of the sum."""
 
@@ -50,7 +50,7 @@ def difference(a: Value, b: Value) -> Value:
     """Return a - b, its interval by the square-and-add method from the two intervals.
 
     Holds for independent a and b; two trials that were measured on the same points vary together,
-    so there it errs towards "cannot be told". n is the smaller of the two. Source: Newcombe, 1998
+    so there it errs towards "not significant". n is the smaller of the two. Source: Newcombe, 1998
     (method 10, of shares); Zou and Donner, 2008 (any two intervals).
     """
     value = a.value - b.value
@@ -65,7 +65,7 @@ def components(outcomes_KN: Floats) -> Components:
     With s2 the variance of seeds, points and both together, Var(mean) = s2_seeds / K +
     s2_points / N + s2_both / (K N), estimated from the mean squares MS: MS_points / (K N) holds the
     second and third term, max(MS_seeds - MS_both, 0) / (K N) the first. The degrees of freedom are
-    Satterthwaite's (1946), with the whole of MS_seeds as the part that K - 1 seeds tell. ValueError
+    Satterthwaite's (1946), with the whole of MS_seeds as the part that K - 1 seeds show. ValueError
     for fewer than two seeds or points.
     """
     K, N = outcomes_KN.shape
@@ -105,8 +105,8 @@ def pool(values: Sequence[Value], within: tuple[float, float] | None = None) -> 
 
     Where only the seeds' intervals are known: the items' variance is the mean of theirs, as the
     items are shared; what the seeds' means vary by beyond half of it is the seeds' own. The
-    interval is that of `two_way`, and of values that are no share (`within` is not (0, 1)) mean -+
-    t sqrt(V) on each side. `within` clips it. n is the smallest of the seeds' n. ValueError where
+    interval is that of `two_way`, and for values that are not shares (`within` is not (0, 1))
+    mean -+ t sqrt(V) on each side. `within` clips it. n is the smallest of the seeds' n. ValueError where
     there is no value.
     """
     if not values:
@@ -131,6 +131,11 @@ def pool(values: Sequence[Value], within: tuple[float, float] | None = None) -> 
     if within is not None:
         low, high = max(low, min(within[0], mean)), min(high, max(within[1], mean))
     return Value(mean, low, high, n)
+
+
+def verdict_text(verdict: str) -> str:
+    """Return a verdict on a difference in the words that a reader meets."""
+    return "not significant" if verdict == UNTOLD else verdict
 
 
 def compare(a: Value, b: Value) -> Order:

@@ -1,4 +1,4 @@
-"""The knee of a front: the point that is missed most where nobody says what matters more.
+"""The knee of a front: the point with the largest loss if removed, with all goals weighed alike.
 
 Axes: N points, D goals, W weightings.
 """

@@ -1,4 +1,4 @@
-"""Two defenses on the same test points: what they differ by, and whether it can be told.
+"""Two defenses on the same test points: what they differ by, and whether that is significant.
 
 Axes: K seeds of one, J of the other, N points, R draws, C candidates.
 """
@@ -33,7 +33,7 @@ class McNemar:
     only_second: int
     n: int
     p_value: float
-    """Of as lopsided a split, or more, if each such point fell to either by a fair coin."""
+    """Probability of a split at least as lopsided if a fair coin decided each such point."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Comparison:
     paired: bool
     """Whether it is from the outcomes of the same points; else from the two intervals."""
     mcnemar: McNemar | None
-    """Of the first seed of each; None where it is not paired."""
+    """McNemar's test on the first seed of each; None where it is not paired."""
 
     @property
     def told_apart(self) -> bool:

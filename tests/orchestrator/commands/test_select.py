@@ -74,7 +74,7 @@ def test_an_unknown_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     ("words", "complaint"),
     [
         (["--require", "clean_accuracy=>0.9"], "unknown operator '=>'"),
-        (["--require", "clean_accuracy>=lots"], "'lots' is no number"),
+        (["--require", "clean_accuracy>=lots"], "'lots' is not a number"),
         (["--maximize", "robust"], "--maximize: unknown metric 'robust'"),
         (["--minimize", "robust"], "--minimize: unknown metric 'robust'"),
         (

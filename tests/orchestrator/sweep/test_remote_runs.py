@@ -286,8 +286,8 @@ def test_a_run_that_cannot_be_read_is_one_line_and_exit_2(
     for uri, words in (
         (secret, "no run at"),
         (store.uri("nothing", bucket="nowhere"), "no run at"),
-        (f"s3://{SECRET}@bucket/run?secret=hunter2", "is no URI of a run"),
-        (f"ftp://{SECRET}@bucket/run", "is no URI of a run"),
+        (f"s3://{SECRET}@bucket/run?secret=hunter2", "is not the URI of a run"),
+        (f"ftp://{SECRET}@bucket/run", "is not the URI of a run"),
         (store.uri("nothing/../../x"), "has '..' in it"),
     ):
         assert call(monkeypatch, command, uri) == 2

@@ -69,5 +69,5 @@ def test_a_card_from_which_the_accuracies_were_cut_holds_nothing(metric: str) ->
     ],
 )
 def test_a_card_of_another_form_is_refused(card: dict[str, object]) -> None:
-    with pytest.raises(BundleError, match="card is of another form"):
+    with pytest.raises(BundleError, match="card is of another format"):
         compare(card, {}, {})

@@ -47,7 +47,7 @@ def test_the_masked_leader_of_the_search_is_struck_off_by_name(tmp_path: Path) -
 def test_where_none_is_verified_nothing_is_recommended(tmp_path: Path) -> None:
     masked = [each for each in demo_candidates() if each.masking]
     advice = _advice(write_audited(tmp_path, masked))
-    assert advice.headline == "Nothing is recommended: of 1 audited candidate none is verified."
+    assert advice.headline == "Nothing is recommended: none of 1 audited candidate is verified."
     assert advice.chosen is None
 
 
@@ -91,4 +91,4 @@ def test_candidates_that_share_everything_are_all_named(tmp_path: Path) -> None:
     ]
     advice = _advice(write_audited(tmp_path, twins))
     assert advice.chosen is not None
-    assert any("Verified too" in sentence for sentence in advice.sentences)
+    assert any("Also verified" in sentence for sentence in advice.sentences)

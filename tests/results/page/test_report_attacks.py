@@ -73,9 +73,9 @@ def test_the_page_says_who_is_struck_off_and_why_in_one_place(report: Path) -> N
     ):
         assert words in unescape(section)
     assert (
-        "2 trials are struck off: on no front and best at nothing, for their robust accuracy is "
-        "not to be believed (for 1 the masking check failed and for 1 no attack knew the whole "
-        'defense). The words of each are under "Struck off the fronts".'
+        "2 trials are struck off: on no front and best at nothing, because their robust accuracy "
+        "cannot be trusted (for 1 the masking check failed and for 1 no attack knew the whole "
+        'defense). The reason for each is under "Struck off the fronts".'
     ) in unescape(page)
     assert "34 of 40 trials asked for completed and count. Left out: 2 struck off, " in page
 

@@ -72,7 +72,7 @@ def test_records_that_cannot_be_read_are_named_with_the_reason(tmp_path: Path) -
     assert set(reasons) == {f"{name}.json" for name in names}
     assert reasons["seedless.json"] == "its spec lacks data, model, training, effort, seed"
     assert reasons["spec.json"] == "lacks 'spec'"
-    assert reasons["nan.json"] == "NaN is no number"
+    assert reasons["nan.json"] == "NaN is not a number"
     assert reasons["moved.json"] == "is the record of trial other"
 
 

@@ -1,4 +1,4 @@
-// While the run goes on, the page loads itself anew, until the reader has begun to use it.
+// While the run goes on, the page reloads itself, until the reader has begun to use it.
 
 function keepUpToDate() {
   const banner = byId("running");

@@ -92,7 +92,7 @@ function setRequirement(metric, threshold) {
   changed();
 }
 
-// Writes the state into a row's slider, number and words, save where the reader is just typing.
+// Writes the state into a row's slider, number and words, except where the reader is just typing.
 function showRequirement(row) {
   const metric = row.dataset.metric;
   const [slider, number] = row.querySelectorAll("input");

@@ -1,4 +1,4 @@
-// Which candidates to recommend: the rule of results/choosing/selection.py, told again for the page.
+// Which candidates to recommend: the rule of results/choosing/selection.py, restated for the page.
 // A figure is [value, low, high, n]; a goal is {metric, maximized}. Nothing here touches the page.
 
 function meets(figure, requirement) {
