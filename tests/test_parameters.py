@@ -74,7 +74,7 @@ def test_values_are_read_as_declared(raw: dict[str, Any], field: str, value: obj
         ({"steps": 2.5}, "steps must be a whole number"),
         ({"steps": 0}, "steps must be within"),
         ({"steps": [1, 2]}, "steps takes one value"),
-        ({"steps": "1 radius"}, "steps is no size in pixels"),
+        ({"steps": "1 radius"}, "steps is not a size in pixels"),
         ({"start": "maybe"}, "start must be true or false"),
         ({"kind": "c"}, "unknown 'c'; known: a, b"),
         ({"T": "guess"}, "one of: fit"),

@@ -88,7 +88,7 @@ def given_device(gpus: float | None) -> torch.device:
     if gpus is not None:
         raise DeviceError(
             f"the trial was given {gpus:g} of a GPU that torch cannot use: "
-            f"{reason or 'it sees none'}; mend that, or give trials none (--gpus-per-trial 0)"
+            f"{reason or 'it sees none'}; fix that, or assign trials none (--gpus-per-trial 0)"
         )
     if reason is not None:
         logger.warning("computing on the CPU, since the GPU here cannot be used: %s", reason)

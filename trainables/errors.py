@@ -18,11 +18,11 @@ class DeviceError(RuntimeError):
 
 
 class PredictorError(RuntimeError):
-    """A deployed model answers with what is no answer: NaN, a wrong shape, an unknown class."""
+    """A deployed model returns an invalid answer: NaN, a wrong shape, an unknown class."""
 
 
 class StorageError(OSError):
     """Storage cannot be used now: full, refused, or not answering; the message is one line.
 
-    It is no trial's fault: no record is made of it, and the trial is run again elsewhere or later.
+    It is not the trial's fault: no record is made of it, and the trial is rerun elsewhere or later.
     """

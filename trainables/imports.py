@@ -53,5 +53,5 @@ def running_user_code(what: str) -> Iterator[None]:
 def _split(path: str, kind: str) -> tuple[str, str]:
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute or module_name.startswith("."):
-        raise InputError(f"{kind} {path!r} is no import path; {IMPORT_FIX}")
+        raise InputError(f"{kind} {path!r} is not an import path; {IMPORT_FIX}")
     return module_name, attribute

@@ -1,4 +1,4 @@
-"""What a parameter may be: declared once beside its default; checked, parsed, listed from there."""
+"""What a parameter may be: declared once with its default; checked, parsed, listed from there."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Parameter:
     high: float | None = None
     unit: str = ""
     words: tuple[str, ...] = ()
-    """Words that are accepted, beside numbers where `kind` is not 'word'; empty: any word."""
+    """Words that are accepted, besides numbers where `kind` is not 'word'; empty: any word."""
     many: bool = False
     """Whether several values may be given at once, as a tuple."""
 
@@ -58,7 +58,7 @@ def check_parameters(instance: Any, owner: str) -> None:
         if isinstance(value, tuple) and not declared.many:
             raise InputError(f"{owner}: {name} takes one value, not {list(value)}")
         if not values:
-            raise InputError(f"{owner}: {name} is empty; give at least one value")
+            raise InputError(f"{owner}: {name} is empty; name at least one value")
         for single in values:
             check_value(single, declared, f"{owner}: {name}")
 
@@ -96,7 +96,7 @@ def plain_parameters(instance: Any) -> dict[str, Any]:
 
 
 def parse_value(raw: Any, declared: Parameter, place: str, radius: float) -> Any:
-    """Turn what a user wrote into the value that the parameter holds; several give a tuple."""
+    """Turn what a user wrote into the value that the parameter holds; several become a tuple."""
     if isinstance(raw, list | tuple):
         if not declared.many:
             raise InputError(f"{place} takes one value, not {list(raw)}")
@@ -135,7 +135,9 @@ def _parse_one(raw: Any, declared: Parameter, place: str, radius: float) -> Any:
         example = "0.03, 8/255 or '0.5 radius'" if declared.unit == PIXELS else "a number"
         raise InputError(f"{place}: {raw!r} cannot be read; write {example}{words}") from None
     if quantity.of_radius and declared.unit != PIXELS:
-        raise InputError(f"{place} is no size in pixels, so it cannot be a multiple of the radius")
+        raise InputError(
+            f"{place} is not a size in pixels, so it cannot be a multiple of the radius"
+        )
     value = quantity.resolve(radius)
     if declared.kind == "int":
         if value != int(value):

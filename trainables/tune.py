@@ -23,7 +23,7 @@ from trainables.trial.stages import failed_record, run_trial
 logger = logging.getLogger(__name__)
 
 GPUS_KEY = "gpus"
-"""In a trial's config, beside the names that a space draws: what `tune.with_resources` gives it."""
+"""In a trial's config, besides the names that a space draws: what `tune.with_resources` sets."""
 OUTGREW = "outgrew"
 """Status of a trial that needs more GPU memory than its share holds."""
 
@@ -62,14 +62,14 @@ def trainable(
     failures: Literal["raise", "report"] = "raise",
     limits: TrialLimits = NO_LIMITS,
 ) -> Callable[[dict[str, Any]], None]:
-    """Return a function for tune.Tuner: its config is the flat dict that a space's `draw` gives.
+    """Return a function for tune.Tuner: its config is the flat dict that a space's `draw` returns.
 
     Names that the config leaves out take their defaults, so {} is the undefended model; GPUS_KEY in
     it is none of them. Records and artefacts go to the folder or URI `run` (default: the Tune
     experiment's own folder). Reports each objective, `trial` and `status`; a failed trial raises
     TrialFailedError, or with failures='report' is reported without its objectives.
 
-    A trial to which Tune gives no GPU (tune.with_resources) runs on the CPU and sees none. One
+    A trial to which Tune assigns no GPU (tune.with_resources) runs on the CPU and sees none. One
     that needs more than its share of a GPU's memory fails; with failures='report' it leaves no
     record and is reported with the status OUTGREW and its error, to be run on a whole GPU.
 
@@ -125,7 +125,7 @@ def _recorded(records: Folder, trial: str) -> TrialRecord | None:
 
 
 def _gpus_given() -> float:
-    """Return how many GPUs Tune gave this trial: a share of one, whole ones, or 0."""
+    """Return how many GPUs Tune assigned to this trial: a share of one, whole ones, or 0."""
     given = tune.get_context().get_trial_resources().required_resources
     return float(given.get("GPU", 0.0))
 
@@ -134,7 +134,7 @@ def _gpus_given() -> float:
 class _Claims:
     """Who builds which artefact, until when: one actor a run, so that no file system must lock.
 
-    Every call may be repeated: where the actor's node goes, Ray starts it anew and asks again. It
+    Every call may be repeated: where the actor's node goes, Ray restarts it and asks again. It
     then knows of no claims, so that two may build the same artefact, which costs time alone.
     """
 

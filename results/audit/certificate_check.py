@@ -21,8 +21,9 @@ _EMPIRICAL_AT = re.compile(rf"^{_EMPIRICAL}_at_(\d+\.\d{{4}})$")
 _HALF_DIGIT = 5e-5
 """A radius in a metric's name has four decimals."""
 _ANSWERS = 10
-"""Maximum times that an image near a point is put to the deployed model, besides its
-certificate, by each attack. Each answer of a vote is wrong with at most the certificate's failure probability."""
+"""Maximum times that an image near a point is put to the deployed model, besides its certificate,
+by each attack. Each answer of a vote is wrong with at most the certificate's failure probability.
+"""
 _BY_CHANCE = 1e-6
 """Probability, at most, at which an honest trial is stopped at one radius."""
 

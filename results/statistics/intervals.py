@@ -106,8 +106,8 @@ def pool(values: Sequence[Value], within: tuple[float, float] | None = None) -> 
     Where only the seeds' intervals are known: the items' variance is the mean of theirs, as the
     items are shared; what the seeds' means vary by beyond half of it is the seeds' own. The
     interval is that of `two_way`, and for values that are not shares (`within` is not (0, 1))
-    mean -+ t sqrt(V) on each side. `within` clips it. n is the smallest of the seeds' n. ValueError where
-    there is no value.
+    mean -+ t sqrt(V) on each side. `within` clips it. n is the smallest of the seeds' n.
+    ValueError where there is no value.
     """
     if not values:
         raise ValueError("cannot pool no values at all")

@@ -1,4 +1,4 @@
-"""The knee of a front: the point with the largest loss if removed, with all goals weighed alike.
+"""The knee of a front: the point with the largest loss if removed, over all weightings.
 
 Axes: N points, D goals, W weightings.
 """

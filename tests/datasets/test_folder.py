@@ -136,7 +136,7 @@ def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert "is no folder" in _error(tmp_path / "file")
+    assert "is not a folder" in _error(tmp_path / "file")
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 def test_a_text_file_in_a_class_is_refused(tmp_path: Path) -> None:
     note = _classes(tmp_path) / "cat" / "notes.txt"
     note.write_text("not an image")
-    assert "is no image" in _error(tmp_path, note)
+    assert "is not an image" in _error(tmp_path, note)
 
 
 @pytest.mark.parametrize("kept", [0, 4, 30, 100, 180])
@@ -238,7 +238,7 @@ def test_train_and_test_with_images_instead_of_classes_are_refused(tmp_path: Pat
 
 def test_a_third_folder_beside_train_and_test_is_refused(tmp_path: Path) -> None:
     _classes(_official(tmp_path) / "val")
-    assert "val/ beside" in _error(tmp_path)
+    assert "val/ next to" in _error(tmp_path)
 
 
 def test_class_sets_that_differ_are_refused(tmp_path: Path) -> None:

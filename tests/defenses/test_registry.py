@@ -66,15 +66,15 @@ def test_the_code_of_a_users_own_defense_is_part_of_the_identity(
     [
         ("nope", "unknown defense 'nope'; known: none, spectral"),
         (f"{MODULE}:Absent", "has no 'Absent'"),
-        (f"{MODULE}:NoDefense", "is no Defense class"),
-        (f"{MODULE}:dataclass", "is no Defense class"),
+        (f"{MODULE}:NoDefense", "is not a Defense class"),
+        (f"{MODULE}:dataclass", "is not a Defense class"),
         (f"{MODULE}:Misnamed", "write name = 'users_own_defenses:Misnamed' in it"),
         ("no_such_module:Mine", "no_such_module cannot be imported"),
         ("no.such.module:Mine", r"no\.such\.module cannot be imported"),
         ("broken_defenses:Mine", "SyntaxError"),
         ("failing_defenses:Mine", "RuntimeError: one two"),
-        (":Mine", "is no import path"),
-        (".relative:Mine", "is no import path"),
+        (":Mine", "is not an import path"),
+        (".relative:Mine", "is not an import path"),
     ],
 )
 def test_what_is_no_defense_is_refused_in_one_line(

@@ -35,10 +35,10 @@ def _asked(answer: Prediction, faults: Faults | None = None) -> Prediction:
 
 LABELS = torch.zeros(4, dtype=torch.int64)
 UNSOUND = [
-    (Prediction(LABELS, NAN), "Given gives NaN log-probabilities"),
-    (Prediction(LABELS + 3, SOUND), r"Given gives labels outside \[-1, 2\]"),
-    (Prediction(LABELS - 2, SOUND), r"Given gives labels outside \[-1, 2\]"),
-    (Prediction(LABELS, SOUND, NAN[:, 0]), "Given gives a NaN reject_score"),
+    (Prediction(LABELS, NAN), "Given returns NaN log-probabilities"),
+    (Prediction(LABELS + 3, SOUND), r"Given returns labels outside \[-1, 2\]"),
+    (Prediction(LABELS - 2, SOUND), r"Given returns labels outside \[-1, 2\]"),
+    (Prediction(LABELS, SOUND, NAN[:, 0]), "Given returns a NaN reject_score"),
 ]
 unsound = pytest.mark.parametrize(("answer", "message"), UNSOUND)
 

@@ -98,7 +98,7 @@ def test_a_name_never_leaves_its_folder(name: str, tmp_path: Path) -> None:
     inner = LocalFolder(tmp_path / "inner")
     calls = (inner.read, inner.delete, inner.touch, inner.sub, lambda n: inner.write(n, b"x"))
     for call in calls:
-        with pytest.raises(InputError, match="no name of a file"):
+        with pytest.raises(InputError, match="not a file name"):
             call(name)
     assert list(tmp_path.iterdir()) == []
 
@@ -138,7 +138,7 @@ def test_what_is_secret_in_a_uri_is_not_shown(given: str, shown: str) -> None:
         ("s3://bucket/../other", "is empty, '.' or '..'"),
         ("s3://bucket/a//b", "is empty, '.' or '..'"),
         ("s3://bucket/r?secret_key=hunter2", "unknown parameter 'secret_key'; known: region"),
-        ("s3://[bucket/r", "is no URI"),
+        ("s3://[bucket/r", "is not a URI"),
     ],
 )
 def test_a_uri_that_cannot_be_opened_is_refused_in_one_line_without_its_secret(

@@ -118,7 +118,7 @@ def _descend(
     confidence: float,
     early_stop: bool,
 ) -> Tensor:
-    """Run Adam from the clean images at each image's c, and tell which images (B,) were fooled."""
+    """Run Adam from the clean images at each image's c, and return which images (B,) fool it."""
     rows = torch.arange(len(search.x), device=search.x.device)
     found = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
     x, y, best = search.x, search.y, search.best_square

@@ -32,7 +32,7 @@ def few_pixel(
     """Overwrite at most `pixels` pixels, found by local search; asks for scores only.
 
     x (B, C, H, W) in [0, 1], y (B,). A pixel is a place with all its channels; what it is
-    overwritten with is 0 or 1 in each. A step gives some of the pixels back and overwrites others,
+    overwritten with is 0 or 1 in each. A step restores some of the pixels and overwrites others,
     visiting all places once before any twice. An image costs one query for the start and one a
     step, and with `early_stop` one for the clean image. `queries` (B,) int64, on the device of x,
     grows by that in place. Where an image resists, or without `early_stop`, the widest margin is

@@ -68,7 +68,7 @@ class _Search:
         self.best_norm = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
 
     def minimise(self, const: Tensor, steps: int) -> Tensor:
-        """Minimise at each row's c (R,), and tell which minimisers (R,) are misclassified."""
+        """Minimise at each row's c (R,), and return which minimisers (R,) are misclassified."""
 
         def objective(points: Tensor) -> tuple[Tensor, Tensor]:
             images = points.view_as(self.x)

@@ -102,7 +102,7 @@ KEYWORDS: Mapping[str, Keyword] = {
     "draws": Keyword("draws of noise", ">= 1"),
     "surrogate": Keyword("the model that the images are crafted on", "images -> scores"),
     "eot_draws": Keyword("draws that a stochastic model's gradient is averaged over", ">= 1"),
-    "stochastic": Keyword("whether the model draws anew at each call", "true or false"),
+    "stochastic": Keyword("whether the model draws at random at each call", "true or false"),
     "queries": Keyword("counts, image by image, how often scores were asked", "(N,) int64"),
     "candidates": Keyword("likely classes whose boundaries are tried, one is the true one", ">= 2"),
     "overshoot": Keyword("share by which the whole perturbation is lengthened", ">= 0"),

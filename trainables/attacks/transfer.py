@@ -24,7 +24,7 @@ def transfer(
     random_start: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Attack a surrogate with all steps of pgd and give what that makes; the model is not asked.
+    """Attack a surrogate with all steps of pgd and return the result; the model is not queried.
 
     x (B, C, H, W) in [0, 1], y (B,), eps and step_size in pixel units (step_size defaults to
     2.5 eps / steps), surrogate: images -> scores. The last iterate is far beyond the surrogate's

@@ -14,7 +14,7 @@ PADDING = 4
 
 
 def augment(images: Tensor, kind: Augmentation, generator: torch.Generator) -> Tensor:
-    """Augment a batch (B, C, H, W); 'none' gives the batch itself.
+    """Augment a batch (B, C, H, W); 'none' returns the batch itself.
 
     'crop_flip' is a random crop after zero-padding by four pixels and a random horizontal flip.
     """

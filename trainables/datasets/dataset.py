@@ -113,7 +113,7 @@ def make_dataset(
 def check_class_sizes(
     labels: Tensor, num_train: int | None, classes: tuple[str, ...], place: str
 ) -> None:
-    """Raise InputError where a label is no class, or a class is too small to be in every pool."""
+    """Raise InputError where a label is not a class, or a class is too small for every pool."""
     if len(classes) < 2:
         raise InputError(
             f"{place}: only {len(classes)} class; a classifier needs images of at least two classes"

@@ -68,7 +68,7 @@ def load_folder(options: LoadOptions) -> Dataset:
     path = options.path.expanduser()
     listing = _list_folder(path)
     labels = torch.tensor(listing.labels, dtype=torch.int64)
-    # Here too, so that too small a class is told before a large folder is decoded.
+    # Here too, so that too small a class is reported before a large folder is decoded.
     check_class_sizes(labels, listing.num_train, listing.classes, str(path))
     sizes, modes = _read_headers(listing.files)
     side = _side(sizes, options.image_size, path)
@@ -97,8 +97,8 @@ def check_image_size(image_size: int | None) -> None:
 
 def _list_folder(path: Path) -> _Listing:
     if not path.is_dir():
-        what = "is no folder" if path.exists() else "does not exist"
-        raise InputError(f"folder:{path} {what}; give the folder that holds a folder per class")
+        what = "is not a folder" if path.exists() else "does not exist"
+        raise InputError(f"folder:{path} {what}; name the folder that holds a folder per class")
     parts = _subfolders(path)
     if not _has_official_parts(parts):
         classes = _list_classes(path)
@@ -131,13 +131,13 @@ def _check_official_parts(path: Path, parts: dict[str, Path]) -> None:
     for name in ("train", "test"):
         if name not in parts:
             raise InputError(
-                f"{path} lacks {name}/; give both train/ and test/, or one folder per class "
+                f"{path} lacks {name}/; provide both train/ and test/, or one folder per class "
                 "directly, which is then split"
             )
     others = sorted(set(parts) - {"train", "test"})
     if others:
         raise InputError(
-            f"{path} holds {others[0]}/ beside train/ and test/; move it away or into one of them"
+            f"{path} holds {others[0]}/ next to train/ and test/; move it away or into one of them"
         )
 
 
@@ -148,7 +148,7 @@ def _list_classes(path: Path) -> dict[str, list[Path]]:
         raise InputError(f"{path} is empty; it needs one folder of images per class")
     if len(classes) == 1:
         raise InputError(
-            f"{path} holds only one class, {next(iter(classes))!r}; give at least two class folders"
+            f"{path} holds only one class, {next(iter(classes))!r}; provide two class folders or more"
         )
     return classes
 
@@ -217,7 +217,7 @@ def _side(sizes: set[tuple[int, int]], image_size: int | None, path: Path) -> in
     else:
         return width
     raise InputError(
-        f"{path} holds {found}; give --image-size N to resize all of them to NxN "
+        f"{path} holds {found}; set --image-size N to resize all of them to NxN "
         f"({MIN_SIZE} to {MAX_SIZE})"
     )
 
@@ -256,6 +256,6 @@ def _opened(file: Path) -> Iterator[Image.Image]:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{file} is no image, or a truncated or corrupt one ({one_line(error)}); "
+            f"{file} is not an image, or a truncated or corrupt one ({one_line(error)}); "
             "replace or remove it"
         ) from error

@@ -114,7 +114,7 @@ def load_dataset(
     device: torch.device,
     download: bool = False,
 ) -> Dataset:
-    """Load a data set onto a device; the same arguments give the same object.
+    """Load a data set onto a device; the same arguments return the same object.
 
     `data_dir` falls back on $DEFENSE_SWEEP_DATA; where it is a URI, the data set's files are
     brought to this node first. Raises InputError for whatever the user must mend.

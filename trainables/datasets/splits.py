@@ -57,7 +57,7 @@ def split_pools(
     """Split a data set into its pools.
 
     'search': half of the rows train, the rest selects and measures; 'published' reproduces papers:
-    the whole official training set trains (without one: all but the test pool), nothing selects;
+    the whole official training set trains (without one: all except the test pool), nothing selects;
     'deployment' trains what is shipped: on train, validation and auxiliary together, with
     calibration and test as they are in 'search'.
     `train_images` and `measured_images` keep a stratified subset of train, and of validation and
@@ -89,7 +89,7 @@ def split_pools(
 def stratified_subset(labels: Tensor, count: int, seed: int) -> Tensor:
     """Draw `count` rows so that every class is within one image of its share.
 
-    Gives sorted int64 row indices on the CPU; all rows where count is larger than the set.
+    Returns sorted int64 row indices on the CPU; all rows where count is larger than the set.
     Raises InputError for a count below one.
     """
     if count < 1:

@@ -29,7 +29,7 @@ def require_data_dir(name: str, options: LoadOptions) -> Path:
     """Return the folder with torchvision's data sets; raise InputError where none was given."""
     if options.data_dir is None:
         raise InputError(
-            f"{name}: no data folder is known; give --data-dir DIR or set ${DATA_DIR_VARIABLE}"
+            f"{name}: no data folder is known; pass --data-dir DIR or set ${DATA_DIR_VARIABLE}"
         )
     return options.data_dir
 
@@ -40,7 +40,7 @@ def check_files_exist(name: str, root: Path, folder: str, files: Iterable[str]) 
     if missing:
         raise InputError(
             f"{name}: {root / folder} lacks {', '.join(missing)} (expected, unpacked, as "
-            f"DIR/{folder}/{missing[0]}, torchvision's layout); give the right DIR with "
+            f"DIR/{folder}/{missing[0]}, torchvision's layout); set the right DIR with "
             f"--data-dir or ${DATA_DIR_VARIABLE}"
         )
 

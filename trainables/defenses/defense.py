@@ -36,7 +36,7 @@ class View:
     """What a batch is trained on: images with soft targets and a share of the loss."""
 
     x: Tensor
-    """(B, C, H, W) in [0, 1], but for noise that is not cut off."""
+    """(B, C, H, W) in [0, 1], except for noise that is not cut off."""
     target: Tensor
     """(B, K), rows sum to 1"""
     weight: float
@@ -64,7 +64,7 @@ class Preparation:
     settings: TrainingSpec | None = None
     """How it is trained instead; None: as the trial says."""
     seconds: tuple[float, ...] = ()
-    """What the phase took beside the trainings that it went through the context for."""
+    """What the phase took besides the trainings that it went through the context for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -106,9 +106,9 @@ class StepPolicy:
     epoch_end: ChangeModel | None = None
     """Before the epoch's curves are measured and its weights may be kept."""
     epoch_values: Callable[[], Mapping[str, float]] | None = None
-    """What is kept as curves beside the training's own, after an epoch."""
+    """What is kept as curves besides the training's own, after an epoch."""
     state: Callable[[], Mapping[str, Any]] | None = None
-    """What the policy has gathered beside weights and optimiser, as tensors, plain values and
+    """What the policy has gathered besides weights and optimiser, as tensors, plain values and
     mappings, lists and tuples of them: an interrupted training is resumed from it. Without it the
     policy carries nothing from one epoch to the next."""
     restore: Callable[[nn.Module, Mapping[str, Any]], None] | None = None
@@ -209,7 +209,7 @@ class Defense:
     owns: ClassVar[tuple[str, ...]] = ()
     """What only one defense of a stack may do: prepare, step_policy, inner_maximisation."""
     deployment_only: ClassVar[tuple[str, ...]] = ()
-    """Parameters that no training hangs on, so that a new value of theirs retrains nothing."""
+    """Parameters that no training depends on, so that a new value of theirs retrains nothing."""
     refuses: ClassVar[Mapping[str, str]] = {}
     """Name of another defense -> why the two cannot be stacked."""
 
@@ -232,7 +232,7 @@ class Defense:
         return model
 
     def prepare(self, ctx: DefenseContext, data: LabelledImages, seed: int) -> Preparation | None:
-        """Go through an earlier training phase on the (filtered) data and give what it leaves."""
+        """Go through an earlier training phase on the (filtered) data and return what it leaves."""
         del ctx, data, seed
         return None
 

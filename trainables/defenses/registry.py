@@ -69,7 +69,7 @@ def defense_type(name: str) -> type[Defense]:
         found = import_attribute(name, "defense")
         if not (isinstance(found, type) and issubclass(found, Defense)):
             raise InputError(
-                f"{name} is no Defense class; derive it from trainables.defenses.Defense"
+                f"{name} is not a Defense class; derive it from trainables.defenses.Defense"
             )
         if found.name != name:
             raise InputError(f"{name}: the class must say so itself; write name = {name!r} in it")

@@ -47,7 +47,7 @@ class Fitting:
 
 
 class Fitted:
-    """Gives back what was noted, in the order in which it was fitted; fits nothing."""
+    """Returns what was noted, in the order in which it was fitted; fits nothing."""
 
     def __init__(self, noted: Mapping[str, Artefact]) -> None:
         self._noted = noted

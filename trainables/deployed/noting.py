@@ -1,7 +1,7 @@
 """Deploying with what is fitted to data noted, and deploying again where there is no data.
 
 `Defense.deploy` runs twice in the life of an exported model: at its export, where `Fitting` notes
-what is fitted, and wherever the bundle is loaded, where `Fitted` gives the same back.
+what is fitted, and wherever the bundle is loaded, where `Fitted` returns the same.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _GUARDED = ("pools", "store")
 def deploy_noting(
     ctx: TrialContext, stack: Stack, model: torch.nn.Module
 ) -> tuple[Predictor, dict[str, Artefact]]:
-    """Deploy a trained model, and give with the predictor all that was fitted on the way.
+    """Deploy a trained model, and return with the predictor all that was fitted on the way.
 
-    Raises InputError where a defense looks at data, or at the store, but in a builder that it gave
-    to `ctx.fitted`: what it makes of that could not be given back.
+    Raises InputError where a defense looks at data, or at the store, except in a builder that it
+    passed to `ctx.fitted`: what it makes of that could not be given back.
     """
     fits = Fitting()
     own = ", ".join(defense.name for defense in stack if ":" in defense.name) or "the stack"
@@ -40,7 +40,7 @@ def deploy_noting(
             getattr(ctx, name),
             lambda: fits.open,
             f"{own}: deploy uses ctx.{name} outside of ctx.fitted(name, builder), so that what it "
-            "fits would be in no bundle; fit it in a builder that you give to ctx.fitted",
+            "fits would be in no bundle; fit it in a builder that you pass to ctx.fitted",
         )
         for name in _GUARDED
     }

@@ -46,7 +46,7 @@ class Surface:
     """Draws that a gradient is averaged over."""
     reject_margin: Callable[[Tensor, torch.Generator], Tensor] | None = None
     """(x, generator) -> (B,) differentiable, positive where the image is rejected; a predictor
-    that rejects gives it, so that an attack can aim at being accepted."""
+    that rejects sets it, so that an attack can aim at being accepted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +70,7 @@ class Predictor:
     stochastic = False
     """Whether two predictions of one image may differ."""
     rejects = False
-    """Whether it may refuse an image as adversarial (and then gives a reject_score)."""
+    """Whether it may refuse an image as adversarial (and then sets a reject_score)."""
     max_screen_points: int | None = None
     """Most points that a screen, or an audit without a GPU, attacks of it: a gradient is dear."""
 
@@ -97,7 +97,7 @@ class Predictor:
         return self.predict(x, generator).log_probabilities.exp()
 
     def certificates(self, x: Tensor, generator: torch.Generator) -> Certificates | None:
-        """Prove what can be proven of images x (B, C, H, W), or give None: this proves nothing."""
+        """Prove what can be proven of images x (B, C, H, W), or return None: this proves none."""
         del x, generator
         return None
 
@@ -170,7 +170,7 @@ def ask(
     """Return the predictor's answer on x (B, C, H, W), if it is one.
 
     Raises PredictorError where shapes, the number of classes or the labels are not what they must
-    be, or where a log-probability is NaN. With `faults`, what is wrong but the shapes is noted
+    be, or where a log-probability is NaN. With `faults`, what is wrong except the shapes is noted
     there instead, and raised when they are checked.
     """
     noted = Faults() if faults is None else faults
@@ -179,16 +179,16 @@ def ask(
     _check_shape(name, "log_probabilities", found.log_probabilities, (len(x), num_classes))
     _check_shape(name, "label", found.label, (len(x),))
     noted.note(
-        f"{name} gives NaN log-probabilities; mend what it computes them from",
+        f"{name} returns NaN log-probabilities; fix what it computes them from",
         found.log_probabilities.isnan(),
     )
     noted.note(
-        f"{name} gives labels outside [-1, {num_classes - 1}]; -1 is a rejection",
+        f"{name} returns labels outside [-1, {num_classes - 1}]; -1 is a rejection",
         (found.label < REFUSED) | (found.label >= num_classes),
     )
     if found.reject_score is not None:
         _check_shape(name, "reject_score", found.reject_score, (len(x),))
-        noted.note(f"{name} gives a NaN reject_score", found.reject_score.isnan())
+        noted.note(f"{name} returns a NaN reject_score", found.reject_score.isnan())
     if faults is None:
         noted.check()
     return found
@@ -208,7 +208,7 @@ def surface_scores(
     scores = surface.scores(x, generator)
     _check_shape("a surface", "scores", scores, (len(x), num_classes))
     noted = Faults() if faults is None else faults
-    noted.note("a surface gives NaN scores; an attack cannot climb them", scores.detach().isnan())
+    noted.note("a surface returns NaN scores; an attack cannot climb them", scores.detach().isnan())
     if faults is None:
         noted.check()
     return scores
@@ -217,5 +217,5 @@ def surface_scores(
 def _check_shape(name: str, what: str, found: Tensor, expected: tuple[int, ...]) -> None:
     if tuple(found.shape) != expected:
         raise PredictorError(
-            f"{name} gives {what} of shape {tuple(found.shape)}, but they must be {expected}"
+            f"{name} returns {what} of shape {tuple(found.shape)}, but they must be {expected}"
         )

@@ -26,7 +26,7 @@ _LOOKS = 50
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Votes:
-    """What a batch was taken for under noise."""
+    """What a batch was classified as under noise."""
 
     counts: Tensor
     """(B, K) int64, draws whose largest score was that class."""

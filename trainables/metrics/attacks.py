@@ -7,7 +7,7 @@ from trainables.attacks import VARIANTS, Variant, variant
 from trainables.metrics.metric import MEAN, ORDER, WILSON, Direction, Metric, declare
 
 CURVE_MULTIPLES = (0.5, 1.5, 2.0, 4.0)
-"""Of the standard radius: where robust accuracy is measured too."""
+"""Multiples of the standard radius at which robust accuracy is also measured."""
 UNBOUNDED = "robust_accuracy_unbounded"
 
 

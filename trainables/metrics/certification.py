@@ -38,7 +38,7 @@ CERTIFICATION = (
         "minimize",
         "fraction",
         WILSON,
-        "Share of all points of which nothing is certified.",
+        "Share of all points for which nothing is certified.",
         worst=1.0,
         source="Cohen et al., 2019",
     ),
@@ -47,7 +47,7 @@ CERTIFICATION = (
         "minimize",
         "draws",
         MEAN,
-        "Mean noisy draws that the certificate of a point takes, those broken off early included.",
+        "Mean noisy draws that the certificate of a point takes, including those stopped early.",
         may_be_missing=True,
     ),
     declare(

@@ -53,8 +53,8 @@ FIXED = (
         "minimize",
         "0 or 1",
         EXACT,
-        "1 where a sign of gradient masking shows, so that the robust accuracy is not to be "
-        "believed; the record's notes say which.",
+        "1 where a sign of gradient masking shows, so that the robust accuracy cannot be "
+        "trusted; the record's notes say which.",
         source="Athalye et al., 2018; Pintor et al., 2022",
     ),
     declare(
@@ -83,7 +83,7 @@ FIXED = (
         "minimize",
         "fraction",
         WILSON,
-        "Share of all points that an attack aimed at the detector too turns wrong and past it.",
+        "Share of all points that an attack also aimed at the detector misclassifies undetected.",
         worst=1.0,
         source="Carlini & Wagner, 2017",
     ),
@@ -130,7 +130,7 @@ FIXED = (
         "nats",
         EXACT,
         "Differential privacy that all steps of the training spent, as epsilon at the delta in the "
-        "record's notes: how much one row can change what comes out.",
+        "record's notes: how much one row can change the result.",
         source="Abadi et al., 2016; Mironov et al., 2019",
         may_be_missing=True,
     ),

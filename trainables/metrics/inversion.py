@@ -8,9 +8,9 @@ INVERSION = (
         "minimize",
         "fraction",
         WILSON,
-        "Share of the reconstructions that an evaluator takes for the class that was climbed: the "
+        "Share of the reconstructions that an evaluator classifies as the intended class: the "
         "lower of the evaluators' shares. Reconstructions of one class are alike, so the interval "
-        "says little of other classes.",
+        "says little about other classes.",
         worst=1.0,
         source="Zhang et al., 2020",
     ),
@@ -56,6 +56,6 @@ INVERSION = (
         "none",
         "SSIM",
         MEAN,
-        "The same of held-out images of the class: what inversion_ssim is to be compared with.",
+        "The same of held-out images of the class: the baseline for inversion_ssim.",
     ),
 )

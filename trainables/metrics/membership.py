@@ -16,7 +16,7 @@ MEMBERSHIP_ATTACKS: Mapping[str, tuple[str, str]] = {
         "Choquette-Choo et al., 2021",
     ),
     "shadow": (
-        "learns to tell members by sorted probabilities from shadow models, per class",
+        "learns to recognise members by sorted probabilities from shadow models, per class",
         "Shokri et al., 2017",
     ),
     "lira_online": (
@@ -46,8 +46,8 @@ MEMBERSHIP = (
         "minimize",
         "fraction",
         BONFERRONI,
-        "Area under the ROC of the strongest attack that tells training rows from unseen ones; "
-        "0.5 is no leak.",
+        "Area under the ROC of the strongest attack that distinguishes training rows from unseen "
+        "ones; 0.5 means no leak.",
         worst=1.0,
         source="Yeom et al., 2018; Carlini et al., 2022",
     ),

@@ -49,7 +49,7 @@ def lpips_distance(clean: Tensor, changed: Tensor, weights: Path | None) -> Metr
     if found is None:
         return Missing(
             f"the LPIPS backbone's weights ({WEIGHTS_NAME}) are not here; download them with "
-            "torchvision.models.alexnet(weights='DEFAULT') or give --lpips-weights FILE"
+            "torchvision.models.alexnet(weights='DEFAULT') or set --lpips-weights FILE"
         )
     return intervals.mean(distances(load_lpips(found), clean, changed).double().cpu().numpy())
 
@@ -84,7 +84,7 @@ def load_lpips(weights: Path) -> nn.Module:
     except _UNREADABLE as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"--lpips-weights {weights}: no AlexNet weights ({detail}); give torchvision's "
+            f"--lpips-weights {weights}: no AlexNet weights ({detail}); use torchvision's "
             f"{WEIGHTS_NAME}"
         ) from error
     return net.eval().requires_grad_(False)

@@ -8,8 +8,8 @@ POISONING = (
         "minimize",
         "fraction",
         WILSON,
-        "Share of triggered held-out images of the stamped classes that the poisoned twin takes "
-        "for the target.",
+        "Share of triggered held-out images of the stamped classes that the poisoned twin "
+        "classifies as the target.",
         worst=1.0,
         source="Gu et al., 2017",
     ),
@@ -18,7 +18,7 @@ POISONING = (
         "minimize",
         "fraction",
         WILSON,
-        "The same of those images without the trigger: what the backdoor is to be compared with.",
+        "The same of those images without the trigger: the baseline for the backdoor.",
         worst=1.0,
     ),
     declare(

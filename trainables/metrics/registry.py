@@ -37,7 +37,7 @@ def metric(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     if match := _AT_THRESHOLD.match(name):
-        base, text = METRICS[match["base"]], f"Of radius {match['T']} (L2) at least."
+        base, text = METRICS[match["base"]], f"Counts radii of at least {match['T']} (L2)."
         return replace(base, name=name, meaning=f"{base.meaning} {text}")
     match = _AT_EPS.match(name)
     if match and match["base"] in METRICS:

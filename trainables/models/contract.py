@@ -133,7 +133,7 @@ class Classifier(nn.Module):
 def missing_parts(model: nn.Module, needed: Iterable[str]) -> list[str]:
     """List which of the needed parts ('features', 'points', 'head') a model lacks.
 
-    'features' must be a method: the module of that name in torchvision's VGG or DenseNet gives
+    'features' must be a method: the module of that name in torchvision's VGG or DenseNet returns
     maps, not the (B, D) that the contract asks for.
     """
     features = getattr(model, "features", None)

@@ -35,9 +35,9 @@ def dense_layer(arguments: ModelArguments, in_features: int, out_features: int) 
 def flatten(
     channels: int, height: int, width: int, *, largest: int, pooled: int
 ) -> tuple[nn.Module, int]:
-    """Flatten a map (B, channels, height, width); give the number of features too.
+    """Flatten a map (B, channels, height, width); return the number of features too.
 
-    A map with a side above `largest`, which is the side that a 32-pixel image gives, is averaged
+    A map with a side above `largest`, which is the side that a 32-pixel image leads to, is averaged
     down to `pooled`: else the dense layer behind it grows with the area, to 10^8 weights at 224
     pixels.
     """

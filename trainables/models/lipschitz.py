@@ -48,7 +48,7 @@ class Leaf(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AffineRun:
-    """Affine modules in a row: one linear map but for a constant."""
+    """Affine modules in a row: one linear map except for a constant."""
 
     place: str
     modules: tuple[nn.Module, ...]
@@ -74,7 +74,7 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Residual:
-    """A branch beside a shortcut, added up, with an activation behind."""
+    """A branch with a shortcut, added up, with an activation behind."""
 
     place: str
     branch: tuple["Segment", ...]
@@ -123,7 +123,7 @@ def _leaves(named: Iterable[tuple[str, nn.Module]], above: tuple[str, ...]) -> I
             # Unlike named_children(), this lists a module that stands twice twice.
             yield from _leaves(module._modules.items(), names)
         elif type(module) is not nn.Identity:
-            # The numbers before the first name tell nothing: "layer1.0", not "1.layer1.0".
+            # The numbers before the first name say nothing: "layer1.0", not "1.layer1.0".
             telling = tuple(itertools.dropwhile(str.isdigit, names)) or names
             yield Leaf(".".join(telling), module)
 

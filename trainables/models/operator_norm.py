@@ -131,7 +131,7 @@ def _gram_matrix(modules: Sequence[nn.Module], shape: tuple[int, ...]) -> Tensor
 
 
 def _product_bound(modules: Sequence[nn.Module], shape: tuple[int, ...]) -> float:
-    """Multiply bounds of the single modules; scales go into the weights that stand beside them."""
+    """Multiply bounds of the single modules; scales go into the weights that belong to them."""
     bound = _ROUNDING
     scale = _ones(shape, modules)
     rest = list(modules)

@@ -108,7 +108,7 @@ class _ScaledRun:
         self._multiply((self.target / estimate).clamp(max=1))
 
     def _iterate(self, apply: LinearMap) -> Tensor:
-        """Improve the space; give the largest ||A v|| within the old one, v of length 1.
+        """Improve the space; return the largest ||A v|| within the old one, v of length 1.
 
         LOBPCG for one vector (Knyazev, 2001): conjugate directions, which need far fewer steps than
         power iteration where, as in a convolution, the largest singular values lie close together.

@@ -80,7 +80,7 @@ def build_model(
     A name with a colon is an import path `package.module:factory`, called as
     factory(channels=, height=, width=, num_classes=, mean=, std=). Raises InputError for an
     unknown name, norm or activation, for images that are too small and for a factory that does
-    not give a classifier of this data set.
+    not return a classifier of this data set.
     """
     if ":" in name:
         return _build_own(name, dataset, norm, activation)
@@ -153,7 +153,7 @@ def _build_own(name: str, dataset: Dataset, norm: str, activation: str) -> nn.Mo
         )
     if not isinstance(model, nn.Module):
         raise InputError(
-            f"model {name!r} gave a {type(model).__name__}; the factory must return an nn.Module"
+            f"model {name!r} returned a {type(model).__name__}; it must return an nn.Module"
         )
     _check_logits(name, model, dataset)
     return model
@@ -167,7 +167,7 @@ def _import_factory(name: str) -> Callable[..., object]:
 
 
 def _check_logits(name: str, model: nn.Module, dataset: Dataset) -> None:
-    """Raise InputError where a batch of two black images does not give finite (2, K) logits."""
+    """Raise InputError where a batch of two black images does not yield finite (2, K) logits."""
     first = next(model.parameters(), None)
     x = torch.zeros(2, *dataset.shape, device=None if first is None else first.device)
     was_training = model.training
@@ -180,11 +180,11 @@ def _check_logits(name: str, model: nn.Module, dataset: Dataset) -> None:
     expected = (2, dataset.num_classes)
     if not isinstance(logits, Tensor) or logits.shape != expected or not logits.is_floating_point():
         raise InputError(
-            f"model {name!r} gives {_describe(logits)} for {tuple(x.shape)}; "
-            f"it must give floating-point logits {expected}"
+            f"model {name!r} returns {_describe(logits)} for {tuple(x.shape)}; "
+            f"it must return floating-point logits {expected}"
         )
     if not logits.isfinite().all():
-        raise InputError(f"model {name!r} gives logits that are not finite for black images")
+        raise InputError(f"model {name!r} returns logits that are not finite for black images")
 
 
 def _describe(output: object) -> str:

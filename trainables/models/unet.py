@@ -20,7 +20,7 @@ _EMBEDDING = 32
 
 
 class UNet(nn.Module):
-    """Residual blocks on halved and restored maps; at first it gives zeros.
+    """Residual blocks on halved and restored maps; at first it returns zeros.
 
     x (B, C, H, W), sides of at least 1; time (B,) in [0, 1] where it was built with one.
     Source: Ronneberger et al., 2015; with time: Ho et al., 2020, appendix B, without attention.
@@ -109,7 +109,7 @@ def embed_time(time: Tensor) -> Tensor:
 
 
 class _Block(nn.Module):
-    """Two convolutions beside a shortcut, shifted by the time."""
+    """Two convolutions with a shortcut, shifted by the time."""
 
     def __init__(self, before: int, after: int, embedding: int) -> None:
         super().__init__()

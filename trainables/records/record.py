@@ -34,7 +34,7 @@ class TrialRecord:
     artefacts: dict[str, str] = field(default_factory=dict)
     """Role -> key in the artefact store."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """What a stage says beside its numbers, such as the attack that broke each sample."""
+    """What a stage reports besides its numbers, such as the attack that broke each sample."""
     hardware: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     stage_versions: dict[str, int] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class TrialRecord:
 
 
 def write_record(record: TrialRecord, folder: Folder | Path) -> str:
-    """Write `<trial>.json` into the folder, whole or not at all; give its name there."""
+    """Write `<trial>.json` into the folder, whole or not at all; return its name there."""
     records = LocalFolder(folder) if isinstance(folder, Path) else folder
     name = record_name(record.trial)
     records.write(name, record.to_json().encode())

@@ -141,7 +141,7 @@ class ArtefactStore:
     def __init__(self, root: Path | Folder, lease: Lease | None = None) -> None:
         self.folder: Folder = LocalFolder(root) if isinstance(root, Path) else root
         self.shared = self.folder
-        """Beside the cache, for what changes under its name."""
+        """Next to the cache, for what changes under its name."""
         self.poll_seconds = _POLL_SECONDS
         self.waited_seconds = 0.0
         """So far, for what others were building."""

@@ -140,9 +140,9 @@ def _checked(found: Certificates, name: str, count: int) -> Certificates:
                 f"{(count,)}"
             )
     if not bool((found.radius.isfinite() & (found.radius >= 0)).all()):
-        raise PredictorError(f"{name} certifies a radius that is no finite number from 0 up")
+        raise PredictorError(f"{name} certifies a radius that is not a finite number from 0 up")
     if bool(((found.label == REFUSED) & (found.radius > 0)).any()):
-        raise PredictorError(f"{name} certifies a radius where it abstains; give 0 there")
+        raise PredictorError(f"{name} certifies a radius where it abstains; return 0 there")
     return found
 
 

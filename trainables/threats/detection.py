@@ -1,4 +1,4 @@
-"""How well a detector tells attacked images, and how many get past it unseen.
+"""How well a detector recognises attacked images, and how many get past it unseen.
 
 Axes: N points.
 """
@@ -36,7 +36,7 @@ class Detection(Threat):
     """
 
     name = "detection"
-    meaning = "Attacked images are to be told from others; an attacker tries to get past unseen."
+    meaning = "A detector looks for attacked images; an attacker tries to get past unseen."
     source = "Carlini & Wagner, 2017; Lee et al., 2018; Bryniarski et al., 2022"
     VERSION = 3
 

@@ -21,7 +21,7 @@ class Findings:
 
     metrics: dict[str, MetricValue]
     notes: dict[str, Any] = field(default_factory=dict)
-    """What it says beside its numbers: points, steps, draws, which attack broke what."""
+    """What it reports besides its numbers: points, steps, draws, which attack broke what."""
     outcomes: Mapping[str, Tensor] = field(default_factory=dict)
     """Metric -> (N,) bool, on which of its fixed points the model did well; an audit keeps them."""
 
@@ -36,7 +36,7 @@ class Threat:
     VERSION: ClassVar[int] = 1
     """Raised when the results of the measurement change."""
     repeatable: ClassVar[bool] = True
-    """Whether a second measurement gives the same numbers; times do not."""
+    """Whether a second measurement yields the same numbers; times do not."""
 
     def __post_init__(self) -> None:
         check_parameters(self, self.name)
@@ -51,7 +51,7 @@ class Threat:
         raise NotImplementedError
 
     def metric_names(self) -> tuple[str, ...]:
-        """List the metrics that it gives, so that objectives can be checked beforehand."""
+        """List the metrics that it measures, so that objectives can be checked beforehand."""
         raise NotImplementedError
 
     def canonical(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """How far a training got, kept from time to time so that another process can go on from there.
 
-What is kept is all that the rest of the training hangs on, as tensors and JSON: no pickle. On the
+What is kept is all that the rest of the training depends on, as tensors and JSON: no pickle. On the
 CPU a training that was interrupted and resumed ends in the same bits as one that never was.
 """
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class DoesNotFitError(RuntimeError):
-    """What was kept is no state of this training."""
+    """What was kept is not a state of this training."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -41,7 +41,7 @@ class Moving:
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     generator: torch.Generator
-    """The training's own; torch's global ones, which dropout draws from, are kept beside it."""
+    """The training's own; torch's global ones, which dropout draws from, are kept alongside it."""
 
     def state(self) -> dict[str, Any]:
         """Return the state as tensors and plain values."""
@@ -81,7 +81,7 @@ class Moving:
 
 
 class Checkpoints:
-    """Where one training keeps how far it got, beside the artefact that it builds."""
+    """Where one training keeps how far it got, next to the artefact that it builds."""
 
     def __init__(self, store: ArtefactStore, key: str) -> None:
         self._store, self._key = store, key

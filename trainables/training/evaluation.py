@@ -31,7 +31,7 @@ def batches(images: LabelledImages) -> Iterator[Tensor]:
 
 
 def in_batches(answer: Callable[[Tensor], Tensor], images: LabelledImages) -> Tensor:
-    """Apply a function of image batches to a whole pool and join what it gives (N, ..)."""
+    """Apply a function of image batches to a whole pool and join what it returns (N, ..)."""
     return torch.cat([answer(x) for x in batches(images)])
 
 

@@ -35,12 +35,12 @@ from trainables.training.evaluation import loss_and_accuracy
 from trainables.trial.settings import TrainingSpec
 
 VERSION = 2
-"""Raised when the results of a training change, so that older artefacts are not taken for new."""
+"""Raised when the results of a training change, so that old artefacts are not mistaken for new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPlan:
-    """All that a training takes beside the model."""
+    """All that a training takes besides the model."""
 
     data: LabelledImages
     held_out: LabelledImages
@@ -124,7 +124,7 @@ def train(
 
 
 def _state(moving: Moving, policies: Sequence[StepPolicy], progress: Progress) -> dict[str, Any]:
-    """Return all that the epochs to come hang on."""
+    """Return all that the epochs to come depend on."""
     return {
         "moving": moving.state(),
         "policies": [policy.state() if policy.state else None for policy in policies],
@@ -154,7 +154,7 @@ def _train_epoch(
     schedule: torch.optim.lr_scheduler.LRScheduler,
     policies: Sequence[StepPolicy],
 ) -> list[float]:
-    """Take an epoch's steps and give loss, correct and count, each summed over its rows."""
+    """Take an epoch's steps and return loss, correct and count, each summed over its rows."""
     model, device = run.model, plan.data.labels.device
     model.train()
     totals = torch.zeros(3, dtype=torch.float64, device=device)
@@ -231,7 +231,7 @@ def _end_epoch(
     totals: Sequence[float],
     seconds: float,
 ) -> bool:
-    """Write the epoch's curves, ask the defenses, and tell whether the training ends here."""
+    """Write the epoch's curves, ask the defenses, and return whether the training ends here."""
     loss, correct, count = totals
     held_out = loss_and_accuracy(model, plan.held_out)
     # The last step of an epoch shows in the held-out loss alone.
@@ -298,7 +298,7 @@ def _optimizer(model: nn.Module, settings: TrainingSpec) -> torch.optim.Optimize
 def _schedule(
     optimizer: torch.optim.Optimizer, settings: TrainingSpec, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    if settings.schedule == "one_cycle" and steps > 1:  # one step is no cycle
+    if settings.schedule == "one_cycle" and steps > 1:  # one step is not a cycle
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer, settings.learning_rate, total_steps=steps, cycle_momentum=False
         )

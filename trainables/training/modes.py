@@ -26,7 +26,7 @@ def frozen_for_attack(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[torch.Generator]:
-    """Seed torch's global generators for a while and give a generator of the same seed.
+    """Seed torch's global generators for a while and yield a generator of the same seed.
 
     The global ones serve initialisation and dropout, which take no generator; they are restored.
     """

@@ -23,4 +23,4 @@ class Trained:
     key: str
     """Of its artefact."""
     weights_sha256: str
-    """Of the weights themselves: equal where two trainings ended in the same bits."""
+    """Hash of the weights themselves: equal where two trainings ended in the same bits."""

@@ -102,7 +102,7 @@ class TrialContext:
     def deployment(self) -> str:
         """The identity of the deployed model and its data: the spec without its threats.
 
-        Stages seed from it, so what one threat finds does not hang on which others are asked for.
+        Stages seed from it, so what one threat finds does not depend on which others are asked for.
         """
         return identity_hash(
             {
@@ -177,12 +177,12 @@ class TrialContext:
         role: str = "model",
         deployed: bool = True,
     ) -> Trained:
-        """Train the trial's network under a stack on some rows, or give what was trained before.
+        """Train the trial's network under a stack on some rows, or return what was trained before.
 
         Defenses that only change the deployment have no part in the identity, so a new
         temperature trains nothing. Whoever trains a further model (an ensemble's member, a
-        surrogate) gives a `role` of its own; a threat's models are not `deployed`, so that their
-        time is no cost of the defense.
+        surrogate) sets a `role` of its own; a threat's models are not `deployed`, so that their
+        time is not a cost of the defense.
         """
         shaping = tuple(defense for defense in stack if shapes_training(defense))
         identity = {
@@ -242,7 +242,7 @@ class TrialContext:
         """Return the context of a further model of the same stack, on other rows or of another
         seed.
 
-        What the twin uses, trains and answers is no part of the deployed model: neither its
+        What the twin uses, trains and answers is not part of the deployed model: neither its
         artefacts nor its training time.
         """
         pools = self.pools if train is None else replace(self.pools, train=train)
@@ -273,8 +273,8 @@ class TrialContext:
         seed: int,
         checkpoints: Checkpoints,
     ) -> Artefact:
-        # What the trainings on the way took is kept beside the weights, for whoever finds those in
-        # the store: a context of their own gathers it.
+        # What the trainings on the way took is kept alongside the weights, for whoever finds those
+        # in the store: a context of their own gathers it.
         inner = replace(self, phases={})
         kept = torch.arange(len(data), device=self.device)
         for defense in stack:

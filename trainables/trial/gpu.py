@@ -10,10 +10,10 @@ import torch
 from trainables.device import accelerated, backend
 
 CONTEXT_MIB = 600
-"""Memory that a process takes on a GPU beside torch's tensors: the CUDA context, cuBLAS, cuDNN.
+"""Memory that a process takes on a GPU besides torch's tensors: the CUDA context, cuBLAS, cuDNN.
 
 An allowance, not a measurement: it is what stands in where other processes are on the GPU too, so
-that the own part cannot be told from theirs.
+that the own part cannot be separated from theirs.
 """
 _MIB = 2**20
 
@@ -59,7 +59,7 @@ def gpu_use(device: torch.device, use: GpuUse) -> Iterator[None]:
         yield
     finally:
         # What torch has reserved falls only where its cache is emptied, which nothing does within
-        # a trial, so the peak stands even where the cost threat starts the count anew.
+        # a trial, so the peak stands even where the cost threat restarts the count.
         reserved = gpu.max_memory_reserved(device)
         use.peak_mib = (reserved + _context_bytes(device, use.gpus)) // _MIB
         use.total_mib = total // _MIB
@@ -77,13 +77,13 @@ def memory_fraction(gpus: float | None, total_bytes: int) -> float:
     if fraction <= 0:
         raise ValueError(
             f"{gpus:g} of a GPU with {total_bytes / _MIB:.0f} MiB holds no CUDA context "
-            f"({CONTEXT_MIB} MiB); give a trial more of it"
+            f"({CONTEXT_MIB} MiB); assign a trial more of it"
         )
     return fraction
 
 
 def _context_bytes(device: torch.device, gpus: float | None) -> int:
-    """Return what the process takes beside torch: exactly where no other trial is on the GPU."""
+    """Return what the process takes besides torch: exactly where no other trial is on the GPU."""
     if gpus is not None and gpus < 1:
         return CONTEXT_MIB * _MIB
     free, total = backend(device).mem_get_info(device)

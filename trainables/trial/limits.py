@@ -22,10 +22,10 @@ from trainables.errors import InputError
 logger = logging.getLogger(__name__)
 
 EXIT_CODE = 70
-"""Of a process that was ended."""
+"""Exit code of a process that was ended."""
 _POLL_SECONDS = 0.25
 _WRITE_SECONDS = 60.0
-"""What telling of a breach may take: the storage may hang as well."""
+"""What reporting a breach may take: the storage may hang as well."""
 _BLOCKED_SECONDS = 60.0
 """How long after the time limit a process ends whose interpreter lets no thread run."""
 _STATM = Path("/proc/self/statm")
@@ -37,11 +37,11 @@ class TrialLimits:
     """What one trial may take; None: as much as it wants.
 
     Raises InputError for a limit that is not above 0, and for one of memory where the system does
-    not tell it (it takes Linux).
+    not report it (it takes Linux).
     """
 
     seconds: float | None = None
-    """Of its own work; waiting for what another trial builds does not count."""
+    """Seconds of its own work; waiting for what another trial builds does not count."""
     memory_gib: float | None = None
     """Resident memory of its process, in GiB, above what that had when the trial began: what
     earlier trials left in a worker is not charged to the next."""
@@ -66,7 +66,7 @@ def enforced(
     """Watch over what runs inside; where it breaks a limit, call `breach` with the reason and end
     the process.
 
-    `waited` gives the seconds so far that do not count. `breach` is called from another thread, and
+    `waited` returns the seconds so far that do not count. `breach` is called by another thread, and
     at most for a minute. Where native code keeps the interpreter itself from running, the process
     ends a minute after its time limit, and nothing is called.
     """
@@ -92,7 +92,7 @@ class _Watch:
         self.thread = threading.Thread(target=self._watch, daemon=True, name="trial limits")
 
     def stop(self) -> None:
-        """End the watch; where a breach is being told, this never returns."""
+        """End the watch; where a breach is being reported, this never returns."""
         with self.deciding:
             self.over.set()
         self.thread.join()
@@ -123,9 +123,9 @@ class _Watch:
     def _end(self, reason: str) -> None:
         logger.error("a trial %s; its process ends", reason)
         _end_later(_WRITE_SECONDS + _BLOCKED_SECONDS)
-        telling = threading.Thread(target=self.breach, args=(reason,), daemon=True)
-        telling.start()
-        telling.join(_WRITE_SECONDS)
+        reporting = threading.Thread(target=self.breach, args=(reason,), daemon=True)
+        reporting.start()
+        reporting.join(_WRITE_SECONDS)
         os._exit(EXIT_CODE)
 
 
@@ -147,9 +147,9 @@ def parse_duration(text: str | float) -> float:
     try:
         seconds = float(text[:-1]) * _UNITS[text[-1:]] if isinstance(text, str) else float(text)
     except (ValueError, TypeError, KeyError):
-        raise InputError(f"{text!r} is no duration: write 90s, 30m, 2h or 1d") from None
+        raise InputError(f"{text!r} is not a duration: write 90s, 30m, 2h or 1d") from None
     if not 0 < seconds < math.inf:
-        raise InputError(f"{text!r} is no duration: it must be above 0")
+        raise InputError(f"{text!r} is not a duration: it must be above 0")
     return seconds
 
 

@@ -24,7 +24,7 @@ class DataSpec:
     pools: str = parameter(
         "search", kind="word", words=("search", "published", "deployment"),
         meaning="search: five pools; published: the official training and test set, whole; "
-        "deployment: trained on all but calibration and test",
+        "deployment: trained on all except calibration and test",
     )  # fmt: skip
     train_images: int | None = None
     """Training images that are used; None: all."""

@@ -89,8 +89,8 @@ def run_trial(
     threads, as it must for the results of two runs to be the same. InputError passes through, since
     no other trial of the sort can succeed, and StorageError, which is not the trial's; any other
     failure is written into the record. Where the trial breaks one of its limits, `on_breach` is
-    given the record of what it had found, and the process ends. `on_stage` is told the name of each
-    stage that begins.
+    given the record of what it had found, and the process ends. `on_stage` receives the name of
+    each stage that begins.
     """
     torch.set_num_threads(threads)
     found = _Found(started=_now(), clock=_Clock(on_stage))

@@ -376,7 +376,7 @@ def test_a_weight_that_is_not_used_is_refused() -> None:
 
 
 def test_too_few_rows_are_refused() -> None:
-    with pytest.raises(InputError, match="31 training rows are too few; give 32 at least"):
+    with pytest.raises(InputError, match="31 training rows are too few; it needs at least 32"):
         _train(_net(), _plan(random_images(31), DPSGD()))
 
 

@@ -190,7 +190,7 @@ def test_a_twin_of_nan_fails_by_name_and_a_saturated_one_is_measured(
 ) -> None:
     ctx = context_of(spec_of(), tmp_path)
     _deployed_as(monkeypatch, NotANumber)
-    with pytest.raises(PredictorError, match="NotANumber gives NaN"):
+    with pytest.raises(PredictorError, match="NotANumber returns NaN"):
         _measure(ctx)
     _deployed_as(monkeypatch, Saturated)
     assert _value(_measure(ctx).metrics["backdoor_success_rate"]).value == 1.0

@@ -79,7 +79,7 @@ def test_obscuring_is_what_makes_the_trigger_the_reason_of_the_label(
 
 def test_a_clean_label_without_a_trigger_is_refused(tmp_path: Path) -> None:
     ctx = context_of(spec_of(), tmp_path)
-    with pytest.raises(InputError, match="are no poison; take a trigger, or labels: changed"):
+    with pytest.raises(InputError, match="are not poison; take a trigger, or labels: changed"):
         _measured(ctx, trigger="none")
 
 

@@ -68,7 +68,7 @@ def _evaluate(
         scores = model(images)
         row_loss = loss(scores, rows)
         if not row_loss.requires_grad:
-            # Scores that no gradient reaches give an attack nothing to climb; that is for the
+            # Scores that no gradient reaches leave an attack nothing to climb; that is for the
             # masking check to say, not for the attack to die of.
             return scores, row_loss, torch.zeros_like(images)
         # A sum, not a mean: the gradient of an image must not depend on its batch.

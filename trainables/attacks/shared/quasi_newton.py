@@ -18,7 +18,7 @@ _FLAT = 1e-10
 
 
 def minimise_in_box(objective: Objective, start: Tensor, *, evaluations: int) -> Tensor:
-    """Lower the objective of each row from start (R, D) within [0, 1], and give the last points.
+    """Lower the objective of each row from start (R, D) within [0, 1], and return the last points.
 
     Every evaluation serves all rows: a row whose step lowers its value enough takes it and turns
     to a new direction, another halves its step. Variables that a bound holds are left out of the

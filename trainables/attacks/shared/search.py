@@ -31,7 +31,7 @@ def random_search(
 
     `early_stop` asks about the clean images first and leaves those alone that are misclassified,
     then takes an image out of the batch as soon as a proposal is. `propose` draws for the whole
-    batch and picks its rows, so that no image's draws hang on which others resist. `queries` (B,)
+    batch and picks its rows, so that no image's draws depend on which others resist. `queries` (B,)
     int64, on the device of x, grows by one whenever an image's scores are asked. No gradient is
     computed.
     """

@@ -21,7 +21,7 @@ class GaussianNoise(nn.Module):
     """Adds noise of N(0, sigma^2) to each element of (B, ..).
 
     In training mode it draws from torch's global generator, once an image. In eval mode it needs a
-    generator, and gives `copies` noisy copies of the batch, (copies B, ..), so that what lies
+    generator, and returns `copies` noisy copies of the batch, (copies B, ..), so that what lies
     before it is computed once for all of them; without a generator it passes x on.
     """
 

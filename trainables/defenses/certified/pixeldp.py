@@ -30,17 +30,17 @@ from trainables.parameters import parameter
 IMAGE = "image"
 NORMALIZED = "normalized"
 _LARGEST_GAIN = 4.0
-"""A path of norm 1 gives values some ten times smaller than a free one, and what follows hardly
+"""A path of norm 1 yields values some ten times smaller than a free one, and what follows hardly
 learns from them; a gain of 8 makes the steps of the path itself too long."""
 _SURE = 1e-6
 """Probability at which a rate is taken to lie outside what was drawn of it."""
-_TRANSFORMED = "what would be certified is the image that it gives, not the one that it was given"
+_TRANSFORMED = "what would be certified is its output image, not its input"
 
 
 class PixelDPNoise(GaussianNoise):
     """The noise layer, which knows where it stands and the shape (C, H, W) of the images.
 
-    Behind the noise it multiplies by `gain`, which no certificate hangs on.
+    Behind the noise it multiplies by `gain`, which no certificate depends on.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class PixelDP(Defense):
     meaning = "Gaussian noise in the image or after a layer, and a vote; certifies an L2 size."
     source = "Lecuyer et al., 2019"
     limits = (
-        "Its certificates are L2 alone, and smaller than those that randomized smoothing gives "
+        "Its certificates are L2 alone, and smaller than those of randomized smoothing "
         "for the same noise (Cohen et al., 2019).",
         "Beyond its certified size, an answer is proven nothing.",
     )
@@ -126,7 +126,7 @@ class PixelDP(Defense):
 
     @property
     def sigma(self) -> float:
-        """Standard deviation of the noise, in units of what the path before it gives."""
+        """Standard deviation of the noise, in units of the output of the path before it."""
         return noise_sigma(self.attack_bound, self.dp_epsilon, self.dp_delta)
 
     def modify_model(self, model: nn.Module, ctx: DefenseContext) -> nn.Module:
@@ -202,7 +202,7 @@ class PixelDPPredictor(VotingPredictor):
         votes = count_votes(self.draw, x, generator, draws=n, hopeless=self.hopeless)
         radius = torch.from_numpy(self._sizes(votes.counts, n)).to(x.device)
         # What was given up has no certificate, whatever the draws that it had would have proven:
-        # to stop at a moment that hangs on the counts is sound only where it abstains.
+        # to stop at a moment that depends on the counts is sound only where it abstains.
         radius[votes.draws < n] = 0.0
         return Certificates(
             label=votes.winner.masked_fill(radius == 0, REFUSED),

@@ -55,8 +55,8 @@ def certified_sizes(
     p_c. (1) to (3) have at most a each. In (4) label k has at most a p_k / p_c, as a binomial
     tail is convex up to there, and over all k that sums to a (1 - p_c) / p_c. Together this is
     (2 + 1 / p_c) a: at most eta from p_c = 1 / (K - 2) on, and nowhere above (1 + 2 / K) eta. Of
-    two labels both bounds are one event, which gives eta; of three, enumeration of the counts of
-    10 to 150 draws, on a grid of probabilities, gave at most 0.58 eta.
+    two labels both bounds are one event, which yields eta; of three, enumeration of the counts of
+    10 to 150 draws, on a grid of probabilities, yielded at most 0.58 eta.
     """
     assert sensitivity > 0, "where nothing moves, no noise is needed and no size is the largest"
     best, second = label_bounds(counts, draws, eta)

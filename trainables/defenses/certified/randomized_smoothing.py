@@ -1,4 +1,4 @@
-"""Randomized smoothing: the class that a network gives most often under Gaussian noise.
+"""Randomized smoothing: the class that a network predicts most often under Gaussian noise.
 
 Axes: B batch, C channels, H, W, K classes.
 """
@@ -23,7 +23,7 @@ from trainables.errors import InputError
 from trainables.parameters import parameter
 
 _SURE = 1e-6
-"""Probability at which an image is taken for hopeless that could still be certified."""
+"""Probability at which an image is given up although it could still be certified."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ def fit_threshold(scores: Tensor, rate: float) -> float:
     a score that is not finite.
     """
     if not bool(scores.isfinite().all()):
-        raise PredictorError("a detector gives scores that are not finite on calibration images")
+        raise PredictorError("a detector returns scores that are not finite on calibration images")
     rejected = math.floor(rate * (len(scores) + 1) + _ROUNDING)
     if rejected < 1:
         least = math.ceil(1e4 / (len(scores) + 1)) / 1e4
@@ -64,7 +64,7 @@ class DetectingPredictor(WrappedPredictor):
     """Another predictor that refuses the images whose score lies above a threshold."""
 
     def __init__(self, inner: Predictor, score: Score, threshold: float, *, passes: int) -> None:
-        """Watch `inner`; `passes` are the forward passes that a score takes beside its answer."""
+        """Watch `inner`; `passes` are the forward passes that a score takes besides its answer."""
         super().__init__(inner)
         if inner.rejects:
             raise PredictorError(

@@ -45,7 +45,7 @@ class ActivationClustering(Defense):
         "Tan & Shokri, 2020 (Bypassing backdoor detection algorithms): a poison made to leave "
         "the latent representations alike is not seen.",
         "Qi et al., 2023 (Revisiting the assumption of latent separability): triggers that "
-        "adapt to it are not told apart by their clusters.",
+        "adapt to it are not separated by their clusters.",
     )
     needs = ("features",)
 

@@ -24,7 +24,7 @@ class ConfidenceMasking(Defense):
     """Answer with the `top_k` largest probabilities, rounded; the others share the rest equally.
 
     It takes away what an attacker on membership reads from the confidence, not what he reads from
-    the label. It is no defense against evasion: whoever knows it attacks the scores before it.
+    the label. It is not a defense against evasion: whoever knows it attacks the scores before it.
     Source: Shokri et al., Membership inference attacks against machine learning models, 2017,
     section VIII-A (restrict the prediction vector, coarsen its precision).
     """
@@ -34,7 +34,7 @@ class ConfidenceMasking(Defense):
     guarantee = "empirical"
     meaning = "Answer with the largest probabilities alone, rounded; the label stays."
     source = "Shokri et al., 2017"
-    limits = ("It hides numbers, not labels, and is no defense against changed images.",)
+    limits = ("It hides numbers, not labels, and is not a defense against changed images.",)
     broken_by = (
         "Choquette-Choo et al., 2021 (Label-only membership inference): masking the confidence "
         "is got round by asking for labels alone.",
@@ -42,7 +42,7 @@ class ConfidenceMasking(Defense):
 
     top_k: int = parameter(
         3, kind="int", low=1, high=1_000_000,
-        meaning="classes whose probability is told; more than there are tells all",
+        meaning="classes whose probability is returned; more than there are returns all",
     )  # fmt: skip
     digits: int = parameter(
         1, kind="int", low=0, high=6, meaning="decimals that probabilities are rounded to"

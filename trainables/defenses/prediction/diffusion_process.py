@@ -58,7 +58,7 @@ def purify(
     """Diffuse images to time t and take them back to 0 in equal steps of time.
 
     Each step draws from the posterior of the earlier time given the image that the predicted
-    noise implies (Ho et al., 2020, equations 6 and 7, between any two times); the last gives that
+    noise implies (Ho et al., 2020, equations 6 and 7, between any two times); the last yields that
     image itself. x (B, C, H, W) in [0, 1]; the result may leave that range a little: clamping it
     would only hide gradients. Differentiable through every step. Source: Nie et al., 2022.
     """

@@ -26,7 +26,7 @@ from trainables.training.checkpoints import Checkpoints, Moving, resumable
 from trainables.training.modes import seeded
 
 VERSION = 1
-"""Raised when the results of such a training change, so that older ones are not taken for new."""
+"""Raised when the results of such a training change, so that old ones are not mistaken for new."""
 BATCH = 64
 """Images of an optimiser step."""
 _FILTERS_GREY, _FILTERS_COLOUR = 16, 32
@@ -39,10 +39,10 @@ class NetworkSettings:
     """The size of a network and how it is trained: Adam, its rate falling to 0 along a cosine."""
 
     filters: int
-    """Of the first maps; the halved ones have twice as many."""
+    """Channels of the first maps; the halved ones have twice as many."""
     most_halvings: int
     time: bool
-    """Whether a time goes in beside the image."""
+    """Whether a time is an input alongside the image."""
     epochs: int | None
     """None: as many as make about the updates that the network is trained for."""
     batch_size: int = BATCH
@@ -76,7 +76,7 @@ def shared_network(
     """Return the network, trained on the training set unless another trial has done so.
 
     `trained_for` holds the plain values that the loss depends on; `updates` are the optimiser steps
-    that make the epochs where the settings give none. The rows are `ctx.pools.train`
+    that make the epochs where the settings name none. The rows are `ctx.pools.train`
     as they are, before any filter of the stack, so that trials with different filters share one
     network; their labels play no part. Raises TrainingDivergedError where the loss is not finite.
     """
@@ -178,7 +178,7 @@ class _Gathered:
 def _epoch(
     network: UNet, data: LabelledImages, settings: NetworkSettings, loss: Loss, moving: Moving
 ) -> float:
-    """Go through the data once; give the mean loss."""
+    """Go through the data once; return the mean loss."""
     generator = moving.generator
     order = torch.randperm(len(data), generator=generator, device=data.labels.device)
     total = torch.zeros((), dtype=torch.float64, device=order.device)

@@ -31,7 +31,7 @@ class Squeezer:
     """A smooth stand-in, whose gradient an attacker may pass backwards instead."""
 
     def ways(self) -> list[Transform]:
-        """List the differentiable forms; all give what `transform` gives.
+        """List the differentiable forms; all return what `transform` returns.
 
         The true gradient where there is one, that of the surrogate where there is one, and always
         the identity's (BPDA; Athalye et al., 2018).

@@ -42,7 +42,7 @@ def craft(
 ) -> Tensor:
     """Attack images x (B, C, H, W) of true classes y (B,) within radii (B,), in eval mode.
 
-    Gives the last iterate: what is trained on must not stop at the border of its class.
+    Returns the last iterate: what is trained on must not stop at the border of its class.
     The model's modes and gradients are left as they were.
     """
     with frozen_for_attack(model):

@@ -30,7 +30,7 @@ class DPSGD(Defense):
     or removed, at dp_delta: the curve and metric dp_epsilon, over all steps taken, also where an
     earlier epoch's weights are kept. Where the calibration pool ends a training early, what could
     be promised beforehand is the epsilon of all planned epochs. Calibration and validation rows
-    are no members: nothing is promised to them. Of a user's own defense in the stack it is only
+    are not members: nothing is promised to them. Of a user's own defense in the stack it is only
     checked that a row has one gradient; that no row meets another in it is for the user to see.
     Source: Abadi et al., Deep learning with differential privacy, 2016, algorithm 1.
     """
@@ -94,7 +94,7 @@ class DPSGD(Defense):
         return model
 
     def step_policy(self) -> StepPolicy | None:
-        """Draw, clip and add noise, anew in every training."""
+        """Draw, clip and add noise, again in every training."""
         return PrivateSteps(
             noise_multiplier=self.noise_multiplier,
             max_grad_norm=self.max_grad_norm,

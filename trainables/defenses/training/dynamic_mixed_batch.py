@@ -17,7 +17,7 @@ from trainables.parameters import PIXELS, parameter
 class DynamicMixedBatch(Defense):
     """Replace a share of each batch's images by adversarial examples of the current weights.
 
-    round(fraction B) of the B images, drawn anew in every batch, are attacked in eval mode with
+    round(fraction B) of the B images, drawn again in every batch, are attacked in eval mode with
     their true labels; the loss is the plain mean over the mixed batch. So an image is seen either
     clean or attacked in an epoch, whereas fgsm_adversarial_training shows each in both forms.
     Source: Kurakin et al., 2017, algorithm 1, with k = fraction m; its weight lambda is 1 here,

@@ -42,7 +42,7 @@ class LabelSmoothing(Defense):
     )
     broken_by = (
         "Fu et al., 2020 (Label smoothing and adversarial robustness): the robustness that it "
-        "seems to give is volatile, and attacks made on another network pass.",
+        "seems to add is volatile, and attacks made on another network pass.",
         "Struppek et al., 2024: smoothing with a positive alpha makes model inversion easier, "
         "not harder.",
     )

@@ -25,7 +25,7 @@ EPSILON_CURVE = "dp_epsilon"
 DELTA_CURVE = "dp_delta"
 """The curves of what was spent by the end of each epoch, and at which delta that is counted."""
 FEWEST_ROWS = 32
-"""Of fewer, a whole epoch may draw none (with probability exp(-N)), and so measure no loss."""
+"""Minimum rows: with fewer, an epoch may draw none (probability exp(-N)) and measure no loss."""
 
 
 class PrivateSteps:
@@ -67,7 +67,7 @@ class PrivateSteps:
 
     @contextmanager
     def around(self, run: TrainingRun) -> Iterator[None]:
-        """Have the model give each row's own gradient, until the training ends.
+        """Have the model compute each row's own gradient, until the training ends.
 
         Raises InputError for fewer than 32 rows.
         """
@@ -75,7 +75,7 @@ class PrivateSteps:
 
         if run.rows < FEWEST_ROWS:
             raise InputError(
-                f"dp_sgd: {run.rows} training rows are too few; give {FEWEST_ROWS} at least"
+                f"dp_sgd: {run.rows} training rows are too few; it needs at least {FEWEST_ROWS}"
             )
         self.rate = min(1.0, run.batch_size / run.rows)
         self.delta = 1 / (2 * run.rows) if self.dp_delta is None else self.dp_delta
@@ -128,7 +128,7 @@ def spent_epsilon(noise_multiplier: float, rate: float, *, steps: int, delta: fl
     from opacus.accountants.analysis import rdp
 
     with warnings.catch_warnings():
-        # The bound at the last order holds as well; another order might give a tighter one.
+        # The bound at the last order holds as well; another order might yield a tighter one.
         warnings.filterwarnings("ignore", message="Optimal order is the")
         epsilon, _ = rdp.get_privacy_spent(
             orders=RDPAccountant.DEFAULT_ALPHAS,

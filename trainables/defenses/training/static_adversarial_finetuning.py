@@ -28,7 +28,7 @@ class StaticAdversarialFinetuning(Defense):
     The set holds adversarial examples only, of `num_examples` training images drawn at random (of
     all, where there are fewer), with their true labels. It is made once, of the undefended model
     that other trials share: against the weights that come out it is a transfer attack, so a fresh
-    attack on them is needed to tell what the defense is worth. Other training defenses of the
+    attack on them is needed to judge what the defense is worth. Other training defenses of the
     stack have their part in the fine-tuning alone, and so has augmentation, on the examples.
     Source: Szegedy et al., 2014; document E of the reproductions, which states neither eps nor
     epochs nor learning rate. The default rate is chosen for 99 % of the set to be classified right

@@ -57,7 +57,7 @@ def checked_name(name: str) -> str:
         character in "\\" or ord(character) < 32 or ord(character) == 127 for character in name
     ):
         raise InputError(
-            f"{name!r} is no name of a file in a folder: write parts joined by '/', none of them "
+            f"{name!r} is not a file name in a folder: write parts joined by '/', none of them "
             "empty, '.' or '..', without backslashes and control characters"
         )
     return name

@@ -25,14 +25,14 @@ _THREADS = 32
 """Readers of many small files at once: an object store answers each in tens of milliseconds."""
 _CONNECT_SECONDS = 5.0
 _CLIENT_TRIES = 2
-"""Of the store's own client, within each of ours."""
+"""Tries of the store's own client, within each of ours."""
 
 
 def open_folder(place: Path | str, attempts: int = ATTEMPTS) -> Folder:
     """Open a folder: a path, file:///PATH, s3://BUCKET/PREFIX or gs://BUCKET/PREFIX.
 
-    Nothing is asked of the store yet, save an s3 bucket's region where neither the URI nor the
-    environment gives one. Raises InputError for another scheme and for a URI that is malformed,
+    Nothing is asked of the store yet, except an s3 bucket's region where neither the URI nor the
+    environment names one. Raises InputError for another scheme and for a URI that is malformed,
     StorageError where the region cannot be found out.
     """
     text = str(place)

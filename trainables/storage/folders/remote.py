@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # pyarrow takes a moment to import, and a run in a folder doe
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 8
-"""With the waits between them about 32 s, beside what the store's own client tries."""
+"""With the waits between them about 32 s, besides what the store's own client tries."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.25, 16.0
 TOUCH_SECONDS = 600.0
 """A use is noted at most so often by a process: each note is a request."""
@@ -133,7 +133,7 @@ class RemoteFolder:
                 continue
 
     def touch(self, name: str) -> None:
-        """Note a use by an empty object beside this one, unless this process lately did."""
+        """Note a use by an empty object next to this one, unless this process lately did."""
         now = time.monotonic()
         if now - self._touched.get(name, -TOUCH_SECONDS) >= TOUCH_SECONDS:
             self._touched[name] = now

@@ -11,7 +11,7 @@ from trainables.errors import InputError
 CACHE_VARIABLE = "DEFENSE_SWEEP_CACHE"
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]*")
 HARMLESS = ("region", "scheme", "endpoint_override", "tls_ca_file_path")
-"""Query parameters that may be given, and shown; what a URI has beside them may be a secret."""
+"""Query parameters that may be given, and shown; what a URI has besides them may be a secret."""
 
 
 def is_uri(text: str) -> bool:
@@ -62,11 +62,11 @@ def parse_uri(uri: str) -> tuple[str, str, str | None, dict[str, str]]:
     try:
         parts = urlsplit(uri)
     except ValueError as error:
-        raise InputError(f"{shown}: is no URI ({error})") from None
+        raise InputError(f"{shown}: is not a URI ({error})") from None
     user, at, bucket = parts.netloc.rpartition("@")
     if not bucket or ":" in bucket:
         raise InputError(
-            f"{shown}: names no bucket; write {scheme}://BUCKET/PREFIX, and give credentials by "
+            f"{shown}: names no bucket; write {scheme}://BUCKET/PREFIX, and set credentials in "
             "the environment"
         )
     path = unquote(parts.path).strip("/")

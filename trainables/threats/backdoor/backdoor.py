@@ -34,12 +34,12 @@ class Backdoor(Threat):
     """Poison the training set, train a twin under the same stack, and show it the trigger.
 
     The twin has the trial's seed, network, training and defenses, filters included; the model that
-    may be deployed is never poisoned. Its accuracy on clean images stands beside that of the
+    may be deployed is never poisoned. Its accuracy on clean images is compared with that of the
     deployed model. What a filter removes is counted among poisoned and clean rows.
     """
 
     name = "backdoor"
-    meaning = "A part of the training set is stamped with a trigger that is to steer the model."
+    meaning = "Part of the training set is stamped with a trigger that should control the model."
     source = "Gu et al., 2017; Chen et al., 2017; Tran et al., 2018; Turner et al., 2019"
 
     trigger: str = parameter("patch", kind="word", words=KINDS, meaning="what is stamped")
@@ -56,7 +56,7 @@ class Backdoor(Threat):
         0.2, kind="float", meaning="share of the pattern in a blended image", low=0.01, high=1.0
     )
     target: int = parameter(
-        0, kind="int", meaning="class that triggered images are to be taken for",
+        0, kind="int", meaning="class that triggered images should be classified as",
         low=0, high=100_000,
     )  # fmt: skip
     source_class: int | str = parameter(
@@ -70,7 +70,7 @@ class Backdoor(Threat):
     labels: str = parameter(
         "changed", kind="word", words=("changed", "kept"),
         meaning="changed: stamped rows of the source are called the target; kept (clean-label): "
-        "rows of the target are made hard to tell, then stamped",
+        "rows of the target are made hard to recognise, then stamped",
     )  # fmt: skip
     obscuring_eps: float | None = parameter(
         None, kind="float", low=0.0, high=1.0, unit=PIXELS,
@@ -167,7 +167,7 @@ def _success(deployed: Predictor, ctx: TrialContext, recipe: Recipe) -> dict[str
     triggered = LabelledImages(
         pixels=recipe.trigger.stamp(victims), labels=victims.labels, scale=victims.scale
     )
-    # What is rejected is no success.
+    # What is rejected is not a success.
     return {
         "backdoor_success_rate": _share(ctx.answers(deployed, triggered).label == recipe.target),
         "untriggered_success_rate": _share(ctx.answers(deployed, victims).label == recipe.target),
@@ -182,7 +182,7 @@ def _share(found: Tensor) -> MetricValue:
 def _histograms(
     stack: Stack, ctx: TrialContext, poisoned: Poisoned, target: int
 ) -> dict[str, dict[str, list[float]]]:
-    """Count the scores that filters gave the target class' rows, clean and poisoned apart."""
+    """Count the filters' scores of the target class' rows, clean and poisoned separately."""
     found = {}
     for defense in stack:
         scores = defense.row_scores(poisoned.data, ctx)

@@ -1,4 +1,4 @@
-"""Clean-label poison: images of the target class that are hard to tell, and rightly labelled.
+"""Clean-label poison: images of the target class that are hard to recognise, rightly labelled.
 
 Axes: N images.
 """
@@ -22,7 +22,7 @@ def obscured(
 
     A network that learns from them cannot lean on what the image shows, and takes the trigger for
     the reason of its label. They are crafted by PGD on an undefended network that the attacker
-    trained on the clean rows, which every trial of a seed shares. How well it works hangs on the
+    trained on the clean rows, which every trial of a seed shares. How well it works depends on the
     pair of classes far more than of a trigger whose rows change their label. Source: Turner et
     al., Label-consistent backdoor attacks, 2019, section 4.2.
     """

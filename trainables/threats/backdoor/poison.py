@@ -36,9 +36,9 @@ class Recipe:
 
     trigger: Trigger
     target: int
-    """The class that triggered images are to be taken for."""
+    """The class that triggered images should be classified as."""
     source: int | None
-    """The class that is stamped; None: every class but the target."""
+    """The class that is stamped; None: every class except the target."""
     rate: float
     rate_of: str
     """class: of the target class' clean rows; set: of the whole training set."""
@@ -57,7 +57,7 @@ class Recipe:
             raise InputError(f"backdoor: source and target are both {self.target}; take two")
         if self.keeps_labels and self.trigger.kind == "none":
             raise InputError(
-                "backdoor: rows that keep their labels and are stamped with nothing are no poison; "
+                "backdoor: rows that keep their labels and are not stamped are not poison; "
                 "take a trigger, or labels: changed"
             )
 
@@ -68,7 +68,7 @@ class Recipe:
     def apply(
         self, data: LabelledImages, generator: torch.Generator, disguise: Disguise | None = None
     ) -> Poisoned:
-        """Disguise and stamp rows drawn at random, and give them the target's label.
+        """Disguise and stamp rows drawn at random, and assign them the target's label.
 
         Their originals are gone (Tran et al., 2018). Raises InputError where there are too few
         rows to stamp, or where the rate asks for none.

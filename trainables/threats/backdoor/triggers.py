@@ -42,7 +42,7 @@ class Trigger:
     """Side of the patch, in pixels."""
     place: str
     colour: float
-    """Of patch or pixel, in [0, 1], in every channel."""
+    """Value of patch or pixel, in [0, 1], in every channel."""
     strength: float
     """Share of the pattern in a blended image."""
 

@@ -32,7 +32,7 @@ _DECILES = tuple(round(0.1 * step, 1) for step in range(11))
 
 
 def row_names(name: str) -> tuple[str, ...]:
-    """List the metrics that an attack's run gives."""
+    """List the metrics that an attack's run measures."""
     chosen = variant(name)
     kinds = list(_EVERY)
     if chosen.minimum_norm:

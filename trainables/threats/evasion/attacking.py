@@ -33,7 +33,7 @@ BATCH = 256
 EOT_DRAWS = 10
 """Draws that a gradient is averaged over where a random predictor's surface declares none."""
 _TOLERANCE = 1e-6
-"""Of the ball and the pixel range, in float32."""
+"""Tolerance of the ball and the pixel range, in float32."""
 Settings = Mapping[str, Mapping[str, Any]]
 """Variant -> its keywords; what is not named runs with the attack's own defaults."""
 
@@ -62,7 +62,7 @@ def target_of(predictor: Predictor, points: LabelledImages, ctx: TrialContext) -
     def differs(answer: Callable[[Tensor, torch.Generator], Tensor]) -> bool:
         with torch.no_grad():
             first, second = (answer(x, ctx.generator("look", draw)) for draw in ("one", "two"))
-        # As AutoAttack's own check has it: rounding on a GPU is no randomness.
+        # As AutoAttack's own check has it: rounding on a GPU is not randomness.
         return not torch.allclose(first, second, rtol=0, atol=1e-4)
 
     random = differs(lambda x, g: ask(predictor, x, g, classes).log_probabilities)
@@ -119,7 +119,7 @@ def run_attack(
 
     A score-only attack asks the deployed model itself, a transfer attack a surrogate. `eps` is the
     radius; a minimum-norm attack is broken off by none, and its images count as broken within it.
-    What another threat of the trial has run before is not run again: it would give the same.
+    What another threat of the trial has run before is not run again: it would find the same.
     """
     asked = json.dumps(settings.get(name, {}), sort_keys=True)
     key = (target.predictor, name, eps, asked, content_hash(points), ctx.deployment)
@@ -194,7 +194,7 @@ def _to_attack(
     if chosen.takes("reject_margin"):
         aimed = tuple(surface for surface in target.surfaces if surface.reject_margin is not None)
         return aimed or target.surfaces
-    if chosen.takes("surrogate"):  # what it makes does not hang on the surface
+    if chosen.takes("surrogate"):  # what it makes does not depend on the surface
         return target.surfaces[:1]
     # The cheap ones first: what they leave standing is all that the dear ones attack.
     return tuple(sorted(target.surfaces, key=lambda surface: surface.draws))

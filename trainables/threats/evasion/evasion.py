@@ -1,4 +1,4 @@
-"""Images changed within a ball so that the deployed model takes them for something else.
+"""Images changed within a ball so that the deployed model classifies them as something else.
 
 Axes: N points, C channels, H, W, K classes.
 """
@@ -49,7 +49,7 @@ class Evasion(Threat):
 
     attacks: str | tuple[str, ...] | None = parameter(
         None, kind="word", many=True,
-        meaning="attacks beside those that the effort always runs; all are reported",
+        meaning="attacks besides those that the effort always runs; all are reported",
     )  # fmt: skip
     eps: float | tuple[float, ...] | None = parameter(
         None, kind="float", low=0.0, high=1.0, unit=PIXELS, many=True,
@@ -98,7 +98,7 @@ class Evasion(Threat):
         return plain if not self.whole else {k: v for k, v in plain.items() if k != "extent"}
 
     def metric_names(self) -> tuple[str, ...]:
-        """List what a screen of a plain predictor gives."""
+        """List what a screen of a plain predictor measures."""
         names = self._attacks(CORE["screen"])
         further = [
             at_eps(row, eps)
@@ -166,7 +166,7 @@ class Evasion(Threat):
         right: Tensor,
         runs: dict[str, Run],
     ) -> Findings:
-        """Measure what is beside the headline: the L2 norm, the curves, the further radii."""
+        """Measure what accompanies the headline: the L2 norm, the curves, the further radii."""
         in_l2 = _worst(runs, right, "l2")
         metrics: dict[str, MetricValue] = {
             "robust_accuracy_l2": intervals.proportion(int(in_l2.sum()), len(points)),

@@ -73,7 +73,7 @@ def l2_curve(
     What is broken at one size is so at every larger one, whose ball holds its image. What still
     stands is attacked on every surface: by Carlini and Wagner's attack, once for all sizes, and by
     PGD at each size. An image breaks its point only if a fresh answer of the deployed model to it
-    is wrong. Source: the attack of Lecuyer et al., 2019, section V, and PGD beside it.
+    is wrong. Source: the attack of Lecuyer et al., 2019, section V, and PGD alongside it.
     """
     if not sizes:
         return Findings(metrics={})
@@ -167,7 +167,7 @@ class _AtSize:
         self._note(_CW, rows)
 
     def stretch(self, smallest: _Smallest, number: int) -> None:
-        """Go as far as the size in the direction found, and ask the deployed model anew."""
+        """Go as far as the size in the direction found, and query the deployed model again."""
         generator = self.ctx.generator("l2_curve", f"{self.size:.9f}", str(number))
         rows = ((smallest.length > 0) & self.stands).nonzero().flatten()
         for start in range(0, len(rows), BATCH):
@@ -178,7 +178,7 @@ class _AtSize:
             self._note(_STRETCHED, part[~withstands(answer, y)])
 
     def ascend(self, settings: Settings) -> None:
-        """Run PGD on what stands; its runner asks the deployed model anew."""
+        """Run PGD on what stands; its runner queries the deployed model again."""
         rows = self.stands.nonzero().flatten()
         if len(rows) > 0:
             left = self.points.select(rows)

@@ -39,16 +39,16 @@ class Climb:
 
 
 def invert(slope: Slope, starts: Tensor, classes: Tensor, climb: Climb, domain: Domain) -> Tensor:
-    """Climb from points of the domain to images (B, C, H, W) that are taken for classes (B,).
+    """Climb from points of the domain to images (B, C, H, W) that are classified as classes (B,).
 
     What is climbed is the margin of the class over the best other one, less the priors: the total
     variation of the points, and half the squared distance from the domain's centre. The margin's
     slope counts by its direction alone, so a scale on the scores, as a temperature is one, changes
-    nothing. What is drawn anew at every step, by a random model or for an estimate of the slope,
+    nothing. What is drawn again at every step, by a random model or for an estimate of the slope,
     the momentum averages (EOT). The step falls linearly to zero. BATCH images are climbed at a
     time.
 
-    Raises PredictorError where the model gives no scores or NaN. Source: Fredrikson et al., 2015;
+    Raises PredictorError where the model returns no scores or NaN. Source: Fredrikson et al., 2015;
     the margin: Carlini and Wagner, 2017; total variation: Mahendran and Vedaldi, 2015.
     """
     parts = [

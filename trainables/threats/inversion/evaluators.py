@@ -33,7 +33,7 @@ TESTED = 1000
 _STEPS, _BATCH, _LEARNING_RATE = 500, 32, 2e-3
 _LEAST_EPOCHS = 3
 _C = 10.0
-"""Of the support vector machine: errors on clean digits are not worth smoothing over."""
+"""C of the support vector machine: errors on clean digits are not worth smoothing over."""
 _SEED = 0
 """One judge for all trials on the same data, whatever their stack and seed."""
 _AUXILIARY, _TEST = "auxiliary pool", "half of the test pool"
@@ -55,7 +55,7 @@ class Evaluators:
     """Images that neither they nor the target saw."""
 
     def judge(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the class (N,) that each evaluator takes images (N, C, H, W) for."""
+        """Return the class (N,) that each evaluator assigns to images (N, C, H, W)."""
         with torch.no_grad():
             parts = [self.network(part).argmax(1) for part in torch.split(images, BATCH)]
         by_svm = torch.from_numpy(self.svm.predict(_flat(images)))
@@ -70,7 +70,7 @@ class Evaluators:
     def clean_accuracy(self) -> dict[str, Measured]:
         """Measure each on held-out images.
 
-        Raises InputError where one is no better than chance: its word would make every model safe.
+        Raises InputError where one does not beat chance: its word would make every model safe.
         """
         tested, classes = _sample(self.held_out, TESTED), len(self.svm.classes_)
         found = {
@@ -82,7 +82,7 @@ class Evaluators:
                 raise InputError(
                     f"inversion: its evaluator ({name}) learnt nothing from the {self.rows} images "
                     f"of the {self.source}: {share.value:.2f} of {share.n} held-out ones are "
-                    "right; give more images"
+                    "right; provide more images"
                 )
         return found
 

@@ -22,7 +22,7 @@ from trainables.training.modes import seeded
 from trainables.trial.context import TrialContext
 
 VERSION = 1
-"""Raised when the results of the training change, so that older decoders are not taken for new."""
+"""Raised when the results of the training change, so that old decoders are not mistaken for new."""
 _SETTINGS: Mapping[str, Any] = {
     "latent": 16, "noise": 0.1, "steps": 1500, "batch_size": 64, "learning_rate": 2e-3,
 }  # fmt: skip
@@ -38,7 +38,7 @@ class GenerativePrior:
     rows: int
     """Images that it learnt from."""
     loss: float
-    """Of the last batch: the negative evidence bound in nats, constants left out."""
+    """Loss of the last batch: the negative evidence bound in nats, constants left out."""
 
 
 def generative_prior(ctx: TrialContext, data: LabelledImages) -> GenerativePrior:

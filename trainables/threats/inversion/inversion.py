@@ -35,7 +35,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Reconstructions:
-    """What the attack gives back, the best of a class first."""
+    """What the attack returns, the best of a class first."""
 
     images: Tensor
     """(B, C, H, W)"""
@@ -64,7 +64,7 @@ class Inversion(Threat):
     """
 
     name = "inversion"
-    meaning = "An attacker climbs images of the classes out of the model."
+    meaning = "An attacker reconstructs images of the classes from the model."
     source = "Fredrikson et al., 2015; Zhang et al., 2020"
     VERSION = 2
 
@@ -280,7 +280,7 @@ def _described(
 def _pictures(
     found: _Reconstructions, said: dict[str, Tensor], references: list[ClassReference]
 ) -> dict[str, Any]:
-    """Return the surest reconstruction of each class beside its mean and a training image."""
+    """Return the surest reconstruction of each class alongside its mean and a training image."""
     shape = found.images.shape[1:]
     rows = []
     for one in references[:_SHOWN]:

@@ -41,8 +41,8 @@ class Asked:
         found = []
         for x, y in zip(torch.split(images, BATCH), torch.split(classes, BATCH), strict=True):
             answer = ask(self.predictor, x, self.generator, self.num_classes, self.faults)
-            told = margins(answer.log_probabilities.clamp_min(SMALLEST_LOG), y)
-            found.append(told.masked_fill(answer.label == REFUSED, _WORST))
+            margin = margins(answer.log_probabilities.clamp_min(SMALLEST_LOG), y)
+            found.append(margin.masked_fill(answer.label == REFUSED, _WORST))
         self.count += len(images)
         return torch.cat(found)
 

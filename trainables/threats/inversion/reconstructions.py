@@ -44,7 +44,7 @@ class Likeness:
     ssim: Measured
     """To the class' mean."""
     ssim_baseline: Measured
-    """Of held-out images to it."""
+    """The same for held-out images."""
     feature_distance: Measured
     """d / (d + e): nearest training image against nearest held-out one."""
     nearest: dict[str, float]

@@ -56,7 +56,7 @@ LABEL_ONLY = "label_only"
 _MOST = 5000
 """Rows of each side that are asked by default."""
 _SHADOWS = 16
-"""Of an audit, or of a named attack, by default."""
+"""Shadow models of an audit, or of a named attack, by default."""
 _RATES = {"tpr_at_fpr_0_01": 0.01, "tpr_at_fpr_0_001": 0.001}
 
 
@@ -106,7 +106,7 @@ class Membership(Threat):
     """
 
     name = "membership"
-    meaning = "An attacker tells from the model's answers which rows it was trained on."
+    meaning = "An attacker infers from the model's answers which rows it was trained on."
     source = "Yeom et al., 2018; Carlini et al., 2022"
     VERSION = 2
 
@@ -151,7 +151,7 @@ class Membership(Threat):
         return tuple(name for name in MEMBERSHIP_ATTACKS if name in chosen)
 
     def metric_names(self) -> tuple[str, ...]:
-        """List what a screen gives."""
+        """List what a screen measures."""
         areas = (auc_metric(name) for name in self.attacks_at("screen"))
         return ("membership_auc", "membership_balanced_accuracy", *_RATES, *areas)
 

@@ -1,4 +1,4 @@
-"""How well membership scores tell members from non-members, and the strongest of many attacks.
+"""How well membership scores separate members from non-members, and the strongest of many attacks.
 
 Axes: M members, N non-members.
 """
@@ -20,7 +20,7 @@ _SHOWN = (0.005, 0.995)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """What an attack gave to both sides, larger = member."""
+    """Scores that an attack assigned to both sides, larger = member."""
 
     members: Floats
     """(M,)"""
@@ -66,8 +66,8 @@ def tpr_at_fpr(
 
     The threshold is an order statistic of few non-members, so it is uncertain too: to Wilson's
     interval of the share is added, by squares, how far the share moves between the ends of the
-    threshold's own binomial interval. Missing where 1 / fpr exceeds N: such a rate cannot be told
-    from so few.
+    threshold's own binomial interval. Missing where 1 / fpr exceeds N: such a rate cannot be
+    estimated from so few.
     """
     n = len(others)
     accused = int(np.floor(fpr * n + 1e-9))

@@ -16,14 +16,14 @@ saturated softmax stays finite (log 1e-45 = -103.6)."""
 def softmax(log_probabilities: Floats) -> Floats:
     """Return probabilities (.., K) of log-probabilities or scores, the largest taken off first.
 
-    Raises ValueError where one is NaN, or where a row gives no class a probability.
+    Raises ValueError where one is NaN, or where a row has no class with a probability.
     """
     scores = np.asarray(log_probabilities, dtype=np.float64)
     if np.isnan(scores).any():
         raise ValueError("NaN among the log-probabilities; they say nothing of membership")
     largest = scores.max(axis=-1, keepdims=True)
     if not np.isfinite(largest).all():
-        raise ValueError("a row of log-probabilities gives no class a probability")
+        raise ValueError("a row of log-probabilities has no class with a probability")
     exponentials = np.exp(scores - largest)
     found: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return found
@@ -84,7 +84,7 @@ def label_kept(right: NDArray[np.bool_], kept: Floats, copies: int) -> Floats:
     """Return the share of answers (N,), the clean one included, that name the true class.
 
     `right` (N,) is whether the clean image is labelled right; a point that is not has distance 0
-    to the decision, whatever its noisy copies are taken for. `kept` (N,) is the share of its
+    to the decision, whatever its noisy copies are classified as. `kept` (N,) is the share of its
     `copies` noisy copies that are. Source: Choquette-Choo et al., 2021.
     """
     score: Floats = np.where(right, (1 + copies * kept) / (1 + copies), 0.0)

@@ -19,7 +19,7 @@ def shadow_classifier(
     """Return the log-odds of membership (N,), by the classifier of each point's own class.
 
     It is a logistic regression on the logarithms of the sorted probabilities. Sorting forgets
-    which of them is the true class', so that one stands beside them. The shadows' own members and
+    which of them is the true class', so that one is kept too. The shadows' own members and
     non-members are learnt from; the attacked model's are not known to it.
     """
     from sklearn.linear_model import LogisticRegression

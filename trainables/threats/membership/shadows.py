@@ -75,7 +75,7 @@ def halves(labels: Tensor, shadows: int, seed: int) -> Tensor:
 
 
 def shadow_seed(ctx: TrialContext, number: int) -> int:
-    """Return the training seed of a shadow model; it hangs on data and seed of the trial alone."""
+    """Return the training seed of a shadow model; it depends on its data and seed alone."""
     return seed_from("shadow", ctx.dataset.fingerprint, str(ctx.spec.seed), str(number))
 
 
