@@ -148,7 +148,7 @@ def _list_classes(path: Path) -> dict[str, list[Path]]:
         raise InputError(f"{path} is empty; it needs one folder of images per class")
     if len(classes) == 1:
         raise InputError(
-            f"{path} holds only one class, {next(iter(classes))!r}; provide two class folders or more"
+            f"{path} holds only one class, {next(iter(classes))!r}; provide at least two"
         )
     return classes
 
