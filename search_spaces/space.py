@@ -14,7 +14,7 @@ from trainables.defenses import SLOTS, build_defense, build_stack, defense_type
 from trainables.defenses.defense import Defense, Slot
 from trainables.defenses.stack import conflict
 from trainables.errors import InputError
-from trainables.parameters import build, declared_parameters
+from trainables.parameters import build, declared_parameters, plain_parameters
 from trainables.storage.identity import seed_from
 from trainables.threats import Threat, build_threat
 from trainables.threats.clean import METRIC_NAMES as CLEAN_METRICS
@@ -91,9 +91,7 @@ class Space:
         scenario = self.scenarios[self._scenario_number(flat)]
         prefix = self._prefix(scenario)
         raw_training = {
-            name: domain.read(flat, f"{prefix}{name}", declared, scenario.radius)
-            for name, domain in scenario.training.items()
-            if (declared := declared_parameters(TrainingSpec)[name])
+            name: domain.read(flat, f"{prefix}{name}") for name, domain in scenario.training.items()
         }
         return TrialSpec(
             data=self._data(scenario),
@@ -211,12 +209,7 @@ class Space:
         stack: list[Defense] = []
         for name in names:
             raw = {
-                parameter: domain.read(
-                    flat,
-                    f"{name}.{parameter}",
-                    declared_parameters(defense_type(name))[parameter],
-                    scenario.radius,
-                )
+                parameter: domain.read(flat, f"{name}.{parameter}")
                 for parameter, domain in self.domains[name].items()
             }
             defense = build_defense(name, raw, radius=scenario.radius)
@@ -249,8 +242,9 @@ class Space:
             value = getattr(defense, parameter)
             found = domain.locate(value, f"{defense.name}.{parameter}", declared, scenario.radius)
             if found is None:
+                shown = plain_parameters(defense)[parameter]
                 raise InputError(
-                    f"space {self.name}: {place}: {defense.name}.{parameter} = {value} is outside "
+                    f"space {self.name}: {place}: {defense.name}.{parameter} = {shown} is outside "
                     "of what the space draws; widen its domain or name another value"
                 )
             flat |= found

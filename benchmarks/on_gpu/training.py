@@ -147,7 +147,7 @@ def measure_a1(bench: Bench, clock: Clock) -> Iterator[Row]:
         return
     if bench.gain is not None and bench.gain.pays(epochs * len(bench.pools.train) / rate):
         model, how = CompiledInTraining(model, bench.settings.compiler), "torch.compile"
-    defense = FgsmAdversarialTraining(eps=bench.dataset.radius, detect_overfitting=False)
+    defense = FgsmAdversarialTraining(eps=(bench.dataset.radius,), detect_overfitting=False)
     progress = fit(
         bench,
         model,

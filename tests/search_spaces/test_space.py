@@ -10,7 +10,7 @@ from tests.search_spaces.writing import write_space
 from trainables.defenses import defense_type
 from trainables.defenses.defense import Defense
 from trainables.errors import InputError
-from trainables.parameters import declared_parameters
+from trainables.parameters import declared_parameters, parse_value
 
 PUBLISHED: dict[str, list[str | float]] = {
     "fgsm_adversarial_training.eps": ["4/255", "8/255", "12/255", "0.1 radius", "1.5 radius"],
@@ -48,7 +48,8 @@ def test_full_contains_every_published_value_on_every_data_set(place: str, radiu
     domain = load_space("full").domains[defense][parameter]
     declared = declared_parameters(defense_type(defense))[parameter]
     for value in PUBLISHED[place]:
-        assert domain.locate(value, place, declared, radius) is not None, value
+        built = parse_value(value, declared, place, radius)
+        assert domain.locate(built, place, declared, radius) is not None, value
 
 
 def test_full_starts_with_each_defense_alone_and_then_the_stack_of_document_a() -> None:

@@ -300,8 +300,3 @@ def shapes_training(defense: Defense) -> bool:
     return any(
         getattr(type(defense), hook) is not getattr(Defense, hook) for hook in TRAINING_HOOKS
     )
-
-
-def several(value: float | tuple[float, ...]) -> tuple[float, ...]:
-    """Return one value or a set of them as a tuple."""
-    return value if isinstance(value, tuple) else (value,)

@@ -100,7 +100,7 @@ def test_what_a_user_named_is_kept_on_the_first_seed() -> None:
     evasion, membership = first.threats
     assert isinstance(evasion, Evasion) and isinstance(membership, Membership)
     # The number of points was the screen's; an audit has its own.
-    assert (evasion.attacks, evasion.eps, evasion.points) == ("bim", 0.1, None)
+    assert (evasion.attacks, evasion.eps, evasion.points) == (("bim",), (0.1,), None)
     assert membership.shadows == 4
     cheap = second.threats[1]
     assert isinstance(cheap, Membership)

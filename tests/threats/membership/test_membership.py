@@ -128,7 +128,7 @@ def test_a_leak_is_found_and_measured_as_sklearn_does(undefended: TrainedNet) ->
     alone = replace(undefended.ctx, pools=replace(undefended.ctx.pools, validation=others))
     alone = replace(alone, dataset=replace(alone.dataset, classes=("0", "1")))
     _trained_on(alone, undefended, members)
-    threat = Membership(attacks="loss_threshold")
+    threat = Membership(attacks=("loss_threshold",))
     only = threat.measure(ByPixel(undefended.model), alone).metrics
     balanced = _measured(only["membership_balanced_accuracy"])
     assert balanced.value == pytest.approx(expected, abs=2e-3)
@@ -286,7 +286,7 @@ def test_efforts_and_words_choose_the_attacks() -> None:
     assert Membership(shadows=4).attacks_at("audit") == every
     assert Membership(shadows=0).attacks_at("audit") == CHEAP
     assert Membership(attacks=("rmia", "entropy")).attacks_at("audit") == ("entropy", "rmia")
-    assert auc_metric("rmia") in Membership(attacks="rmia").metric_names()
+    assert auc_metric("rmia") in Membership(attacks=("rmia",)).metric_names()
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_a_filter_of_the_stack_filters_the_shadows_rows(tmp_path: Path) -> None:
 def test_trials_that_differ_in_the_attacks_alone_share_their_shadows(tmp_path: Path) -> None:
     ctx = _context(tmp_path)
     predictor = ctx.deploy((), ctx.train((), ctx.pools.train, 0).model)
-    Membership(attacks="rmia", shadows=2).measure(predictor, ctx)
+    Membership(attacks=("rmia",), shadows=2).measure(predictor, ctx)
     models, answers = _models(tmp_path), _answers(tmp_path)
     assert len(models) == 3 and len(answers) == 2
     again = _context(tmp_path)
@@ -195,12 +195,12 @@ def test_trials_that_differ_in_the_attacks_alone_share_their_shadows(tmp_path: P
     assert {again.used["shadow_answers0"], again.used["shadow_answers1"]} == {
         name.removesuffix(".safetensors") for name in answers
     }
-    Membership(attacks="rmia", shadows=4).measure(predictor, ctx)
+    Membership(attacks=("rmia",), shadows=4).measure(predictor, ctx)
     assert len(_models(tmp_path)) == 5 and _answers(tmp_path) > answers
-    Membership(attacks="rmia", shadows=2, points=20).measure(predictor, ctx)
+    Membership(attacks=("rmia",), shadows=2, points=20).measure(predictor, ctx)
     assert len(_models(tmp_path)) == 5  # fewer points are asked of the same models
     other = _context(tmp_path, seed=1)
-    Membership(attacks="rmia", shadows=2).measure(predictor, other)
+    Membership(attacks=("rmia",), shadows=2).measure(predictor, other)
     assert len(_models(tmp_path)) == 5 + 3
 
 

@@ -47,16 +47,16 @@ class Evasion(Threat):
     source = "Szegedy et al., 2014; Carlini et al., 2019"
     VERSION = 5
 
-    attacks: str | tuple[str, ...] | None = parameter(
+    attacks: tuple[str, ...] | None = parameter(
         None, kind="word", many=True,
         meaning="attacks besides those that the effort always runs; all are reported",
     )  # fmt: skip
-    eps: float | tuple[float, ...] | None = parameter(
+    eps: tuple[float, ...] | None = parameter(
         None, kind="float", low=0.0, high=1.0, unit=PIXELS, many=True,
         meaning="further Linf radii at which the named attacks run, or all where none is named",
     )  # fmt: skip
 
-    eps_l2: float | tuple[float, ...] | None = parameter(
+    eps_l2: tuple[float, ...] | None = parameter(
         None, kind="float", low=1e-4, high=1000.0, unit="L2, pixel values of [0, 1]", many=True,
         meaning="L2 sizes at which accuracy under PGD and Carlini-Wagner is measured too",
     )  # fmt: skip
@@ -75,16 +75,14 @@ class Evasion(Threat):
         super().__post_init__()
         for name in self.named:
             variant(name)
-        for name, sizes in (("eps", _several(self.eps)), ("eps_l2", _several(self.eps_l2))):
+        for name, sizes in (("eps", self.eps or ()), ("eps_l2", self.eps_l2 or ())):
             if len({at_eps("", size) for size in sizes}) < len(sizes):
                 raise InputError(f"evasion: two of {name} are the same to four decimals; drop one")
 
     @property
     def named(self) -> tuple[str, ...]:
         """The attacks that were asked for by name."""
-        if self.attacks is None:
-            return ()
-        return (self.attacks,) if isinstance(self.attacks, str) else self.attacks
+        return self.attacks or ()
 
     @property
     def whole(self) -> bool:
@@ -102,7 +100,7 @@ class Evasion(Threat):
         names = self._attacks(CORE["screen"])
         further = [
             at_eps(row, eps)
-            for eps in _several(self.eps)
+            for eps in self.eps or ()
             for name in self._at_further(names)
             for row in row_names(name)
         ]
@@ -111,7 +109,7 @@ class Evasion(Threat):
             return ("robust_accuracy", "masking_suspected", *rows)
         return (
             "robust_accuracy", "robust_accuracy_l2", "masking_suspected",
-            *CURVE_NAMES, *rows, *further, *curve_names(_several(self.eps_l2)),
+            *CURVE_NAMES, *rows, *further, *curve_names(self.eps_l2 or ()),
         )  # fmt: skip
 
     def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
@@ -172,12 +170,12 @@ class Evasion(Threat):
             "robust_accuracy_l2": intervals.proportion(int(in_l2.sum()), len(points)),
             **robustness_curve(target, points, ctx, settings, right, _worst(runs, right, "linf")),
         }
-        for eps in _several(self.eps):
+        for eps in self.eps or ():
             for name in self._at_further(tuple(runs)):
                 run = run_attack(name, target, points, ctx, settings, eps=eps)
                 rows = rows_of(name, run, right, points, ctx)
                 metrics |= {at_eps(row, eps): value for row, value in rows.items()}
-        by_size = l2_curve(target, points, ctx, settings, right, _several(self.eps_l2))
+        by_size = l2_curve(target, points, ctx, settings, right, self.eps_l2 or ())
         notes = {
             "broken_by_l2": _broken_by(runs, right, "l2"),
             "distance_deciles": {
@@ -205,12 +203,6 @@ class Evasion(Threat):
     def _at_further(self, names: tuple[str, ...]) -> tuple[str, ...]:
         asked = self.named or names
         return tuple(name for name in asked if _has_radius(name))
-
-
-def _several(value: float | tuple[float, ...] | None) -> tuple[float, ...]:
-    if value is None:
-        return ()
-    return value if isinstance(value, tuple) else (value,)
 
 
 def _has_radius(name: str) -> bool:
