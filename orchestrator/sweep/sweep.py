@@ -30,6 +30,7 @@ from trainables.errors import InputError, StorageError
 from trainables.records.record import LOST, read_record, write_record
 from trainables.storage.artefacts import ArtefactStore
 from trainables.storage.folders import open_folder
+from trainables.trial.given import GivenSpecs, config_of
 from trainables.trial.limits import NO_LIMITS, TrialLimits
 from trainables.trial.stages import failed_record
 from trainables.tune import GPUS_KEY, OUTGREW, ActorLease, trainable
@@ -76,7 +77,7 @@ def run_sweep(
     # Held here, so that it lives as long as the sweep.
     claims = ActorLease(open_folder(paths.address).uri)
     function = trainable(
-        space,
+        GivenSpecs(space.objectives),
         run=paths.address,
         data_dir=options.data_dir,
         lpips_weights=options.lpips_weights,
@@ -193,7 +194,8 @@ class _Search(Searcher):
             # A trial that outgrows its share, or loses its worker, comes back: the end waits.
             return None if self.trials else Searcher.FINISHED
         self.trials[trial_id] = proposal
-        return {**proposal.flat, GPUS_KEY: self.packing.give(proposal)}
+        config = config_of(proposal.spec, proposal.flat)
+        return {**config, GPUS_KEY: self.packing.give(proposal)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
