@@ -11,7 +11,7 @@ from trainables.errors import InputError
 from trainables.trial import limits
 
 if TYPE_CHECKING:
-    from trainables.defenses import Stack
+    from trainables.defenses import Defense, Stack
     from trainables.threats import Threat
 
 CLEAN = "clean"
@@ -41,7 +41,7 @@ def parse_named(text: str) -> tuple[str, dict[str, Any]]:
     return name.strip(), parameters
 
 
-def parse_stack(texts: Sequence[str], radius: float) -> Stack:
+def parse_stack(texts: Sequence[str], radius: float) -> Stack[Defense]:
     """Read the defenses of a stack."""
     from trainables.defenses import build_defense, build_stack
 

@@ -10,8 +10,15 @@ from search_spaces.enumeration import NotEnumerableError, check_points, enumerat
 from search_spaces.objectives import Constraint, Objective, build_constraint, build_objectives
 from search_spaces.schema import ModelSection, ScenarioSection, SpaceFile
 from trainables.datasets import absolute_name, dataset_entry
-from trainables.defenses import SLOTS, build_defense, build_stack, defense_type
-from trainables.defenses.defense import Defense, Slot
+from trainables.defenses import (
+    SLOTS,
+    Defense,
+    Slot,
+    Stack,
+    build_defense,
+    build_stack,
+    defense_type,
+)
 from trainables.defenses.stack import conflict
 from trainables.errors import InputError
 from trainables.parameters import build, declared_parameters, plain_parameters
@@ -344,7 +351,7 @@ def _domains(name: str, raw: Mapping[str, Any]) -> dict[str, Domain]:
     }
 
 
-def _build_all(stack: Mapping[str, Any], radius: float) -> tuple[Defense, ...]:
+def _build_all(stack: Mapping[str, Any], radius: float) -> Stack[Defense]:
     return build_stack(build_defense(name, raw or {}, radius=radius) for name, raw in stack.items())
 
 

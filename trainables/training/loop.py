@@ -27,7 +27,6 @@ from trainables.defenses.defense import (
     TrainingRun,
     View,
 )
-from trainables.defenses.stack import Stack
 from trainables.device import accelerated, training_precision
 from trainables.errors import TrainingDivergedError
 from trainables.training.checkpoints import Checkpoints, Moving
@@ -49,7 +48,7 @@ class TrainingPlan:
     num_classes: int
     augmentation: Augmentation
     settings: TrainingSpec
-    stack: Stack
+    stack: tuple[Defense, ...]
     start: Mapping[str, Tensor] | None = None
     """Weights of an earlier phase to start from."""
 

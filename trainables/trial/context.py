@@ -15,13 +15,12 @@ from trainables.datasets import Dataset, LabelledImages, Pools, split_pools, str
 from trainables.datasets.dataset import Augmentation
 from trainables.datasets.images import content_hash
 from trainables.datasets.splits import Protocol
-from trainables.defenses.defense import Defense, shapes_training
+from trainables.defenses.defense import Defense
 from trainables.defenses.stack import Stack
 from trainables.deployed.fits import Fits
 from trainables.deployed.predictor import Prediction, Predictor, ask
 from trainables.device import full_precision
 from trainables.errors import InputError
-from trainables.imports import code_fingerprint
 from trainables.models import build_model, missing_parts, model_code_fingerprint
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.storage.identity import identity_hash, seed_from
@@ -56,6 +55,8 @@ class TrialContext:
     """What attacks have made and the predictor answered in this trial: no threat asks again."""
     fits: Fits | None = None
     """Where a deployment takes what it fits from; None: it is fitted, and noted nowhere."""
+    in_hand: Stack[Defense] | None = None
+    """The stack that is being deployed, where it is not the trial's."""
 
     @property
     def held_out(self) -> LabelledImages:
@@ -75,9 +76,9 @@ class TrialContext:
         return self.spec.seed
 
     @property
-    def stack(self) -> Stack:
-        """The trial's defenses, in the order of their slots."""
-        return self.spec.stack
+    def stack(self) -> Stack[Defense]:
+        """The defenses that are deployed: the trial's own, but for those who deploy a part."""
+        return self.spec.stack if self.in_hand is None else self.in_hand
 
     @property
     def training(self) -> TrainingSpec:
@@ -108,7 +109,7 @@ class TrialContext:
             {
                 **self.spec.canonical(),
                 "threats": [],
-                "stack": [_identity_of(defense) for defense in self.spec.stack],
+                "stack": self.spec.stack.identity(),
                 "code": model_code_fingerprint(self.spec.model.name),
                 "dataset": self.dataset.fingerprint,
             }
@@ -170,7 +171,7 @@ class TrialContext:
 
     def train(
         self,
-        stack: Stack,
+        stack: Stack[Defense],
         data: LabelledImages,
         seed: int,
         *,
@@ -184,7 +185,7 @@ class TrialContext:
         surrogate) sets a `role` of its own; a threat's models are not `deployed`, so that their
         time is not a cost of the defense.
         """
-        shaping = tuple(defense for defense in stack if shapes_training(defense))
+        shaping = stack.training
         identity = {
             "version": loop.VERSION,
             "data": content_hash(data),
@@ -197,7 +198,7 @@ class TrialContext:
                 "code": model_code_fingerprint(self.spec.model.name),
             },
             "training": asdict(self.spec.training),
-            "stack": [_training_identity(defense) for defense in shaping],
+            "stack": stack.training_identity(),
             "seed": seed,
         }
         # What a training measures, and what its defenses fit or craft before it, is in float32; the
@@ -217,7 +218,7 @@ class TrialContext:
         weights = {k.removeprefix("model."): v for k, v in artefact.tensors.items() if k != "kept"}
         kept = artefact.tensors["kept"].to(self.device)
         return Trained(
-            model=self.with_weights(shaping, weights),
+            model=self.with_weights(stack, weights),
             members=data.select(kept),
             kept=kept,
             curves=artefact.values["curves"],
@@ -226,13 +227,13 @@ class TrialContext:
             weights_sha256=weights_digest(weights),
         )
 
-    def with_weights(self, stack: Stack, weights: Mapping[str, Tensor]) -> nn.Module:
+    def with_weights(self, stack: Stack[Defense], weights: Mapping[str, Tensor]) -> nn.Module:
         """Build the network that a stack trains, with the weights of such a training.
 
         Raises RuntimeError where the weights are those of another network.
         """
         with seeded(0, self.device):  # the initial weights are overwritten
-            model = self._new_model(tuple(d for d in stack if shapes_training(d)))
+            model = self._new_model(stack.training)
         model.load_state_dict(dict(weights))
         return model.to(self.device).eval()
 
@@ -249,12 +250,16 @@ class TrialContext:
         spec = self.spec if seed is None else replace(self.spec, seed=seed)
         return replace(self, pools=pools, spec=spec, used={}, phases={}, runs={}, fits=None)
 
-    def deploy(self, stack: Stack, model: nn.Module) -> Predictor:
-        """Deploy a trained model under a stack; what that fits is fitted in float32."""
+    def deploy(self, stack: Stack[Defense], model: nn.Module) -> Predictor:
+        """Deploy a trained model under a stack, which its defenses find in their context.
+
+        What that fits is fitted in float32.
+        """
         predictor = Predictor(model)
+        ctx = self if stack == self.stack else replace(self, in_hand=stack)
         with full_precision(self.device):
             for defense in stack:
-                predictor = defense.deploy(predictor, self)
+                predictor = defense.deploy(predictor, ctx)
         return predictor
 
     def fitted(self, name: str, builder: Callable[[], Artefact]) -> Artefact:
@@ -267,7 +272,7 @@ class TrialContext:
 
     def _fit(
         self,
-        stack: Stack,
+        stack: tuple[Defense, ...],
         data: LabelledImages,
         identity: Mapping[str, Any],
         seed: int,
@@ -316,7 +321,7 @@ class TrialContext:
         A training comes to the same words, but a sweep asks before it begins.
         """
         with seeded(0, self.device):
-            self._new_model(self.spec.stack)
+            self._new_model(self.spec.stack.training)
 
     def _augmentation(self) -> Augmentation:
         asked = self.spec.training.augmentation
@@ -324,7 +329,7 @@ class TrialContext:
             return self.dataset.augmentation
         return "crop_flip" if asked == "crop_flip" else "none"
 
-    def _new_model(self, stack: Stack) -> nn.Module:
+    def _new_model(self, stack: tuple[Defense, ...]) -> nn.Module:
         model = build_model(
             self.spec.model.name,
             dataset=self.dataset,
@@ -382,15 +387,3 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 
 # A worker runs many trials on one data set: its pools are made, and hashed, once.
 _pools = lru_cache(maxsize=8)(split_pools)
-
-
-def _identity_of(defense: Defense) -> dict[str, Any]:
-    plain: dict[str, Any] = defense.canonical()
-    if ":" in defense.name:
-        plain["code"] = code_fingerprint(defense.name, "defense")
-    return plain
-
-
-def _training_identity(defense: Defense) -> dict[str, Any]:
-    found = _identity_of(defense)
-    return {name: value for name, value in found.items() if name not in defense.deployment_only}

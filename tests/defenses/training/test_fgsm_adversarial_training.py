@@ -195,7 +195,7 @@ def test_detection_changes_nothing_in_a_training_that_does_not_overfit(tmp_path:
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
         plan = TrainingPlan(
             data=ctx.pools.train, held_out=ctx.curve_pool, calibration=None, num_classes=10,
-            augmentation="none", settings=spec.training, stack=spec.stack,
+            augmentation="none", settings=spec.training, stack=spec.stack.training,
         )  # fmt: skip
         progress = train(model, plan, torch.Generator().manual_seed(0))
         weights.append(nn.utils.parameters_to_vector(model.parameters()))

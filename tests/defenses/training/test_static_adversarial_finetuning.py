@@ -8,7 +8,7 @@ from tests.conftest import TrainedNet
 from tests.defenses.robustness import trained_with, white_box_accuracy
 from tests.making import EPS, accuracy, context_of, same_weights, spec_of
 from trainables.datasets import LabelledImages
-from trainables.defenses import Preparation, build_defense
+from trainables.defenses import Preparation, Stack, build_defense
 from trainables.defenses.training.static_adversarial_finetuning import (
     LEVELS,
     StaticAdversarialFinetuning,
@@ -115,7 +115,7 @@ def test_it_withstands_its_static_set_and_not_a_fresh_attack(
 def test_the_undefended_model_is_shared_and_its_time_is_counted(tmp_path: Path) -> None:
     defense = StaticAdversarialFinetuning(eps=(EPS,), epochs=2)
     plain = context_of(spec_of(epochs=3), tmp_path)
-    undefended = plain.train((), plain.pools.train, 0)
+    undefended = plain.train(Stack(), plain.pools.train, 0)
     built, stored = (context_of(spec_of(defense, epochs=3), tmp_path) for _ in range(2))
     models = [ctx.train(ctx.spec.stack, ctx.pools.train, 0) for ctx in (built, stored)]
     assert built.used["undefended"] == undefended.key

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trainables.datasets.images import LabelledImages
 from trainables.defenses.defense import Defense, DefenseContext, Preparation
+from trainables.defenses.stack import Stack
 from trainables.defenses.training.adversarial_examples import (
     CRAFTED_BY,
     craft,
@@ -79,7 +80,7 @@ class StaticAdversarialFinetuning(Defense):
 
     def prepare(self, ctx: DefenseContext, data: LabelledImages, seed: int) -> Preparation | None:
         """Train the undefended model, or take it from the store, and attack it."""
-        model = ctx.train((), data, seed, role="undefended").model
+        model = ctx.train(Stack(), data, seed, role="undefended").model
         started = time.perf_counter()
         generator = torch.Generator(ctx.device).manual_seed(seed_from(self.name, seed))
         order = torch.randperm(len(data), generator=generator, device=ctx.device)

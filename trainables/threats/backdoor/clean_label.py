@@ -9,6 +9,7 @@ import torch
 
 from trainables.attacks import ATTACKS
 from trainables.datasets import LabelledImages
+from trainables.defenses import Stack
 from trainables.training.evaluation import batches
 from trainables.trial.context import TrialContext
 
@@ -27,7 +28,7 @@ def obscured(
     al., Label-consistent backdoor attacks, 2019, section 4.2.
     """
     surrogate = ctx.train(
-        (), ctx.pools.train, ctx.spec.seed, role="backdoor_surrogate", deployed=False
+        Stack(), ctx.pools.train, ctx.spec.seed, role="backdoor_surrogate", deployed=False
     )
     moved, start = [], 0
     for x in batches(images):

@@ -17,6 +17,7 @@ from trainables.attacks import Variant, variant
 from trainables.attacks.autoattack import EOT_DRAWS as AUTOATTACK_DRAWS
 from trainables.datasets import LabelledImages
 from trainables.datasets.images import content_hash
+from trainables.defenses import Stack
 from trainables.deployed.predictor import (
     REFUSED,
     SMALLEST_LOG,
@@ -262,7 +263,7 @@ def surrogate_scores(chosen: Variant, ctx: TrialContext) -> Callable[[Tensor], T
     """Return the scores of the model that a transfer attack makes its images on."""
     stack, seed = ctx.spec.stack, ctx.spec.seed + 1
     if chosen.surrogate == "undefended":
-        stack, seed = (), ctx.spec.seed
+        stack, seed = Stack(), ctx.spec.seed
     role = f"surrogate_{chosen.surrogate}"
     surrogate = ctx.train(stack, ctx.pools.train, seed, role=role, deployed=False).model
     surrogate.requires_grad_(False)
