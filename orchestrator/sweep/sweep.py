@@ -26,6 +26,7 @@ from orchestrator.sweep.packing import Packing
 from orchestrator.sweep.progress import Progress
 from orchestrator.sweep.resources import Machine, TrialResources, this_machine
 from orchestrator.sweep.retries import NEW_STARTS, WORKER_FAILURES, Retries
+from orchestrator.sweep.stateless import Stateless
 from trainables.errors import InputError, StorageError
 from trainables.records.record import LOST, read_record, write_record
 from trainables.storage.artefacts import ArtefactStore
@@ -151,7 +152,7 @@ def ray_session(address: str | None) -> Iterator[Machine]:
         ray.shutdown()
 
 
-class _Search(Searcher):
+class _Search(Stateless, Searcher):
     """Tune's view of the proposals. What a trial came to is read from its record, not from Tune."""
 
     def __init__(
@@ -263,10 +264,6 @@ class _Search(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Refuse: a sweep resumes from its records."""
         raise NotImplementedError(f"{checkpoint_path}: run the launch command again instead")
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles the searcher for its own resume, which is never used here.
-        return {}
 
 
 def _keep_tune_from_keeping() -> None:
