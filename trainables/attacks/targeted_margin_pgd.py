@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from trainables.attacks.shared.ascent import Scores, ascend
-from trainables.attacks.shared.balls import Radius, ball
+from trainables.attacks.shared.balls import Radius, ball, of_rows
 from trainables.attacks.shared.batching import in_batches
 from trainables.attacks.shared.losses import RowLoss, margin
 from trainables.attacks.shared.rows import keep, places
@@ -48,8 +48,8 @@ def targeted_margin_pgd(
             truth,
             _towards(target, truth),
             ball=ball(norm),
-            eps=eps[rows] if isinstance(eps, Tensor) and eps.dim() else eps,
-            step_sizes=[s[rows] if isinstance(s, Tensor) and s.dim() else s for s in decay],
+            eps=of_rows(eps, rows),
+            step_sizes=[of_rows(step, rows) for step in decay],
             start=x[rows],
             early_stop=early_stop,
         )

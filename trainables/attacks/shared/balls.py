@@ -25,6 +25,11 @@ def broadcast(radius: Radius, like: Tensor) -> Tensor:
     return per_row(tensor, like) if tensor.dim() else tensor
 
 
+def of_rows(radius: Radius, rows: Tensor) -> Radius:
+    """Return the radii of some rows (R,) of a batch; one radius is that of every row."""
+    return radius[rows] if isinstance(radius, Tensor) and radius.dim() else radius
+
+
 @dataclass(frozen=True, slots=True)
 class Ball:
     """How to start in, climb in and return to the ball of one norm."""

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from trainables.attacks import variant
-from trainables.threats.evasion.attacking import Settings, Target
+from trainables.threats.evasion.attacking import Settings
+from trainables.threats.evasion.target import Target
 
 CORE: Mapping[str, tuple[str, ...]] = {
     "screen": (

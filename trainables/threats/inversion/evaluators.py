@@ -142,7 +142,7 @@ def _network(name: str, data: LabelledImages, ctx: TrialContext) -> nn.Module:
         stack=(),
     )
     trained = replace(twin, spec=spec).train((), data, _SEED, role="evaluator", deployed=False)
-    ctx.used["evaluator"] = trained.key
+    ctx.log.note("evaluator", trained.key)
     return trained.model.requires_grad_(False)
 
 
