@@ -175,9 +175,9 @@ def trained_nets(count: int, epochs: int) -> Nets:
 def reach(nets: Nets, judge: Nets, chosen: Variant, keywords: Mapping[str, Any]) -> Reached:
     """Run an attack where its networks are, on numbers of the CPU's, and judge it by another."""
     given: dict[str, Any] = {**chosen.fixed, **keywords}
-    if chosen.takes("eps"):
+    if chosen.in_ball:
         given["eps"] = nets.eps[chosen.norm]
-    if chosen.takes("surrogate"):
+    if chosen.entry.sees == "surrogate":
         given["surrogate"] = nets.surrogate
     with DrawnOnCpu(0):
         generator = torch.Generator(nets.x.device).manual_seed(0)

@@ -22,7 +22,7 @@ from trainables.defenses.certified.randomized_smoothing import (
 )
 from trainables.deployed.predictor import REFUSED, Certificates, Predictor
 from trainables.errors import InputError
-from trainables.threats.evasion.attacking import target_of
+from trainables.threats.evasion.target import target_of
 
 
 def _seed(seed: int = 0) -> torch.Generator:

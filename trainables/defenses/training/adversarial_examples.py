@@ -15,7 +15,7 @@ from trainables.attacks.bim import bim
 from trainables.attacks.fgsm import fgsm
 from trainables.attacks.pgd import pgd
 from trainables.parameters import PIXELS, parameter
-from trainables.training.modes import frozen_for_attack
+from trainables.training.modes import frozen_for_attack, restored
 
 _MANY_STEPS = {"bim": bim, "pgd": pgd}
 CRAFTED_BY = ("fgsm", *_MANY_STEPS)
@@ -69,18 +69,13 @@ def frozen_in_train_mode(model: nn.Module) -> Iterator[None]:
     Batch norm normalises by the batch that it is given, but its running statistics stay: they are
     to move once a training step, not once a step of the attack.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    wanted = [(weight, weight.requires_grad) for weight in model.parameters()]
     norms = [(m, m.track_running_stats) for m in model.modules() if isinstance(m, _BatchNorm)]
-    model.train().requires_grad_(False)
-    for norm, _ in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm, tracked in norms:
-            norm.track_running_stats = tracked
-        for module, was_training in modes:
-            module.training = was_training
-        for weight, requires_grad in wanted:
-            weight.requires_grad_(requires_grad)
+    with restored(model):
+        model.train().requires_grad_(False)
+        for norm, _ in norms:
+            norm.track_running_stats = False
+        try:
+            yield
+        finally:
+            for norm, tracked in norms:
+                norm.track_running_stats = tracked

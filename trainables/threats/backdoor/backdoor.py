@@ -97,7 +97,7 @@ class Backdoor(Threat):
         poisoned = self._poisoned(ctx, recipe)
         twin_ctx = ctx.twin(train=poisoned.data)
         twin = twin_ctx.train(stack, poisoned.data, seed)
-        ctx.used["twin"] = twin.key
+        ctx.log.note("twin", twin.key)
         deployed = twin_ctx.deploy(stack, twin.model)
         removed = torch.ones_like(poisoned.mask)
         removed[twin.kept] = False

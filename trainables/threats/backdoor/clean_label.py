@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from trainables.attacks import ATTACKS
+from trainables.attacks import attack
 from trainables.datasets import LabelledImages
 from trainables.defenses import Stack
 from trainables.training.evaluation import batches
@@ -36,7 +36,7 @@ def obscured(
         start += len(x)
         # Climbed to the end: an image that barely crossed the boundary is rounded back over it.
         moved.append(
-            ATTACKS["pgd"](
+            attack("pgd")(
                 surrogate.model, x, y, eps=eps, steps=STEPS, early_stop=False, generator=generator
             )
         )

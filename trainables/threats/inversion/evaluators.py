@@ -143,7 +143,7 @@ def _network(name: str, data: LabelledImages, ctx: TrialContext) -> nn.Module:
         stack=Stack(),
     )
     trained = replace(twin, spec=spec).train(Stack(), data, _SEED, role="evaluator", deployed=False)
-    ctx.used["evaluator"] = trained.key
+    ctx.log.note("evaluator", trained.key)
     return trained.model.requires_grad_(False)
 
 
