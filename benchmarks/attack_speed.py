@@ -27,7 +27,7 @@ from pyautoattack import AutoAttack
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.attacks import ATTACKS
+from trainables.attacks import attack
 from trainables.datasets import Dataset, load_dataset
 from trainables.datasets.registry import find_data_dir
 
@@ -84,7 +84,7 @@ def train(dataset: Dataset, *, adversarial: bool, count: int, images: int) -> Ne
         for batch in torch.randperm(rows, generator=generator).view(-1, 100):
             x, y = dataset.images.images(batch), dataset.images.labels[batch]
             if adversarial and epoch > 0:
-                x = ATTACKS["pgd"](
+                x = attack("pgd")(
                     model, x, y, eps=radius, steps=7, early_stop=False, generator=generator
                 )
             optimizer.zero_grad()
@@ -124,7 +124,7 @@ def _apgd(net: Net) -> Run:
 
 def pgd_runs(net: Net) -> dict[str, Run]:
     """Return pgd in the Linf ball, 40 steps of eps / 30 from the clean image."""
-    size, ours = net.eps / 30, ATTACKS["pgd"]
+    size, ours = net.eps / 30, attack("pgd")
     settings = {"eps": net.eps, "steps": PGD_STEPS, "step_size": size, "random_start": False}
     theirs = LinfPGD(abs_stepsize=size, steps=PGD_STEPS, random_start=False)
     same = {"eps": net.eps, "alpha": size, "steps": PGD_STEPS, "random_start": False}
@@ -140,7 +140,7 @@ def deepfool_runs(net: Net) -> dict[str, Run]:
     """Return deepfool with 50 steps, ten candidates and an overshoot of 0.02."""
     theirs = L2DeepFoolAttack(steps=50, candidates=10, overshoot=0.02, loss="logits")
     return {
-        "ours": lambda: ATTACKS["deepfool"](net.model, net.x, net.y),
+        "ours": lambda: attack("deepfool")(net.model, net.x, net.y),
         "foolbox": _foolbox(net, theirs),
         **_torchattacks("DeepFool", net, steps=50, overshoot=0.02),
     }
@@ -153,7 +153,7 @@ def carlini_wagner_runs(net: Net, steps: int) -> dict[str, Run]:
     theirs = L2CarliniWagnerAttack(binary_search_steps=CW_SEARCH_STEPS, steps=steps, stepsize=0.01)
     settings = {"steps": steps, "search_steps": CW_SEARCH_STEPS}
     return {
-        "ours": lambda: ATTACKS["carlini_wagner"](net.model, net.x, net.y, **settings),
+        "ours": lambda: attack("carlini_wagner")(net.model, net.x, net.y, **settings),
         "foolbox": _foolbox(net, theirs),
     }
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from trainables.datasets import load_dataset
-from trainables.defenses import Stack, build_defense, build_stack
+from trainables.defenses import Defense, Stack, build_defense, build_stack
 from trainables.records.value import Measured
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import build_threat
@@ -67,10 +67,10 @@ def measure(job: Job) -> Row:
     stack = build_stack(
         [build_defense(job.asked.defense, dict(job.asked.settings), radius=_RADIUS)]
     )
-    return Row(job, _measured(job, ()), _measured(job, stack))
+    return Row(job, _measured(job, Stack()), _measured(job, stack))
 
 
-def _measured(job: Job, stack: Stack) -> dict[str, Measured]:
+def _measured(job: Job, stack: Stack[Defense]) -> dict[str, Measured]:
     raw = {"source_class": job.source, "target": job.target}
     spec = TrialSpec(
         data=DataSpec(name=job.asked.dataset),

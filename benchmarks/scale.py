@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -43,8 +43,10 @@ from trainables.metrics import METRICS
 from trainables.records.record import TrialRecord, write_record
 from trainables.records.value import Measured, MetricValue
 from trainables.storage.artefacts import Artefact, ArtefactStore
+from trainables.trial.given import sampled_of
+from trainables.trial.spec import TrialSpec
 from trainables.trial.stages import stage_versions
-from trainables.tune import GPUS_KEY
+from trainables.tune import SpaceLike
 
 _POINTS = 270
 _EPOCHS = 30
@@ -163,7 +165,7 @@ class _Written(Proposals):
         """Write the record of a proposal."""
         found = super().next()
         if isinstance(found, Proposal):
-            write_record(plausible_record(self.space, found.flat), self.paths.records)
+            write_record(plausible_record(found.spec, found.flat), self.paths.records)
         return found
 
 
@@ -214,13 +216,12 @@ class _Printing(Progress):
         return time.perf_counter(), time.process_time(), resident
 
 
-def plausible_record(space: Space, flat: dict[str, Any]) -> TrialRecord:
+def plausible_record(spec: TrialSpec, sampled: Mapping[str, Any]) -> TrialRecord:
     """Return a completed record whose numbers depend on the spec alone, as large as a real one."""
-    spec = space.spec(flat)
     draw = random.Random(spec.trial)
     strength = draw.random()  # what it gains in robustness it loses in accuracy
     names = [*METRICS]
-    for threat in space.threats(space.scenarios[0].radius):
+    for threat in spec.threats:
         names += [name for name in threat.metric_names() if name not in METRICS]
     metrics: dict[str, MetricValue] = {name: _share(draw.random()) for name in names[:_METRICS]}
     metrics |= {
@@ -234,7 +235,7 @@ def plausible_record(space: Space, flat: dict[str, Any]) -> TrialRecord:
     return TrialRecord(
         trial=spec.trial,
         spec=spec.canonical(),
-        sampled=flat,
+        sampled=dict(sampled),
         status="completed",
         metrics=metrics,
         curves={
@@ -293,12 +294,11 @@ def _share(value: float) -> Measured:
     return Measured(value, max(0.0, value - 0.04), min(1.0, value + 0.04), _POINTS)
 
 
-def _no_op(space: Space, *, run: Path | str, **_: Any) -> Callable[[dict[str, Any]], None]:
+def _no_op(space: SpaceLike, *, run: Path | str, **_: Any) -> Callable[[dict[str, Any]], None]:
     """Stand in for trainables.tune.trainable: nothing is trained, all else happens."""
 
     def run_one(config: dict[str, Any]) -> None:
-        flat = {name: value for name, value in config.items() if name != GPUS_KEY}
-        record = plausible_record(space, flat)
+        record = plausible_record(space.spec(config), sampled_of(config))
         store = ArtefactStore(Path(run) / "artefacts")
         weights = Artefact(tensors={"weights": torch.zeros(8)})
         store.get_or_build("model", {"trial": record.trial}, lambda: weights)
@@ -309,7 +309,7 @@ def _no_op(space: Space, *, run: Path | str, **_: Any) -> Callable[[dict[str, An
     return run_one
 
 
-def _sleeping(space: Space, **_: Any) -> Callable[[dict[str, Any]], None]:
+def _sleeping(space: SpaceLike, **_: Any) -> Callable[[dict[str, Any]], None]:
     """Stand in for trainables.tune.trainable: a second of sleep, without torch."""
     del space
 

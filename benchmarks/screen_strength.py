@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from trainables.attacks import ATTACKS
+from trainables.attacks import attack
 from trainables.defenses import build_defense, build_stack
 from trainables.deployed.predictor import Predictor
 from trainables.records.value import Measured
@@ -72,7 +72,7 @@ def _compare(name: str, seed: int, ctx: TrialContext, effort: str) -> None:
     worst = Evasion().measure(predictor, ctx).metrics["robust_accuracy"]
     between = time.perf_counter()
     assert isinstance(worst, Measured)
-    attacked = ATTACKS["autoattack"](
+    attacked = attack("autoattack")(
         model, points.images(), points.labels, eps=RADIUS, generator=ctx.generator("benchmark")
     )
     ended = time.perf_counter()

@@ -12,7 +12,7 @@ from trainables.trial import limits
 
 if TYPE_CHECKING:
     from trainables.datasets import Resize
-    from trainables.defenses import Stack
+    from trainables.defenses import Defense, Stack
     from trainables.threats import Threat
 
 CLEAN = "clean"
@@ -52,7 +52,7 @@ def parse_resize(text: str) -> Resize:
     return known[text]
 
 
-def parse_stack(texts: Sequence[str], radius: float) -> Stack:
+def parse_stack(texts: Sequence[str], radius: float) -> Stack[Defense]:
     """Read the defenses of a stack."""
     from trainables.defenses import build_defense, build_stack
 

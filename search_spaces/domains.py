@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from trainables.errors import InputError
 from trainables.parameters import Parameter, check_value, parse_value
-from trainables.records.quantity import Quantity, parse_quantity
+from trainables.records.quantity import parse_quantity
 
 Scalar = str | int | float | bool
 Flat = dict[str, Any]
@@ -48,20 +48,19 @@ class Choice:
         """Ask for one option."""
         return {name: chooser.choose(name, self.labels)} if len(self.options) > 1 else {}
 
-    def read(self, flat: Mapping[str, Any], name: str, declared: Parameter, radius: float) -> Any:
-        """Return the value that the flat names stand for."""
+    def read(self, flat: Mapping[str, Any], name: str) -> Any:
+        """Return the value that the flat names stand for, as the user wrote it."""
         label = flat.get(name, self.labels[0])
         if label not in self.labels:
             raise InputError(f"{name}: {label!r} is not one of {self.labels}")
-        return parse_value(self.options[self.labels.index(label)], declared, name, radius)
+        return self.options[self.labels.index(label)]
 
-    def locate(self, raw: Any, name: str, declared: Parameter, radius: float) -> Flat | None:
-        """Return the flat names under which a value is drawn, or None where it is not among
+    def locate(self, value: Any, name: str, declared: Parameter, radius: float) -> Flat | None:
+        """Return the flat names under which a built value is drawn, or None where it is not among
         them.
         """
-        wanted = parse_value(raw, declared, name, radius)
         for option, label in zip(self.options, self.labels, strict=True):
-            if _same(parse_value(option, declared, name, radius), wanted):
+            if _same(parse_value(option, declared, name, radius), value):
                 return {name: label} if len(self.options) > 1 else {}
         return None
 
@@ -87,18 +86,20 @@ class Range:
         """Ask for one number."""
         return {name: chooser.number(name, self)}
 
-    def read(self, flat: Mapping[str, Any], name: str, declared: Parameter, radius: float) -> Any:
-        """Return the value that the flat names stand for."""
+    def read(self, flat: Mapping[str, Any], name: str) -> Any:
+        """Return the number that the flat names stand for, written as a user would."""
         number = flat.get(name, self.points()[0])
         if not self.low <= number <= self.high:
             raise InputError(f"{name}: {number!r} is outside [{self.low:g}, {self.high:g}]")
-        value = Quantity(number, self.of_radius).resolve(radius)
-        return int(value) if declared.kind == "int" else value
+        return f"{number} radius" if self.of_radius else number
 
-    def locate(self, raw: Any, name: str, declared: Parameter, radius: float) -> Flat | None:
-        """Return the flat names under which a value is drawn, or None where it is outside."""
-        value = parse_value(raw, declared, name, radius)
-        if isinstance(value, str | bool | tuple):
+    def locate(self, value: Any, name: str, declared: Parameter, radius: float) -> Flat | None:
+        """Return the flat names under which a built value is drawn, or None where it is outside."""
+        if declared.many:
+            if len(value) > 1:
+                return None
+            (value,) = value
+        if isinstance(value, str | bool):
             return None
         number = value / radius if self.of_radius else value
         slack = 1e-9 * max(abs(self.low), abs(self.high))
@@ -136,15 +137,15 @@ class AnyOf:
         drawn = self.branches[branch].draw(chooser, f"{name}.{branch}")
         return {f"{name}.branch": branch, **drawn}
 
-    def read(self, flat: Mapping[str, Any], name: str, declared: Parameter, radius: float) -> Any:
-        """Return the value that the flat names stand for."""
+    def read(self, flat: Mapping[str, Any], name: str) -> Any:
+        """Return the value that the flat names stand for, as the branch that was drawn reads it."""
         branch = int(flat.get(f"{name}.branch", 0))
-        return self.branches[branch].read(flat, f"{name}.{branch}", declared, radius)
+        return self.branches[branch].read(flat, f"{name}.{branch}")
 
-    def locate(self, raw: Any, name: str, declared: Parameter, radius: float) -> Flat | None:
-        """Return the flat names of the first branch that holds the value."""
+    def locate(self, value: Any, name: str, declared: Parameter, radius: float) -> Flat | None:
+        """Return the flat names of the first branch that holds a built value."""
         for number, branch in enumerate(self.branches):
-            found = branch.locate(raw, f"{name}.{number}", declared, radius)
+            found = branch.locate(value, f"{name}.{number}", declared, radius)
             if found is not None:
                 return {f"{name}.branch": number, **found}
         return None
@@ -204,8 +205,7 @@ def _parse_range(raw: Mapping[str, Any], declared: Parameter, place: str) -> Ran
 def _check_written(option: Any, declared: Parameter, place: str) -> None:
     parsed = parse_value(option, declared, place, radius=1.0)
     if "radius" not in str(option):  # what a multiple comes to is known with the data set alone
-        for value in parsed if isinstance(parsed, tuple) else (parsed,):
-            check_value(value, declared, place)
+        check_value(parsed, declared, place)
 
 
 def _label(option: Any) -> Scalar:
@@ -213,10 +213,8 @@ def _label(option: Any) -> Scalar:
 
 
 def _same(a: Any, b: Any) -> bool:
-    parts_a, parts_b = (v if isinstance(v, tuple) else (v,) for v in (a, b))
-    return len(parts_a) == len(parts_b) and all(
-        math.isclose(x, y, rel_tol=1e-9)
-        if isinstance(x, float) and isinstance(y, float)
-        else x == y
-        for x, y in zip(parts_a, parts_b, strict=True)
-    )
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-9)
+    return bool(a == b)

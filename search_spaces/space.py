@@ -10,11 +10,18 @@ from search_spaces.enumeration import NotEnumerableError, check_points, enumerat
 from search_spaces.objectives import Constraint, Objective, build_constraint, build_objectives
 from search_spaces.schema import ModelSection, ScenarioSection, SpaceFile
 from trainables.datasets import Resize, absolute_name, dataset_entry
-from trainables.defenses import SLOTS, build_defense, build_stack, defense_type
-from trainables.defenses.defense import Defense, Slot
+from trainables.defenses import (
+    SLOTS,
+    Defense,
+    Slot,
+    Stack,
+    build_defense,
+    build_stack,
+    defense_type,
+)
 from trainables.defenses.stack import conflict
 from trainables.errors import InputError
-from trainables.parameters import build, declared_parameters
+from trainables.parameters import build, declared_parameters, plain_parameters
 from trainables.storage.identity import seed_from
 from trainables.threats import Threat, build_threat
 from trainables.threats.clean import METRIC_NAMES as CLEAN_METRICS
@@ -93,9 +100,7 @@ class Space:
         scenario = self.scenarios[self._scenario_number(flat)]
         prefix = self._prefix(scenario)
         raw_training = {
-            name: domain.read(flat, f"{prefix}{name}", declared, scenario.radius)
-            for name, domain in scenario.training.items()
-            if (declared := declared_parameters(TrainingSpec)[name])
+            name: domain.read(flat, f"{prefix}{name}") for name, domain in scenario.training.items()
         }
         return TrialSpec(
             data=self._data(scenario),
@@ -221,12 +226,7 @@ class Space:
         stack: list[Defense] = []
         for name in names:
             raw = {
-                parameter: domain.read(
-                    flat,
-                    f"{name}.{parameter}",
-                    declared_parameters(defense_type(name))[parameter],
-                    scenario.radius,
-                )
+                parameter: domain.read(flat, f"{name}.{parameter}")
                 for parameter, domain in self.domains[name].items()
             }
             defense = build_defense(name, raw, radius=scenario.radius)
@@ -259,8 +259,9 @@ class Space:
             value = getattr(defense, parameter)
             found = domain.locate(value, f"{defense.name}.{parameter}", declared, scenario.radius)
             if found is None:
+                shown = plain_parameters(defense)[parameter]
                 raise InputError(
-                    f"space {self.name}: {place}: {defense.name}.{parameter} = {value} is outside "
+                    f"space {self.name}: {place}: {defense.name}.{parameter} = {shown} is outside "
                     "of what the space draws; widen its domain or name another value"
                 )
             flat |= found
@@ -362,7 +363,7 @@ def _domains(name: str, raw: Mapping[str, Any]) -> dict[str, Domain]:
     }
 
 
-def _build_all(stack: Mapping[str, Any], radius: float) -> tuple[Defense, ...]:
+def _build_all(stack: Mapping[str, Any], radius: float) -> Stack[Defense]:
     return build_stack(build_defense(name, raw or {}, radius=radius) for name, raw in stack.items())
 
 

@@ -26,6 +26,7 @@ from tests.golden import artefacts, spaces
 from tests.golden.__main__ import ARTEFACTS, TRIALS, main
 from trainables.storage.artefacts import ArtefactStore
 from trainables.storage.identity import identity_hash
+from trainables.trial.given import GivenSpecs, config_of
 from trainables.trial.spec import spec_from_canonical
 
 SPACES: dict[str, Any] = json.loads(TRIALS.read_text())
@@ -51,6 +52,8 @@ def test_a_space_draws_and_names_the_trials_that_it_did(name: str) -> None:
         assert spec.trial == row["trial"], f"another identity: {row['flat']}"
         stored = json.loads(json.dumps(spec.canonical()))
         assert spec_from_canonical(stored).trial == row["trial"]
+        sent = GivenSpecs(()).spec(config_of(spec, row["flat"]))
+        assert json.dumps(sent.canonical()) == json.dumps(spec.canonical()), "another record"
 
 
 def _drawn(space: Space, flat: dict[str, Any]) -> dict[str, Any]:

@@ -19,14 +19,16 @@ from trainables.parameters import (
 class Owner:
     """One parameter of every sort."""
 
-    eps: float | tuple[float, ...] = parameter(
-        0.1, kind="float", meaning="radius", low=0.0, high=1.0, unit=PIXELS, many=True
+    eps: tuple[float, ...] = parameter(
+        (0.1,), kind="float", meaning="radius", low=0.0, high=1.0, unit=PIXELS, many=True
     )
     steps: int = parameter(3, kind="int", meaning="steps", low=1, high=10)
     start: bool = parameter(False, kind="bool", meaning="start")
     kind: str = parameter("a", kind="word", meaning="kind", words=("a", "b"))
     T: float | str = parameter(1.0, kind="float", meaning="T", low=0.1, words=("fit",))
-    further: float | None = parameter(None, kind="float", meaning="more", low=0.0, many=True)
+    further: tuple[float, ...] | None = parameter(
+        None, kind="float", meaning="more", low=0.0, many=True
+    )
     undeclared: int = 7
 
     def __post_init__(self) -> None:
@@ -40,10 +42,10 @@ def _built(**raw: Any) -> Owner:
 @pytest.mark.parametrize(
     ("raw", "field", "value"),
     [
-        ({"eps": "8/255"}, "eps", 8 / 255),
-        ({"eps": "0.5 radius"}, "eps", 0.1),
+        ({"eps": "8/255"}, "eps", (8 / 255,)),
+        ({"eps": "0.5 radius"}, "eps", (0.1,)),
         ({"eps": ["0.1", "1 radius"]}, "eps", (0.1, 0.2)),
-        ({"eps": [0.3]}, "eps", 0.3),
+        ({"eps": [0.3]}, "eps", (0.3,)),
         ({"steps": "4"}, "steps", 4),
         ({"steps": 4.0}, "steps", 4),
         ({"start": "True"}, "start", True),
@@ -52,6 +54,7 @@ def _built(**raw: Any) -> Owner:
         ({"T": "fit"}, "T", "fit"),
         ({"T": "2"}, "T", 2.0),
         ({"further": None}, "further", None),
+        ({"further": 2}, "further", (2.0,)),
     ],
 )
 def test_values_are_read_as_declared(raw: dict[str, Any], field: str, value: object) -> None:
@@ -90,8 +93,8 @@ def test_what_does_not_fit_is_refused_with_place_and_choices(
 
 @pytest.mark.parametrize(
     "values",
-    [{"eps": float("nan")}, {"eps": (0.1, -1.0)}, {"eps": ()}, {"steps": 99}, {"steps": (1, 2)},
-     {"kind": "z"}, {"T": "z"}],
+    [{"eps": (float("nan"),)}, {"eps": (0.1, -1.0)}, {"eps": ()}, {"eps": 0.1}, {"steps": 99},
+     {"steps": (1, 2)}, {"kind": "z"}, {"T": "z"}],
 )  # fmt: skip
 def test_values_given_in_code_are_checked_too(values: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="owner: "):
@@ -112,7 +115,7 @@ def test_only_declared_fields_are_parameters() -> None:
         Owner(),
         Owner(eps=(0.1, 0.2)),
         Owner(eps=(0.1,)),
-        Owner(T="fit", further=0.5),
+        Owner(T="fit", further=(0.5,)),
         Owner(steps=9),
     ],
 )
@@ -123,4 +126,15 @@ def test_plain_parameters_build_the_same_again(owner: Owner) -> None:
 
 
 def test_a_set_of_one_is_that_one() -> None:
-    assert plain_parameters(Owner(eps=(0.1,))) == plain_parameters(Owner(eps=0.1))
+    alone, several = _built(eps=0.3), _built(eps=[0.3, 0.4])
+    assert alone == _built(eps=[0.3])
+    assert plain_parameters(alone)["eps"] == 0.3 and plain_parameters(several)["eps"] == [0.3, 0.4]
+    assert describe_parameters(Owner)["eps"]["default"] == 0.1
+
+
+def test_a_single_default_of_several_is_a_tuple_too() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Own:
+        eps: tuple[float, ...] = parameter(0.2, kind="float", meaning="radius", many=True)
+
+    assert Own().eps == (0.2,)

@@ -27,12 +27,14 @@ class Parameter:
     words: tuple[str, ...] = ()
     """Words that are accepted, besides numbers where `kind` is not 'word'; empty: any word."""
     many: bool = False
-    """Whether several values may be given at once, as a tuple."""
+    """Whether several values may be given at once: then the field holds a tuple, also of one."""
 
 
 def parameter(default: Any, *, kind: Kind, meaning: str, **limits: Any) -> Any:
     """Declare a dataclass field with its default and its Parameter."""
     declared = Parameter(kind=kind, meaning=meaning, **limits)
+    if declared.many and default is not None and not isinstance(default, tuple):
+        default = (default,)
     return dataclasses.field(default=default, metadata={"parameter": declared})
 
 
@@ -52,15 +54,8 @@ def check_parameters(instance: Any, owner: str) -> None:
     """
     for name, declared in declared_parameters(type(instance)).items():
         value = getattr(instance, name)
-        if value is None:
-            continue
-        values = value if isinstance(value, tuple) else (value,)
-        if isinstance(value, tuple) and not declared.many:
-            raise InputError(f"{owner}: {name} takes one value, not {list(value)}")
-        if not values:
-            raise InputError(f"{owner}: {name} is empty; name at least one value")
-        for single in values:
-            check_value(single, declared, f"{owner}: {name}")
+        if value is not None:
+            check_value(value, declared, f"{owner}: {name}")
 
 
 def build(owner_type: type[T], raw: Mapping[str, Any], *, owner: str, radius: float) -> T:
@@ -85,23 +80,20 @@ def build(owner_type: type[T], raw: Mapping[str, Any], *, owner: str, radius: fl
 def plain_parameters(instance: Any) -> dict[str, Any]:
     """Return the declared parameters of an instance as plain JSON values.
 
-    A set of one is that one, as `parse_value` has it, so that both ways to write it are one
-    identity.
+    A set of one is that one, as it may be written, so that both ways to write it are one identity.
     """
-    values = {name: getattr(instance, name) for name in declared_parameters(type(instance))}
-    return {
-        name: (value[0] if len(value) == 1 else list(value)) if isinstance(value, tuple) else value
-        for name, value in values.items()
-    }
+    return {name: _plain(getattr(instance, name)) for name in declared_parameters(type(instance))}
 
 
 def parse_value(raw: Any, declared: Parameter, place: str, radius: float) -> Any:
-    """Turn what a user wrote into the value that the parameter holds; several become a tuple."""
+    """Turn what a user wrote into the value that the parameter holds: a tuple where it may hold
+    several.
+    """
+    if declared.many:
+        several = raw if isinstance(raw, list | tuple) else (raw,)
+        return tuple(_parse_one(single, declared, place, radius) for single in several)
     if isinstance(raw, list | tuple):
-        if not declared.many:
-            raise InputError(f"{place} takes one value, not {list(raw)}")
-        parsed = tuple(_parse_one(single, declared, place, radius) for single in raw)
-        return parsed[0] if len(parsed) == 1 else parsed
+        raise InputError(f"{place} takes one value, not {list(raw)}")
     return _parse_one(raw, declared, place, radius)
 
 
@@ -112,7 +104,7 @@ def describe_parameters(owner: type) -> dict[str, dict[str, Any]]:
         name: {
             "meaning": declared.meaning,
             "kind": declared.kind,
-            "default": defaults[name],
+            "default": _plain(defaults[name]),
             "low": declared.low,
             "high": declared.high,
             "words": list(declared.words),
@@ -155,7 +147,27 @@ def _parse_bool(raw: Any, place: str) -> bool:
 
 
 def check_value(value: Any, declared: Parameter, place: str) -> None:
-    """Raise InputError where one value is none that the parameter may hold."""
+    """Raise InputError where a value is none that the parameter may hold."""
+    if not declared.many:
+        if isinstance(value, tuple):
+            raise InputError(f"{place} takes one value, not {list(value)}")
+        _check_one(value, declared, place)
+        return
+    if not isinstance(value, tuple):
+        raise InputError(f"{place} takes a tuple of values, but got {value!r}")
+    if not value:
+        raise InputError(f"{place} is empty; name at least one value")
+    for single in value:
+        _check_one(single, declared, place)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return value[0] if len(value) == 1 else list(value)
+    return value
+
+
+def _check_one(value: Any, declared: Parameter, place: str) -> None:
     if isinstance(value, str):
         if declared.kind != "word" and value not in declared.words:
             raise InputError(f"{place} must be a number, but got {value!r}")

@@ -15,6 +15,7 @@ from trainables.records.record import TrialRecord, read_record, write_record
 from trainables.records.value import Measured
 from trainables.storage.artefacts import ArtefactStore
 from trainables.storage.folders import Folder, open_folder
+from trainables.trial.given import sampled_of
 from trainables.trial.gpu import hide_gpus
 from trainables.trial.limits import NO_LIMITS, TrialLimits
 from trainables.trial.spec import TrialSpec
@@ -44,7 +45,7 @@ class SpaceLike(Protocol):
         """What is reported to Tune."""
 
     def spec(self, flat: Mapping[str, Any]) -> TrialSpec:
-        """Build the spec that a drawn dict stands for."""
+        """Build the spec that a config stands for."""
 
 
 class TrialFailedError(RuntimeError):
@@ -65,9 +66,11 @@ def trainable(
     """Return a function for tune.Tuner: its config is the flat dict that a space's `draw` returns.
 
     Names that the config leaves out take their defaults, so {} is the undefended model; GPUS_KEY in
-    it is none of them. Records and artefacts go to the folder or URI `run` (default: the Tune
-    experiment's own folder). Reports each objective, `trial` and `status`; a failed trial raises
-    TrialFailedError, or with failures='report' is reported without its objectives.
+    it is none of them. A space of GivenSpecs takes what `config_of` returns, the spec itself.
+
+    Records and artefacts go to the folder or URI `run` (default: the Tune experiment's own folder).
+    Reports each objective, `trial` and `status`; a failed trial raises TrialFailedError, or with
+    failures='report' is reported without its objectives.
 
     A trial to which Tune assigns no GPU (tune.with_resources) runs on the CPU and sees none. One
     that needs more than its share of a GPU's memory fails; with failures='report' it leaves no
@@ -86,14 +89,15 @@ def trainable(
         folder = open_folder(own)
         claims = ActorLease(folder.uri) if lease == "actor" else None
         store = ArtefactStore(folder.sub("artefacts"), claims)
-        spec, records = space.spec(config), folder.sub("records")
+        spec, sampled = space.spec(config), sampled_of(config)
+        records = folder.sub("records")
         record = _recorded(records, spec.trial)
         if record is None:
             try:
                 record = run_trial(
                     spec,
                     store,
-                    sampled=config,
+                    sampled=sampled,
                     data_dir=data_dir,
                     lpips_weights=lpips_weights,
                     threads=threads,
@@ -102,7 +106,7 @@ def trainable(
                     on_breach=lambda broken: write_record(broken, records),
                 )
             except InputError as error:  # as wrong on another try as on this one
-                record = failed_record(spec, config, str(error))
+                record = failed_record(spec, sampled, str(error))
             if failures == "report" and 0 < gpus < 1 and ran_out_of_memory(record.error or ""):
                 tune.report({"trial": record.trial, "status": OUTGREW, "error": record.error})
                 return

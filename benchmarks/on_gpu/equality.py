@@ -23,7 +23,6 @@ from benchmarks.on_gpu.report import WILSON, Clock, Row, missing, one_line
 from benchmarks.on_gpu.settings import Settings
 from trainables.attacks import VARIANTS, Variant
 from trainables.datasets import load_dataset, split_pools
-from trainables.defenses import build_stack
 from trainables.device import CPU, accelerated
 from trainables.metrics import intervals
 from trainables.models import build_model
@@ -164,7 +163,7 @@ def trained_nets(count: int, epochs: int) -> Nets:
                 num_classes=dataset.num_classes,
                 augmentation=dataset.augmentation,
                 settings=TrainingSpec(epochs=epochs),
-                stack=build_stack(()),
+                stack=(),
             )
             train(model, plan, generator)
         models.append(model.eval().requires_grad_(False))
@@ -176,9 +175,9 @@ def trained_nets(count: int, epochs: int) -> Nets:
 def reach(nets: Nets, judge: Nets, chosen: Variant, keywords: Mapping[str, Any]) -> Reached:
     """Run an attack where its networks are, on numbers of the CPU's, and judge it by another."""
     given: dict[str, Any] = {**chosen.fixed, **keywords}
-    if chosen.takes("eps"):
+    if chosen.in_ball:
         given["eps"] = nets.eps[chosen.norm]
-    if chosen.takes("surrogate"):
+    if chosen.entry.sees == "surrogate":
         given["surrogate"] = nets.surrogate
     with DrawnOnCpu(0):
         generator = torch.Generator(nets.x.device).manual_seed(0)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.attacks import ATTACKS
+from trainables.attacks import attack
 from trainables.device import forked_rng
 from trainables.records.value import Missing
 
@@ -57,7 +57,7 @@ def autoattack_runs(subject: Subject) -> Runs:
 def _ours(name: str, subject: Subject, keywords: Mapping[str, Any]) -> Run:
     def run() -> Tensor:
         generator = torch.Generator(subject.x.device).manual_seed(0)
-        return ATTACKS[name](
+        return attack(name)(
             subject.model, subject.x, subject.y, eps=subject.eps, generator=generator, **keywords
         )
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from benchmarks.on_gpu.bench import Bench
 from benchmarks.on_gpu.report import Clock, Row, missing, share_row
-from trainables.attacks import ATTACKS
+from trainables.attacks import attack
 from trainables.attacks.shared.batching import BATCH
 from trainables.device import synchronize
 
@@ -28,12 +28,12 @@ def attacked_rows(bench: Bench, clock: Clock) -> Iterator[Row]:
     x, y = bench.points(bench.settings.attacked_points)
     eps, generator, resist = bench.dataset.radius, bench.generator(), 0
     for name in ("fgsm", "pgd"):
-        attacked = ATTACKS[name](model, x, y, eps=eps, generator=generator)
+        attacked = attack(name)(model, x, y, eps=eps, generator=generator)
         resist = int(right(model, attacked, y).sum())
         yield _row(bench, f"accuracy under {name} at {eps:.4f}", resist, len(y), "")
     if eps != bench.autoattack_eps:
         eps = bench.autoattack_eps
-        attacked = ATTACKS["pgd"](model, x, y, eps=eps, generator=generator)
+        attacked = attack("pgd")(model, x, y, eps=eps, generator=generator)
         resist = int(right(model, attacked, y).sum())
     name = f"accuracy under autoattack at {eps:.4f}"
     count = _points_that_fit(model, x, y, resist / len(y), clock)
@@ -43,7 +43,7 @@ def attacked_rows(bench: Bench, clock: Clock) -> Iterator[Row]:
     withstood, done, started = 0, 0, time.perf_counter()
     while count > 0:
         rows = slice(done, done + count)
-        attacked = ATTACKS["autoattack"](model, x[rows], y[rows], eps=eps, generator=generator)
+        attacked = attack("autoattack")(model, x[rows], y[rows], eps=eps, generator=generator)
         withstood += int(right(model, attacked, y[rows]).sum())
         done += count
         bench.autoattack_point_s = (time.perf_counter() - started) / done

@@ -12,8 +12,7 @@ from benchmarks.on_gpu.compiling import CompiledInTraining, Gain, Pace, plain
 from benchmarks.on_gpu.report import RANGE, Clock, Row, missing, one_line, readings, share_row
 from benchmarks.on_gpu.robustness import attacked_rows
 from trainables.datasets import LabelledImages
-from trainables.defenses import EpochData, EpochVerdict, Stack, build_stack
-from trainables.defenses.defense import Defense
+from trainables.defenses import Defense, EpochData, EpochVerdict
 from trainables.defenses.training.fgsm_adversarial_training import FgsmAdversarialTraining
 from trainables.device import precisions
 from trainables.metrics import intervals
@@ -68,7 +67,7 @@ def fit(
     epochs: int,
     data: LabelledImages,
     held_out: LabelledImages,
-    stack: Stack = (),
+    stack: tuple[Defense, ...] = (),
     until: float | None = None,
 ) -> Progress:
     """Train a network in place under the project's own loop, to the end or until a moment."""
@@ -147,14 +146,14 @@ def measure_a1(bench: Bench, clock: Clock) -> Iterator[Row]:
         return
     if bench.gain is not None and bench.gain.pays(epochs * len(bench.pools.train) / rate):
         model, how = CompiledInTraining(model, bench.settings.compiler), "torch.compile"
-    defense = FgsmAdversarialTraining(eps=bench.dataset.radius, detect_overfitting=False)
+    defense = FgsmAdversarialTraining(eps=(bench.dataset.radius,), detect_overfitting=False)
     progress = fit(
         bench,
         model,
         epochs=epochs,
         data=bench.pools.train,
         held_out=bench.pools.test,
-        stack=build_stack((defense,)),
+        stack=(defense,),
         until=training_clock.until,
     )
     bench.adversarial = plain(model)

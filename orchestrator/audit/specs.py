@@ -57,7 +57,7 @@ def _whole(threat: Threat, settings: AuditSettings) -> Threat:
     if isinstance(threat, Evasion | Certification):
         return replace(threat, points=settings.points)
     if isinstance(threat, Membership) and threat.shadows is None:
-        with_shadows = threat.attacks is None or not set(_named(threat)).isdisjoint(OF_SHADOWS)
+        with_shadows = threat.attacks is None or not set(threat.attacks).isdisjoint(OF_SHADOWS)
         return replace(threat, shadows=settings.shadows) if with_shadows else threat
     return threat
 
@@ -76,12 +76,6 @@ def _headline(threat: Threat) -> Threat:
     if isinstance(threat, Evasion):
         return replace(threat, extent=HEADLINE, attacks=None, eps=None, eps_l2=None)
     if isinstance(threat, Membership):
-        cheap = tuple(name for name in _named(threat) if name in CHEAP)
+        cheap = tuple(name for name in threat.attacks or () if name in CHEAP)
         return replace(threat, attacks=cheap or None, shadows=0)
     return threat
-
-
-def _named(threat: Membership) -> tuple[str, ...]:
-    if threat.attacks is None:
-        return ()
-    return (threat.attacks,) if isinstance(threat.attacks, str) else threat.attacks

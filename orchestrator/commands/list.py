@@ -40,18 +40,15 @@ def list_threats() -> list[Row]:
 
 
 def list_attacks() -> list[Row]:
-    """List the attacks; meaning, source and parameters are their functions' own.
-
-    An attack under settings that are named on their own is a row of its own.
-    """
+    """List the attacks; one under settings that are named on their own is a row of its own."""
     from trainables.attacks import VARIANTS
-    from trainables.attacks.registry import attack_facts
+    from trainables.attacks.registry import keywords_of
 
     rows = []
     for name, chosen in VARIANTS.items():
-        facts = attack_facts(chosen.function)
-        free = {k: v for k, v in facts.parameters.items() if k not in chosen.fixed}
-        rows.append(_row(name, f"{facts.meaning}{chosen.suffix}", facts.source, free))
+        keywords = keywords_of(chosen.function)
+        free = {k: v for k, v in keywords.items() if k not in chosen.fixed}
+        rows.append(_row(name, chosen.meaning, chosen.entry.source, free))
     return rows
 
 

@@ -67,9 +67,6 @@ class Measures(Protocol):
     def objectives(self) -> tuple[Objective, ...]:
         """The objectives in order."""
 
-    def spec(self, flat: Mapping[str, Any]) -> TrialSpec:
-        """Build the spec that a flat dict stands for."""
-
 
 class TrialSource(Protocol):
     """Where a sweep's trials come from: a search, or a list such as an audit's."""
@@ -83,7 +80,7 @@ class TrialSource(Protocol):
 
     @property
     def space(self) -> Measures:
-        """What reads the flat dicts of its trials."""
+        """What has the objectives of its trials."""
 
     @property
     def running(self) -> int:

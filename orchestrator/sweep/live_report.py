@@ -15,6 +15,7 @@ from typing import IO, Any
 from ray import tune
 
 from orchestrator.run.paths import RunPaths
+from orchestrator.sweep.stateless import Stateless
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ _WRITER = (
 )  # fmt: skip
 
 
-class LiveReport(tune.Callback):
+class LiveReport(Stateless, tune.Callback):
     """Have a process of low priority write the report, where trials have finished since the last.
 
     It is a context: at its end no such process is left, so that it overwrites no final report.
@@ -107,10 +108,6 @@ class LiveReport(tune.Callback):
         if self.complaints is not None:
             self.complaints.close()
         self.process = self.complaints = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its callbacks for a resume of its own, which is never used here.
-        return {}
 
 
 def _children_seconds() -> float:

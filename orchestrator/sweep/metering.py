@@ -7,10 +7,11 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
 from orchestrator.search.gpu_hours import GpuHours
+from orchestrator.sweep.stateless import Stateless
 from trainables.tune import GPUS_KEY
 
 
-class Meter(tune.Callback):
+class Meter(Stateless, tune.Callback):
     """Count each trial from the moment that it gets its GPUs."""
 
     def __init__(self, hours: GpuHours) -> None:
@@ -31,12 +32,8 @@ class Meter(tune.Callback):
         del iteration, trials, info
         self.hours.end(trial.trial_id)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its callbacks for a resume of its own, which is never used here.
-        return {}
 
-
-class UntilSpent(FIFOScheduler):
+class UntilSpent(Stateless, FIFOScheduler):
     """First in, first out, until the GPU hours are spent: then what still waits is called off."""
 
     def __init__(self, hours: GpuHours) -> None:
@@ -51,7 +48,3 @@ class UntilSpent(FIFOScheduler):
             if trial.status == Trial.PENDING:
                 tune_controller.stop_trial(trial)
         return None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its scheduler for a resume of its own, which is never used here.
-        return {}

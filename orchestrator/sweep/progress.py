@@ -14,6 +14,7 @@ from rich.text import Text
 
 from orchestrator.audit.plan import AuditPlan
 from orchestrator.search.proposals import TrialSource, objective_values
+from orchestrator.sweep.stateless import Stateless
 from results.statistics.fronts import front, to_losses
 from trainables.records.record import TrialRecord
 from trainables.records.value import Measured
@@ -21,7 +22,7 @@ from trainables.records.value import Measured
 _EVERY_SECONDS = 0.5
 
 
-class Progress(tune.Callback):
+class Progress(Stateless, tune.Callback):
     """Follow a sweep on a terminal; elsewhere stay quiet."""
 
     what = "trials"
@@ -120,10 +121,6 @@ class Progress(tune.Callback):
             return "estimating the time left"
         left = (self.proposals.trials - done) * elapsed / new
         return f"about {_duration(left)} left"
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its callbacks for a resume of its own, which is never used here.
-        return {}
 
 
 class AuditProgress(Progress):

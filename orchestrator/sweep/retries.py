@@ -6,6 +6,8 @@ from typing import Any
 
 from ray import tune
 
+from orchestrator.sweep.stateless import Stateless
+
 logger = logging.getLogger(__name__)
 
 WORKER_FAILURES = 2
@@ -23,7 +25,7 @@ _NODE_DIED = "because its node has died"
 _STORAGE = "StorageError: "
 
 
-class Retries(tune.Callback):
+class Retries(Stateless, tune.Callback):
     """Restores to a trial the try that the loss of its node cost, and says so."""
 
     def __init__(self) -> None:
@@ -44,10 +46,6 @@ class Retries(tune.Callback):
         else:
             self.storage.pop(trial.trial_id, None)
         logger.warning("a trial lost %s and runs again (%s): %s", what, trial.trial_id, cause)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its callbacks for a resume of its own, which is never used here.
-        return {}
 
 
 def _last_failure(file: Path) -> str:

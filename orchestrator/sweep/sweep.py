@@ -26,10 +26,12 @@ from orchestrator.sweep.packing import Packing
 from orchestrator.sweep.progress import Progress
 from orchestrator.sweep.resources import Machine, TrialResources, this_machine
 from orchestrator.sweep.retries import NEW_STARTS, WORKER_FAILURES, Retries
+from orchestrator.sweep.stateless import Stateless
 from trainables.errors import InputError, StorageError
 from trainables.records.record import LOST, read_record, write_record
 from trainables.storage.artefacts import ArtefactStore
 from trainables.storage.folders import open_folder
+from trainables.trial.given import GivenSpecs, config_of
 from trainables.trial.limits import NO_LIMITS, TrialLimits
 from trainables.trial.stages import failed_record
 from trainables.tune import GPUS_KEY, OUTGREW, ActorLease, trainable
@@ -76,7 +78,7 @@ def run_sweep(
     # Held here, so that it lives as long as the sweep.
     claims = ActorLease(open_folder(paths.address).uri)
     function = trainable(
-        space,
+        GivenSpecs(space.objectives),
         run=paths.address,
         data_dir=options.data_dir,
         lpips_weights=options.lpips_weights,
@@ -150,7 +152,7 @@ def ray_session(address: str | None) -> Iterator[Machine]:
         ray.shutdown()
 
 
-class _Search(Searcher):
+class _Search(Stateless, Searcher):
     """Tune's view of the proposals. What a trial came to is read from its record, not from Tune."""
 
     def __init__(
@@ -193,7 +195,8 @@ class _Search(Searcher):
             # A trial that outgrows its share, or loses its worker, comes back: the end waits.
             return None if self.trials else Searcher.FINISHED
         self.trials[trial_id] = proposal
-        return {**proposal.flat, GPUS_KEY: self.packing.give(proposal)}
+        config = config_of(proposal.spec, proposal.flat)
+        return {**config, GPUS_KEY: self.packing.give(proposal)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -261,10 +264,6 @@ class _Search(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Refuse: a sweep resumes from its records."""
         raise NotImplementedError(f"{checkpoint_path}: run the launch command again instead")
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles the searcher for its own resume, which is never used here.
-        return {}
 
 
 def _keep_tune_from_keeping() -> None:

@@ -139,7 +139,7 @@ def _defense(defense: Defense) -> dict[str, Any]:
     }
 
 
-def _guarantee(stack: Stack, facts: Facts) -> str:
+def _guarantee(stack: Stack[Defense], facts: Facts) -> str:
     if not stack:
         return _NONE
     # What is proven is proven by the predictor as a whole: a detector behind it takes it away.
@@ -211,7 +211,7 @@ def _has(threats: Iterable[Threat], name: str) -> bool:
     return any(threat.name == name for threat in threats)
 
 
-def _declared(stack: Stack, what: str) -> list[dict[str, str]]:
+def _declared(stack: Stack[Defense], what: str) -> list[dict[str, str]]:
     """Return what each defense declares of its limits, or of how it was broken."""
     if not stack:
         return [{"defense": Defense.name, "text": text} for text in getattr(Defense, what)]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from tests.conftest import TrainedNet
 from tests.making import EPS, accuracy
-from trainables.attacks import ATTACKS, Variant
-from trainables.attacks.registry import KEYWORDS, attack_facts
+from trainables.attacks import ATTACKS, attack
+from trainables.attacks.registry import KEYWORDS, keywords_of
 from trainables.attacks.shared.balls import BALLS
 
 
@@ -44,7 +44,7 @@ class Row:
 
     def takes(self, keyword: str) -> bool:
         """Return whether the attack takes a keyword."""
-        return keyword in inspect.signature(ATTACKS[self.name]).parameters
+        return keyword in inspect.signature(attack(self.name)).parameters
 
     @property
     def radius(self) -> float:
@@ -56,7 +56,7 @@ class Row:
     @property
     def radius_per_image(self) -> bool:
         """Whether the radius may be one per image: its type says so."""
-        eps = inspect.signature(ATTACKS[self.name]).parameters.get("eps")
+        eps = inspect.signature(attack(self.name)).parameters.get("eps")
         return eps is not None and eps.annotation is not float
 
     @property
@@ -74,7 +74,7 @@ class Row:
             given["surrogate"] = model
         settings = {**given, **self.settings, **changes}
         generator = torch.Generator(x.device).manual_seed(settings.pop("seed", 0))
-        return ATTACKS[self.name](model, x, y, generator=generator, **settings)
+        return attack(self.name)(model, x, y, generator=generator, **settings)
 
 
 ROWS = [
@@ -172,17 +172,16 @@ def _some(trained: TrainedNet, row: Row, count: int) -> tuple[Tensor, Tensor]:
 
 def test_every_attack_has_a_row_for_each_of_its_norms() -> None:
     assert {row.name for row in ROWS} == set(ATTACKS)
-    for name, function in ATTACKS.items():
-        takes_norm = "norm" in attack_facts(function).parameters
+    for name, entry in ATTACKS.items():
+        takes_norm = "norm" in keywords_of(entry.function)
         norms = {row.norm for row in ROWS if row.name == name}
-        assert norms == (set(BALLS) if takes_norm else {Variant(name).norm}), name
+        assert norms == (set(BALLS) if takes_norm else {entry.norm}), name
 
 
 def test_every_attack_has_meaning_source_and_known_keywords() -> None:
-    for name, function in ATTACKS.items():
-        facts = attack_facts(function)
-        assert facts.meaning and facts.source, name
-        assert set(facts.parameters) <= set(KEYWORDS), name
+    for name, entry in ATTACKS.items():
+        assert entry.meaning and entry.source, name
+        assert set(keywords_of(entry.function)) <= set(KEYWORDS), name
 
 
 @every_stop

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from tests.conftest import TrainedNet
 from tests.making import EPS, context_of, same_weights, spec_of
-from trainables.defenses import DEFENSES, SLOTS, Defense, View, build_defense
-from trainables.defenses.defense import Guarantee, shapes_training
+from trainables.defenses import DEFENSES, SLOTS, Defense, Stack, View, build_defense
+from trainables.defenses.defense import Guarantee
 from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
 from trainables.parameters import declared_parameters, describe_parameters
@@ -165,9 +165,9 @@ def test_a_defense_is_frozen_and_comparable(row: Row) -> None:
 
 @every_defense
 def test_what_only_changes_the_deployment_trains_nothing(row: Row, tmp_path: Path) -> None:
-    assert shapes_training(row.build()) == row.trains
+    assert row.build().shapes_training == row.trains
     ctx = context_of(spec_of(row.build()), tmp_path)
-    keys = {ctx.train(stack, ctx.pools.train, 0).key for stack in ((), ctx.spec.stack)}
+    keys = {ctx.train(stack, ctx.pools.train, 0).key for stack in (Stack(), ctx.spec.stack)}
     assert len(keys) == (2 if row.trains else 1)
 
 

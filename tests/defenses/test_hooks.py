@@ -10,7 +10,7 @@ from torch import nn
 from tests.conftest import TrainedNet
 from tests.defenses import toys
 from tests.making import context_of, same_weights, spec_of, train_in
-from trainables.defenses import Defense, EpochData, build_defense
+from trainables.defenses import Defense, EpochData, Stack, build_defense
 from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
 from trainables.models import Classifier
@@ -73,7 +73,7 @@ def test_an_earlier_phase_gives_the_weights_to_start_from(tmp_path: Path) -> Non
     first = warm.train(warm.spec.stack, warm.pools.train, 0)
     start = loss_and_accuracy(undefended, warm.pools.train).loss
     assert first.curves["train_loss"][0] < 1.2 * start
-    assert first.curves["train_loss"][-1] < plain.train((), plain.pools.train, 0).curves[
+    assert first.curves["train_loss"][-1] < plain.train(Stack(), plain.pools.train, 0).curves[
         "train_loss"
     ][-1]  # fmt: skip
 
@@ -86,13 +86,13 @@ def test_a_training_within_a_training_does_not_take_its_name(tmp_path: Path) -> 
     stored = ctx.train(spec.stack, ctx.pools.train, 0)
     assert built.key == stored.key == names["model"] == ctx.used["model"]
     assert same_weights(built.model, stored.model)
-    assert built.key != ctx.train((), ctx.pools.train, 0).key
+    assert built.key != ctx.train(Stack(), ctx.pools.train, 0).key
 
 
 def test_a_stored_earlier_phase_changes_nothing(tmp_path: Path) -> None:
     spec = spec_of(toys.WarmStart())
     fresh, shared = context_of(spec, tmp_path / "a"), context_of(spec, tmp_path / "b")
-    shared.train((), shared.pools.train, 0)
+    shared.train(Stack(), shared.pools.train, 0)
     assert same_weights(train_in(fresh), train_in(shared))
 
 

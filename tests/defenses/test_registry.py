@@ -1,12 +1,21 @@
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.defenses import toys
 from tests.making import EPS, context_of, spec_of
-from trainables.defenses import DEFENSES, SLOTS, Defense, build_defense, build_stack, defense_type
+from trainables.defenses import (
+    DEFENSES,
+    SLOTS,
+    Defense,
+    Stack,
+    build_defense,
+    build_stack,
+    defense_type,
+)
 from trainables.errors import InputError
 from trainables.trial.spec import spec_from_canonical
 
@@ -95,6 +104,27 @@ def test_a_stack_is_in_the_order_of_its_slots() -> None:
     assert positions == sorted(positions)
     assert "none" not in [defense.name for defense in stack]
     assert len(stack) == len(names) - 1
+    assert [defense.name for defense in stack.training] == [
+        "fgsm_adversarial_training", "label_smoothing", "gradient_regularization", "early_stopping"
+    ]  # fmt: skip
+
+
+def test_no_stack_is_unchecked() -> None:
+    spec = spec_of(DEFENSES["temperature"]())
+    with pytest.raises(InputError, match="both fill the slot penalty"):
+        replace(spec.stack, defenses=(toys.ClipWeights(), toys.SmallHead()))
+    swapped = Stack((DEFENSES["temperature"](), toys.ClipWeights()))
+    assert [defense.slot for defense in swapped] == ["penalty", "deployment"]
+
+
+def test_what_only_changes_the_deployment_is_no_part_of_a_trainings_identity() -> None:
+    one, two = (
+        build_stack([DEFENSES["label_smoothing"](), build_defense("pixeldp", raw, radius=EPS)])
+        for raw in ({"draws": 20}, {"draws": 30})
+    )
+    assert one.identity() != two.identity()
+    assert one.training_identity() == two.training_identity() != []
+    assert Stack((DEFENSES["temperature"](),)).training_identity() == []
 
 
 @pytest.mark.parametrize(

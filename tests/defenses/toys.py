@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.datasets import LabelledImages
-from trainables.defenses import Defense, EpochData, EpochVerdict, Preparation, View
+from trainables.defenses import Defense, EpochData, EpochVerdict, Preparation, Stack, View
 from trainables.defenses.defense import DefenseContext, StepPolicy
 from trainables.deployed.predictor import REFUSED, Prediction, Predictor
 from trainables.parameters import parameter
@@ -56,7 +56,9 @@ class WarmStart(Defense):
     owns = ("prepare",)
 
     def prepare(self, ctx: DefenseContext, data: LabelledImages, seed: int) -> Preparation | None:
-        return Preparation(weights=ctx.train((), data, seed, role="undefended").model.state_dict())
+        return Preparation(
+            weights=ctx.train(Stack(), data, seed, role="undefended").model.state_dict()
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,6 @@ from tests.datasets.making import write_images
 from tests.docs.pages import ROOT, blocks, calls, example, shell_lines
 from tests.golden.run_numbers import RUN
 from tests.making import EPS
-from trainables.attacks.registry import attack_facts
 
 USERS_FILES = ("mine/models.py", "mine/defenses.py", "mine/space.yaml", "with_tune.py",
                "read_run.py", "load_bundle.py")  # fmt: skip
@@ -219,7 +218,6 @@ def test_the_attack_keeps_to_the_ball(undefended: TrainedNet) -> None:
     moved = attack(undefended.model, x, y, eps=EPS, generator=torch.Generator().manual_seed(0))
     assert float((moved - x).abs().max()) <= EPS + 1e-6
     assert float(moved.min()) >= 0 and float(moved.max()) <= 1
-    assert attack_facts(attack).source
 
 
 def _add(diff: str, root: Path) -> None:

@@ -30,7 +30,7 @@ def test_what_is_no_parameter_is_refused(text: str) -> None:
 def test_a_stack_is_put_into_the_order_of_its_slots() -> None:
     stack = parse_stack(["temperature", "fgsm_adversarial_training:eps=1 radius", "none"], 0.15)
     assert [defense.name for defense in stack] == ["fgsm_adversarial_training", "temperature"]
-    assert stack[0].canonical()["eps"] == 0.15
+    assert stack.defenses[0].canonical()["eps"] == 0.15
 
 
 def test_threats_default_to_all_and_clean_stands_for_none() -> None:

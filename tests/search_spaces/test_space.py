@@ -7,10 +7,9 @@ from search_spaces import Space, available, load_space
 from search_spaces.domains import AnyOf, Domain, Range
 from search_spaces.enumeration import NotEnumerableError
 from tests.search_spaces.writing import write_space
-from trainables.defenses import defense_type
-from trainables.defenses.defense import Defense
+from trainables.defenses import Defense, Stack, defense_type
 from trainables.errors import InputError
-from trainables.parameters import declared_parameters
+from trainables.parameters import declared_parameters, parse_value
 
 PUBLISHED: dict[str, list[str | float]] = {
     "fgsm_adversarial_training.eps": ["4/255", "8/255", "12/255", "0.1 radius", "1.5 radius"],
@@ -48,14 +47,15 @@ def test_full_contains_every_published_value_on_every_data_set(place: str, radiu
     domain = load_space("full").domains[defense][parameter]
     declared = declared_parameters(defense_type(defense))[parameter]
     for value in PUBLISHED[place]:
-        assert domain.locate(value, place, declared, radius) is not None, value
+        built = parse_value(value, declared, place, radius)
+        assert domain.locate(built, place, declared, radius) is not None, value
 
 
 def test_full_starts_with_each_defense_alone_and_then_the_stack_of_document_a() -> None:
     space = load_space("full")
     stacks = [space.spec(flat).stack for flat in space.first_draws()]
-    alone = {stack[0].name for stack in stacks if len(stack) == 1}
-    assert stacks[0] == ()
+    alone = {stack.defenses[0].name for stack in stacks if len(stack) == 1}
+    assert stacks[0] == Stack()
     assert alone == set(space.domains)
     together = [defense.name for defense in stacks[-1]]
     assert together == [
@@ -70,7 +70,7 @@ def test_full_starts_with_each_defense_alone_and_then_the_stack_of_document_a() 
 def test_first_draws_read_back_as_the_stacks_that_were_written() -> None:
     space = load_space("full")
     written = space.spec(space.first_draws()[4]).stack
-    assert written[0].canonical()["eps"] == pytest.approx(0.15)
+    assert written.defenses[0].canonical()["eps"] == pytest.approx(0.15)
 
 
 def test_a_stack_that_is_too_high_is_cut_in_the_same_way_each_time(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_stack_that_is_too_high_is_cut_in_the_same_way_each_time(tmp_path: Pat
 
 
 def test_the_plain_dict_is_the_undefended_model() -> None:
-    assert load_space("full").spec({}).stack == ()
+    assert load_space("full").spec({}).stack == Stack()
 
 
 def test_a_name_that_the_space_does_not_draw_is_refused() -> None:

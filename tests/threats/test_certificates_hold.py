@@ -17,8 +17,8 @@ from trainables.defenses.certified.gaussian_noise import VotingPredictor
 from trainables.deployed.averaging import averaged_surface
 from trainables.deployed.predictor import Surface
 from trainables.deployed.votes import count_votes
-from trainables.threats.evasion.attacking import lengths
 from trainables.threats.evasion.l2_curve import stretched
+from trainables.threats.evasion.run import lengths
 
 CASES: Mapping[str, Mapping[str, Any]] = {
     "pixeldp": {"attack_bound": 0.15, "n": 500, "draws": 200},

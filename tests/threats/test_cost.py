@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import TrainedNet
+from trainables.defenses import Stack
 from trainables.deployed.predictor import Certificates, Predictor
 from trainables.records.value import Measured, Missing
 from trainables.threats.cost import Cost
+from trainables.trial.usage import UsageLog
 
 
 def _costs(net: TrainedNet, predictor: Predictor | None = None) -> dict[str, Measured]:
@@ -27,8 +29,8 @@ def test_every_cost_is_positive_and_in_order(undefended: TrainedNet) -> None:
 
 
 def test_the_training_time_is_that_of_its_epochs(undefended: TrainedNet) -> None:
-    net = replace(undefended, ctx=replace(undefended.ctx, phases={}))
-    trained = net.ctx.train((), net.ctx.pools.train, 0)
+    net = replace(undefended, ctx=undefended.ctx.noting_in(UsageLog()))
+    trained = net.ctx.train(Stack(), net.ctx.pools.train, 0)
     found = _costs(net)["training_seconds"]
     assert found.value == pytest.approx(sum(trained.seconds))
     assert found.n == len(trained.seconds) == 15

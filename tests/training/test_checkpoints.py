@@ -14,8 +14,7 @@ import pytest
 import torch
 
 from tests.making import EPS, all_finite, context_of, spec_of
-from trainables.defenses import DEFENSES, build_defense
-from trainables.defenses.defense import shapes_training
+from trainables.defenses import DEFENSES, Stack, build_defense
 from trainables.defenses.prediction import image_network
 from trainables.errors import StorageError, TrainingDivergedError
 from trainables.storage.artefacts import Artefact, ArtefactStore, FileLease
@@ -30,7 +29,7 @@ Row = tuple[str, Mapping[str, Any]]
 ROWS: list[Row] = [
     (name, {"epochs": EPOCHS} if name == "static_adversarial_finetuning" else {})
     for name in DEFENSES
-    if name == "none" or shapes_training(build_defense(name, {}, radius=EPS))
+    if name == "none" or build_defense(name, {}, radius=EPS).shapes_training
 ]
 """Every defense that has a part in the training, at its defaults, and those below."""
 ROWS += [
@@ -138,7 +137,7 @@ def test_a_network_of_images_is_resumed_too(
     digests = []
     for folder, dying in ((tmp_path / "undisturbed", False), (tmp_path / "resumed", True)):
         ctx = context_of(spec, folder)
-        model = ctx.train((), ctx.pools.train, 0).model
+        model = ctx.train(Stack(), ctx.pools.train, 0).model
         epochs_trained.clear()
         with monkeypatch.context() as patch:
             keep = ArtefactStore.keep_progress

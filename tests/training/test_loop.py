@@ -14,7 +14,7 @@ from tests.making import (
     spec_of,
     train_in,
 )
-from trainables.defenses import build_defense
+from trainables.defenses import Stack, build_defense
 from trainables.defenses.training.early_stopping import EarlyStopping
 from trainables.errors import TrainingDivergedError
 from trainables.storage.artefacts import ArtefactStore
@@ -91,7 +91,7 @@ def test_a_training_is_the_plain_loop_of_torch() -> None:
 
 def test_curves_have_a_value_an_epoch_and_end_at_the_model_that_is_given(tmp_path: Path) -> None:
     ctx = context_of(spec_of(epochs=3), tmp_path)
-    trained = ctx.train((), ctx.pools.train, 0)
+    trained = ctx.train(Stack(), ctx.pools.train, 0)
     assert set(trained.curves) == CURVES
     assert {len(curve) for curve in trained.curves.values()} == {3} == {len(trained.seconds)}
     assert all(seconds > 0 for seconds in trained.seconds)

@@ -8,7 +8,7 @@ from tests.defenses import toys
 from tests.making import EPS, context_of, same_weights, spec_of
 from trainables.datasets import LabelledImages
 from trainables.datasets.images import content_hash
-from trainables.defenses import build_defense
+from trainables.defenses import Stack, build_defense
 from trainables.deployed.predictor import Predictor
 from trainables.threats import build_threat
 from trainables.trial import context
@@ -59,7 +59,7 @@ def test_the_model_of_a_screen_serves_the_audit(tmp_path: Path) -> None:
     keys = set()
     for effort in (spec, replace(spec, effort="audit")):
         ctx = context_of(effort, tmp_path)
-        keys.add(ctx.train((), ctx.pools.train, 0).key)
+        keys.add(ctx.train(Stack(), ctx.pools.train, 0).key)
     assert len(keys) == 1
 
 
@@ -109,10 +109,10 @@ def test_other_rows_and_another_seed_are_another_model(tmp_path: Path) -> None:
     ctx = context_of(spec_of(), tmp_path)
     rows = ctx.pools.train
     found = [
-        ctx.train((), rows, 0),
-        ctx.train((), rows, 1),
-        ctx.train((), rows.select(torch.arange(100)), 0),
-        ctx.train((), rows, 0),
+        ctx.train(Stack(), rows, 0),
+        ctx.train(Stack(), rows, 1),
+        ctx.train(Stack(), rows.select(torch.arange(100)), 0),
+        ctx.train(Stack(), rows, 0),
     ]
     assert len({row.key for row in found}) == len({row.weights_sha256 for row in found}) == 3
     assert same_weights(found[0].model, found[3].model)
@@ -122,8 +122,8 @@ def test_other_rows_and_another_seed_are_another_model(tmp_path: Path) -> None:
 def test_a_model_from_the_store_is_the_one_that_was_trained(tmp_path: Path) -> None:
     spec = spec_of(model=ModelSpec(norm="batch"))
     first, second = (context_of(spec, tmp_path) for _ in range(2))
-    built = first.train((), first.pools.train, 0)
-    stored = second.train((), second.pools.train, 0)
+    built = first.train(Stack(), first.pools.train, 0)
+    stored = second.train(Stack(), second.pools.train, 0)
     assert same_weights(built.model, stored.model)
     assert built.curves == stored.curves and built.seconds == stored.seconds
     assert built.key == stored.key == second.used["model"]
@@ -135,7 +135,7 @@ def test_a_model_from_the_store_is_the_one_that_was_trained(tmp_path: Path) -> N
 
 def test_scores_and_log_probabilities_agree_and_need_no_gradient(tmp_path: Path) -> None:
     ctx = context_of(spec_of(), tmp_path)
-    predictor = Predictor(ctx.train((), ctx.pools.train, 0).model)
+    predictor = Predictor(ctx.train(Stack(), ctx.pools.train, 0).model)
     scores = ctx.scores(predictor, ctx.held_out)
     assert scores.shape == (60, 10) and not scores.requires_grad
     found = ctx.log_probabilities(predictor, ctx.held_out)

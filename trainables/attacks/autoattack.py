@@ -16,7 +16,7 @@ from torch import Tensor
 from trainables.attacks.shared.ascent import Scores
 from trainables.attacks.shared.balls import Radius, ball, broadcast
 from trainables.attacks.shared.batching import BATCH, in_batches
-from trainables.attacks.shared.rows import keep, places
+from trainables.attacks.shared.rows import keep, per_row, places
 from trainables.device import forked_rng
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
@@ -87,7 +87,7 @@ class _Evaluation:
             moved = (x[rows] + shape.project(found - x[rows], limit)).clamp(0, 1)
             # FAB divides by the gradient: where there is none it answers NaN and calls it success.
             sound = moved.isfinite().flatten(1).all(1)
-            moved = torch.where(sound.view(-1, 1, 1, 1), moved, x[rows])
+            moved = torch.where(per_row(sound, moved), moved, x[rows])
             fooled = sound & (self.scores(moved).argmax(1) != y[rows])
             keep(result, rows, moved, fooled)
             rows = rows[places(~fooled)]

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from trainables.attacks.shared.ascent import Scores
+from trainables.attacks.shared.balls import l2_norms
 from trainables.attacks.shared.batching import in_batches
 from trainables.attacks.shared.minimum_norm import (
     TINY,
     fooled,
-    l2_norms,
     linearised,
     still_right,
 )

@@ -8,13 +8,11 @@ from torch import Tensor
 
 from trainables.attacks.shared.ascent import Scores
 from trainables.attacks.shared.batching import in_batches
-from trainables.attacks.shared.search import random_search
+from trainables.attacks.shared.search import halvings, random_search
 from trainables.errors import InputError
 
 _FIRST_SHARE = 0.3
 """Share of the pixels that the first step moves (Sparse-RS, L0)."""
-_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""After how many of 10,000 steps the share is halved."""
 
 
 @in_batches
@@ -72,8 +70,7 @@ def _draw(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 def _moved(step: int, steps: int, budget: int) -> int:
     """Return how many pixels a step moves, on the schedule stretched to `steps`."""
-    halvings = sum(10_000 * step // steps > halving for halving in _HALVINGS)
-    return max(round(_FIRST_SHARE * budget * 0.5**halvings), 1)
+    return max(round(_FIRST_SHARE * budget * 0.5 ** halvings(step, steps)), 1)
 
 
 def _some_of(changed: Tensor, count: int, keys: Tensor) -> Tensor:

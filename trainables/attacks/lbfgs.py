@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainables.attacks.shared.ascent import Scores
+from trainables.attacks.shared.balls import l2_norms
 from trainables.attacks.shared.batching import in_batches
-from trainables.attacks.shared.minimum_norm import fooled, l2_norms, linearised, still_right
+from trainables.attacks.shared.minimum_norm import fooled, linearised, still_right
 from trainables.attacks.shared.quasi_newton import minimise_in_box
 from trainables.attacks.shared.rows import per_row
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from trainables.attacks.shared.ascent import Scores, ascend
-from trainables.attacks.shared.balls import Radius, ball, broadcast
+from trainables.attacks.shared.balls import Radius, ball, broadcast, of_rows
 from trainables.attacks.shared.batching import in_batches
 from trainables.attacks.shared.losses import loss_on
 from trainables.attacks.shared.rows import places
@@ -39,8 +39,7 @@ def pgd(
     result, rows = x.clone(), torch.arange(len(x), device=x.device)
     for restart in range(restarts):
         x_rows, y_rows = x[rows], y[rows]
-        radius = eps[rows] if isinstance(eps, Tensor) and eps.dim() else eps
-        step = size[rows] if isinstance(size, Tensor) and size.dim() else size
+        radius, step = of_rows(eps, rows), of_rows(size, rows)
         start = x_rows
         if generator is not None and (random_start or restart > 0):
             offset = shape.start(x_rows, broadcast(radius, x_rows), generator)

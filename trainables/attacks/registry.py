@@ -1,9 +1,9 @@
-"""The attacks by name."""
+"""The attacks by name: what each is, and what its settings mean."""
 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -26,46 +26,117 @@ Attack = Callable[..., Tensor]
 """(model, x, y, *, eps, ..., generator) -> x_adv"""
 
 
-ATTACKS: Mapping[str, Attack] = {
-    "fgsm": fgsm,
-    "pgd": pgd,
-    "targeted_margin_pgd": targeted_margin_pgd,
-    "detector_aware_pgd": detector_aware_pgd,
-    "bim": bim,
-    "autoattack": autoattack,
-    "square": square,
-    "few_pixel": few_pixel,
-    "transfer": transfer,
-    "random_noise": random_noise,
-    "deepfool": deepfool,
-    "carlini_wagner": carlini_wagner,
-    "lbfgs": lbfgs,
+@dataclass(frozen=True, slots=True)
+class AttackEntry:
+    """An attack's function, and what it is to those who run it and list it."""
+
+    function: Attack
+    meaning: str
+    source: str
+    goal: Literal["ball", "minimum_norm", "pixels"] = "ball"
+    """ball: the worst image within `eps`; minimum_norm: the smallest change that succeeds; pixels:
+    the worst image that differs in at most `pixels` pixels."""
+    sees: Literal["gradients", "detector", "scores", "surrogate"] = "gradients"
+    """What it works on: gradients of the model; those of a detector as well, as `reject_margin`;
+    the deployed scores alone; the gradients of another model, its `surrogate`."""
+    norm: Literal["linf", "l2", "l0"] = "linf"
+    """The norm that it is measured in, unless a `norm` is set."""
+
+
+ATTACKS: Mapping[str, AttackEntry] = {
+    "fgsm": AttackEntry(
+        fgsm,
+        "Take one signed gradient step of the cross-entropy to the border of the Linf ball",
+        "Goodfellow et al., 2015, eq. in section 4",
+    ),
+    "pgd": AttackEntry(
+        pgd,
+        "Climb a loss inside the ball, with restarts for the images that resist",
+        "Madry et al., 2018",
+    ),
+    "targeted_margin_pgd": AttackEntry(
+        targeted_margin_pgd,
+        "Climb score(target) - score(true class) for the wrong classes with the highest clean "
+        "scores",
+        "the targeted margin of Gowal et al., 2019 (MultiTargeted)",
+    ),
+    "detector_aware_pgd": AttackEntry(
+        detector_aware_pgd,
+        "Climb the margin of the classifier where it holds, else descend the detector's score",
+        "Bryniarski et al., 2022 (selective PGD); Carlini and Wagner, 2017",
+        sees="detector",
+    ),
+    "bim": AttackEntry(
+        bim,
+        "Take signed gradient steps of the cross-entropy in the Linf ball, from the image itself",
+        "Kurakin et al., 2017",
+    ),
+    "autoattack": AttackEntry(
+        autoattack,
+        "Run the standard AutoAttack on the images that are classified correctly",
+        "Croce and Hein, 2020",
+    ),
+    "square": AttackEntry(
+        square,
+        "Search the ball by changing one random square window at a time; asks for scores only",
+        "Andriushchenko et al., 2020, Algorithms 1 to 3",
+        sees="scores",
+    ),
+    "few_pixel": AttackEntry(
+        few_pixel,
+        "Overwrite at most `pixels` pixels, found by local search; asks for scores only",
+        "Croce et al., 2022 (Sparse-RS, Algorithm 2), after Narodytska and Kasiviswanathan, 2017",
+        sees="scores",
+        goal="pixels",
+        norm="l0",
+    ),
+    "transfer": AttackEntry(
+        transfer,
+        "Attack a surrogate with all steps of pgd and return the result; the model is not queried",
+        "Papernot et al., 2016 (Transferability)",
+        sees="surrogate",
+    ),
+    "random_noise": AttackEntry(
+        random_noise,
+        "Draw noise from the ball until one fools the model; asks for scores only",
+        "Carlini et al., 2019, section 5.2 (a check on evaluations)",
+        sees="scores",
+    ),
+    "deepfool": AttackEntry(
+        deepfool,
+        "Step over the nearest linearised boundary of the true class until the image is wrong",
+        "Moosavi-Dezfooli et al., 2016, algorithm 2",
+        goal="minimum_norm",
+        norm="l2",
+    ),
+    "carlini_wagner": AttackEntry(
+        carlini_wagner,
+        "Minimise ||x' - x||^2 + c max(score(y) - best other score + confidence, 0) by Adam",
+        "Carlini and Wagner, 2017, section V and the authors' code",
+        goal="minimum_norm",
+        norm="l2",
+    ),
+    "lbfgs": AttackEntry(
+        lbfgs,
+        "Minimise c ||r||^2 + cross-entropy(x + r, target) over the box of images by L-BFGS",
+        "Szegedy et al., 2014, section 4.1",
+        goal="minimum_norm",
+        norm="l2",
+    ),
 }
 
 
 def attack(name: str) -> Attack:
-    """Look an attack up; InputError names the known ones."""
+    """Look the function of an attack up; InputError names the known ones."""
     if name not in ATTACKS:
         raise InputError(f"unknown attack {name!r}; known: {', '.join(ATTACKS)}")
-    return ATTACKS[name]
+    return ATTACKS[name].function
 
 
-@dataclass(frozen=True, slots=True)
-class AttackFacts:
-    """What an attack's function says of itself."""
-
-    meaning: str
-    source: str
-    parameters: dict[str, dict[str, Any]]
-
-
-def attack_facts(function: Attack) -> AttackFacts:
-    """Read meaning and source from an attack's docstring, its parameters from its signature."""
-    text = " ".join((inspect.getdoc(function) or "").split())
-    meaning, _, rest = text.partition(". ")
-    _, _, source = rest.partition("Source: ")
+def keywords_of(function: Attack) -> dict[str, dict[str, Any]]:
+    """Return meaning, range and default of the settings in an attack's signature."""
     keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = {
+    return {
         parameter.name: {
             "meaning": KEYWORDS[parameter.name].meaning,
             "range": KEYWORDS[parameter.name].range,
@@ -74,7 +145,6 @@ def attack_facts(function: Attack) -> AttackFacts:
         for parameter in inspect.signature(function).parameters.values()
         if parameter.kind is keyword and parameter.name != "generator"
     }
-    return AttackFacts(meaning, source.removesuffix("."), parameters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,12 @@ from torch import Tensor
 from trainables.attacks.shared.ascent import Scores
 from trainables.attacks.shared.balls import Radius, ball, broadcast
 from trainables.attacks.shared.batching import in_batches
-from trainables.attacks.shared.search import Propose, random_search
+from trainables.attacks.shared.rows import per_row
+from trainables.attacks.shared.search import Propose, halvings, random_search
 from trainables.errors import InputError
 
 _P_INIT = 0.8
 """Share of the image that the first window covers."""
-_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""After how many of 10,000 steps the share is halved."""
 _TILES = 5
 """Tiles along a side of the L2 start."""
 _TINY = 1e-12
@@ -57,8 +56,7 @@ def square(
 
 def _window_side(step: int, steps: int, area: int, smallest: int) -> int:
     """Return the side of the window at a step, on the paper's schedule stretched to `steps`."""
-    position = 10_000 * step // steps
-    share = _P_INIT / 2 ** sum(position > halving for halving in _HALVINGS)
+    share = _P_INIT / 2 ** halvings(step, steps)
     return max(round(math.sqrt(share * area)), smallest)
 
 
@@ -164,7 +162,7 @@ def _l2_proposals(x: Tensor, radius: Tensor, steps: int, generator: torch.Genera
         rest[into] = 0.0
         rest[out_of] = 0.0
         freed = _lengths(delta).square() - _lengths(rest).square()
-        unused = limit.square() - delta.flatten(1).norm(dim=1).view(-1, 1, 1, 1).square()
+        unused = limit.square() - per_row(delta.flatten(1).norm(dim=1), delta).square()
         available = (freed.clamp_min(0) + unused.clamp_min(0) / channels).sqrt()
         old = delta[into]
         new = bumps(side, rows) + old / (_lengths(old) + _TINY)

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from trainables.attacks.shared.ascent import Scores, ascend
-from trainables.attacks.shared.balls import Radius, ball
+from trainables.attacks.shared.balls import Radius, ball, of_rows
 from trainables.attacks.shared.batching import in_batches
-from trainables.attacks.shared.losses import RowLoss
+from trainables.attacks.shared.losses import RowLoss, margin
 from trainables.attacks.shared.rows import keep, places
 
 
@@ -46,20 +46,18 @@ def targeted_margin_pgd(
             model,
             x[rows],
             truth,
-            _margin_loss(target, truth),
+            _towards(target, truth),
             ball=ball(norm),
-            eps=eps[rows] if isinstance(eps, Tensor) and eps.dim() else eps,
-            step_sizes=[s[rows] if isinstance(s, Tensor) and s.dim() else s for s in decay],
+            eps=of_rows(eps, rows),
+            step_sizes=[of_rows(step, rows) for step in decay],
             start=x[rows],
             early_stop=early_stop,
         )
         with torch.no_grad():
-            scores = model(attacked)
-        margin = scores.scatter(1, truth[:, None], -torch.inf).amax(1)
-        margin = margin - scores.gather(1, truth[:, None]).squeeze(1)
-        better = margin > best_margin[rows]
+            reached = margin(model(attacked), truth)
+        better = reached > best_margin[rows]
         keep(best, rows, attacked, better)
-        keep(best_margin, rows, margin, better)
+        keep(best_margin, rows, reached, better)
         if early_stop:
             rows = rows[places(best_margin[rows] <= 0)]
             if len(rows) == 0:
@@ -67,9 +65,11 @@ def targeted_margin_pgd(
     return best
 
 
-def _margin_loss(target: Tensor, truth: Tensor) -> RowLoss:
-    def margin(scores: Tensor, rows: Tensor) -> Tensor:
+def _towards(target: Tensor, truth: Tensor) -> RowLoss:
+    """Return the margin to one wrong class as a loss to climb; `losses.margin` is to the best."""
+
+    def loss(scores: Tensor, rows: Tensor) -> Tensor:
         wanted, true = target[rows, None], truth[rows, None]
         return (scores.gather(1, wanted) - scores.gather(1, true)).squeeze(1)
 
-    return margin
+    return loss

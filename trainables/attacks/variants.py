@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from trainables.attacks.registry import ATTACKS, Attack
+from trainables.attacks.registry import ATTACKS, Attack, AttackEntry
 from trainables.errors import InputError
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -31,9 +31,19 @@ class Variant:
         return f": {fixed}" if fixed else ""
 
     @property
+    def entry(self) -> AttackEntry:
+        """What the registry declares of the attack."""
+        return ATTACKS[self.attack]
+
+    @property
     def function(self) -> Attack:
         """The attack's function."""
-        return ATTACKS[self.attack]
+        return self.entry.function
+
+    @property
+    def meaning(self) -> str:
+        """What the attack does, and under which settings."""
+        return f"{self.entry.meaning}{self.suffix}"
 
     def takes(self, keyword: str) -> bool:
         """Return whether the attack takes a keyword."""
@@ -42,21 +52,22 @@ class Variant:
     @property
     def norm(self) -> str:
         """The norm that it is measured in: linf, l2 or l0."""
-        if "norm" in self.fixed:
-            return str(self.fixed["norm"])
-        if self.takes("eps"):
-            return "linf"
-        return "l0" if self.takes("pixels") else "l2"
+        return str(self.fixed.get("norm", self.entry.norm))
 
     @property
-    def score_only(self) -> bool:
-        """Whether it asks for scores and never for a gradient."""
-        return self.takes("queries") or self.takes("draws")
+    def in_ball(self) -> bool:
+        """Whether it looks for the worst image within a radius, `eps`."""
+        return self.entry.goal == "ball"
 
     @property
     def minimum_norm(self) -> bool:
         """Whether it looks for the smallest change instead of the worst one in a ball."""
-        return not self.takes("eps") and self.norm == "l2"
+        return self.entry.goal == "minimum_norm"
+
+    @property
+    def score_only(self) -> bool:
+        """Whether it asks for scores and never for a gradient."""
+        return self.entry.sees == "scores"
 
 
 VARIANTS: Mapping[str, Variant] = {

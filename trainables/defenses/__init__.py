@@ -1,17 +1,15 @@
 """One file a defense: frozen parameters and the hooks that it uses."""
 
 from trainables.defenses.defense import (
-    SLOTS,
     Defense,
     DefenseContext,
     EpochData,
     EpochVerdict,
     Preparation,
-    Slot,
     View,
 )
 from trainables.defenses.registry import DEFENSES, build_defense, defense_type
-from trainables.defenses.stack import Stack, build_stack
+from trainables.defenses.stack import SLOTS, Slot, Stack, build_stack
 
 __all__ = [
     "DEFENSES",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.datasets import Dataset, LabelledImages, Pools
+from trainables.defenses.stack import Slot, Stack
 from trainables.deployed.predictor import Predictor
 from trainables.parameters import check_parameters, plain_parameters
 from trainables.storage.artefacts import Artefact, ArtefactStore
@@ -21,14 +22,6 @@ from trainables.training.trained import Trained
 from trainables.trial.settings import TrainingSpec
 
 Guarantee = Literal["none", "empirical", "certified"]
-Slot = Literal[
-    "data_filter", "training_batch", "labels", "penalty", "stopping", "architecture", "deployment"
-]
-SLOTS: tuple[Slot, ...] = (
-    "data_filter", "training_batch", "labels", "penalty", "stopping", "architecture", "deployment",
-)  # fmt: skip
-"""A stack holds at most one defense a slot, in this order. Stopping has one of its own, since a
-training that stops early goes with every other defense."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,8 +116,8 @@ class DefenseContext(Protocol):
         """The trial's seed."""
 
     @property
-    def stack(self) -> tuple[Defense, ...]:
-        """The trial's defenses, in the order of their slots."""
+    def stack(self) -> Stack[Defense]:
+        """The defenses that are trained with or deployed."""
 
     @property
     def training(self) -> TrainingSpec:
@@ -169,17 +162,17 @@ class DefenseContext(Protocol):
         """Return what a deployment fits to data, by a builder."""
 
     def train(
-        self, stack: tuple[Defense, ...], data: LabelledImages, seed: int, *, role: str = "model"
+        self, stack: Stack[Defense], data: LabelledImages, seed: int, *, role: str = "model"
     ) -> Trained:
         """Train the trial's network under a stack, or return what was trained before.
 
         A further model has a `role` of its own.
         """
 
-    def with_weights(self, stack: tuple[Defense, ...], weights: Mapping[str, Tensor]) -> nn.Module:
+    def with_weights(self, stack: Stack[Defense], weights: Mapping[str, Tensor]) -> nn.Module:
         """Build the network that a stack trains, with the weights of such a training."""
 
-    def deploy(self, stack: tuple[Defense, ...], model: nn.Module) -> Predictor:
+    def deploy(self, stack: Stack[Defense], model: nn.Module) -> Predictor:
         """Deploy a trained model under a stack."""
 
 
@@ -284,6 +277,12 @@ class Defense:
         """Whether something is fitted or stopped on the calibration pool."""
         return False
 
+    @property
+    def shapes_training(self) -> bool:
+        """Whether the defense has a part in the training, and so in the model's identity."""
+        own, plain = type(self), Defense
+        return any(getattr(own, hook) is not getattr(plain, hook) for hook in TRAINING_HOOKS)
+
     def canonical(self) -> dict[str, Any]:
         """Return name and parameters as plain JSON values: the defense's part of an identity."""
         return {"name": self.name, **plain_parameters(self)}
@@ -293,15 +292,3 @@ TRAINING_HOOKS = (
     "filter", "modify_model", "prepare", "in_epoch", "views", "penalty", "step_policy",
     "epoch_score", "after_epoch",
 )  # fmt: skip
-
-
-def shapes_training(defense: Defense) -> bool:
-    """Return whether the defense has a part in the training, and so in the model's identity."""
-    return any(
-        getattr(type(defense), hook) is not getattr(Defense, hook) for hook in TRAINING_HOOKS
-    )
-
-
-def several(value: float | tuple[float, ...]) -> tuple[float, ...]:
-    """Return one value or a set of them as a tuple."""
-    return value if isinstance(value, tuple) else (value,)

@@ -29,9 +29,12 @@ _SEEDS = 2**62
 
 def log_mean_softmax(scores: Sequence[Tensor]) -> Tensor:
     """Return the log of the mean softmax (B, K) of several scores (B, K)."""
-    return torch.stack([part.log_softmax(1) for part in scores]).logsumexp(0) - math.log(
-        len(scores)
-    )
+    return log_sum_softmax(scores) - math.log(len(scores))
+
+
+def log_sum_softmax(scores: Sequence[Tensor]) -> Tensor:
+    """Return the log of the summed softmax (B, K) of several scores (B, K): the mean's, shifted."""
+    return torch.stack([part.log_softmax(1) for part in scores]).logsumexp(0)
 
 
 def log_mean_softmax_of_draws(

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import torch
 
 from trainables.datasets import Dataset, LabelledImages
+from trainables.defenses.defense import Defense
 from trainables.defenses.stack import Stack
 from trainables.deployed.fits import Fitted, Fitting
 from trainables.deployed.predictor import Predictor
@@ -26,7 +27,7 @@ _GUARDED = ("pools", "store")
 
 
 def deploy_noting(
-    ctx: TrialContext, stack: Stack, model: torch.nn.Module
+    ctx: TrialContext, stack: Stack[Defense], model: torch.nn.Module
 ) -> tuple[Predictor, dict[str, Artefact]]:
     """Deploy a trained model, and return with the predictor all that was fitted on the way.
 

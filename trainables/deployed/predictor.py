@@ -3,7 +3,7 @@
 Axes: B batch, C channels, H, W, K classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -192,6 +192,19 @@ def ask(
     if faults is None:
         noted.check()
     return found
+
+
+def ask_in_batches(
+    predictor: Predictor, batches: Iterable[Tensor], generator: torch.Generator, num_classes: int
+) -> Prediction:
+    """Return the predictor's answer on all images of some batches, each asked as `ask` does."""
+    parts = [ask(predictor, x, generator, num_classes) for x in batches]
+    scores = [part.reject_score for part in parts if part.reject_score is not None]
+    return Prediction(
+        torch.cat([part.label for part in parts]),
+        torch.cat([part.log_probabilities for part in parts]),
+        torch.cat(scores) if scores else None,
+    )
 
 
 def surface_scores(

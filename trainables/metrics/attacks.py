@@ -49,6 +49,12 @@ def _never(chosen: Variant) -> bool:
 
 _Applies = Callable[[Variant], bool]
 _of_least_norm: _Applies = attrgetter("minimum_norm")
+
+
+def _counts_pixels(chosen: Variant) -> bool:
+    return chosen.norm == "l0"
+
+
 _Row = tuple[str, Direction, str, str, str, float | None, str, _Applies, _Applies]
 _TABLE: tuple[_Row, ...] = (
     # kind, direction, unit, interval, meaning of {}, worst, source, given for, may be missing for
@@ -81,7 +87,7 @@ _TABLE: tuple[_Row, ...] = (
      "Mean number of times that {} asked for the scores of an image.",
      None, "", methodcaller("takes", "queries"), _never),
     ("changed_pixels", "none", "pixels", MEAN, "Mean number of pixels that {} changed.",
-     None, "", methodcaller("takes", "pixels"), _never),
+     None, "", _counts_pixels, _never),
 )  # fmt: skip
 
 

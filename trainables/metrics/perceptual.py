@@ -42,16 +42,15 @@ def find_weights(given: Path | str | None) -> Path | None:
 def lpips_distance(clean: Tensor, changed: Tensor, weights: Path | None) -> MetricValue:
     """Return the mean LPIPS distance (AlexNet) of pairs (N, C, H, W) in [0, 1].
 
-    Missing, with the reason, where the backbone's weights are not at hand.
-    Source: Zhang et al., 2018.
+    Missing, with the reason, without the file of the backbone's weights, as `find_weights` returns
+    it. Source: Zhang et al., 2018.
     """
-    found = find_weights(weights)
-    if found is None:
+    if weights is None:
         return Missing(
             f"the LPIPS backbone's weights ({WEIGHTS_NAME}) are not here; download them with "
             "torchvision.models.alexnet(weights='DEFAULT') or set --lpips-weights FILE"
         )
-    return intervals.mean(distances(load_lpips(found), clean, changed).double().cpu().numpy())
+    return intervals.mean(distances(load_lpips(weights), clean, changed).double().cpu().numpy())
 
 
 def distances(net: nn.Module, clean: Tensor, changed: Tensor, batch: int = 64) -> Tensor:

@@ -48,7 +48,7 @@ class Certification(Threat):
         None, kind="int", low=1, high=1_000_000,
         meaning="points that are certified, stratified (default: 64 in a screen, 500 in an audit)",
     )  # fmt: skip
-    thresholds: float | tuple[float, ...] = parameter(
+    thresholds: tuple[float, ...] = parameter(
         (0.1, 0.25, 0.5, 0.75, 1.0, 1.5), kind="float", low=1e-4, high=1000.0, many=True,
         unit="L2, pixel values of [0, 1]",
         meaning="radii that a certificate is asked to reach",
@@ -56,7 +56,7 @@ class Certification(Threat):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len({at_threshold("", T) for T in self._thresholds()}) < len(self._thresholds()):
+        if len({at_threshold("", T) for T in self.thresholds}) < len(self.thresholds):
             raise InputError("certification: two of thresholds are the same; drop one")
 
     def metric_names(self) -> tuple[str, ...]:
@@ -64,7 +64,7 @@ class Certification(Threat):
         shares = ("certified_accuracy", "certified_precision")
         return (
             *shares,
-            *(at_threshold(share, T) for T in self._thresholds() for share in shares),
+            *(at_threshold(share, T) for T in self.thresholds for share in shares),
             "average_certified_radius",
             "abstention_rate",
             "certification_draws",
@@ -85,7 +85,7 @@ class Certification(Threat):
             "abstention_rate": intervals.proportion(int((radius == 0).sum()), len(points)),
             **_costs(found, radius > 0),
         }
-        for T in self._thresholds():
+        for T in self.thresholds:
             metrics |= _shares(radius >= T, right, at_threshold("", T))
         notes = {
             "norm": "l2",
@@ -96,9 +96,6 @@ class Certification(Threat):
             "right": right.tolist(),
         }
         return Findings(metrics=metrics, notes=notes)
-
-    def _thresholds(self) -> tuple[float, ...]:
-        return self.thresholds if isinstance(self.thresholds, tuple) else (self.thresholds,)
 
     def _points(self, ctx: TrialContext) -> LabelledImages:
         """Return the points: of those that attacks run on, or of their whole pool if more are

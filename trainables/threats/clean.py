@@ -24,7 +24,8 @@ from trainables.trial.context import TrialContext
 
 VERSION = 3
 ECE_BINS = 15
-_MANY_PASSES = 20
+_FEWER_MEMBERS_FROM = 20
+"""Forward passes of an answer from which not all members are asked: a choice of cost alone."""
 METRIC_NAMES = (
     "clean_accuracy",
     "worst_class_accuracy",
@@ -79,7 +80,7 @@ def measure_clean(
 
 def _affordable(predictor: Predictor, members: LabelledImages, most: int) -> LabelledImages:
     """Return as many members as are measured elsewhere, where an answer takes many passes."""
-    if predictor.forward_passes_per_prediction < _MANY_PASSES or len(members) <= most:
+    if predictor.forward_passes_per_prediction < _FEWER_MEMBERS_FROM or len(members) <= most:
         return members
     return members.select(stratified_subset(members.labels, most, seed=0))
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.datasets import LabelledImages
-from trainables.deployed.predictor import REFUSED, Predictor, ask
+from trainables.deployed.predictor import REFUSED, Predictor, ask_in_batches
 from trainables.metrics import intervals
 from trainables.records.value import MetricValue, Missing
-from trainables.threats.evasion.attacking import BATCH, Target, run_attack, target_of
+from trainables.threats.evasion.attacking import BATCH, Attacker
 from trainables.threats.evasion.efforts import settings_of
 from trainables.threats.evasion.points import points_for
+from trainables.threats.evasion.target import target_of
 from trainables.threats.threat import Findings, Threat
 from trainables.trial.context import TrialContext
 
@@ -53,9 +53,10 @@ class Detection(Threat):
         """Measure at the effort's points and the standard Linf radius."""
         points = points_for(predictor, ctx)
         target = target_of(predictor, points, ctx)
+        attacker = Attacker(target, points, ctx, settings_of(ctx.spec.effort, target))
         clean = _answers(predictor, points.images(), ctx)
         right = clean.label == points.labels
-        undetected = _undetected(target, points, ctx, right)
+        undetected = _undetected(attacker, right)
         rejected = int((clean.label == REFUSED).sum())
         metrics: dict[str, MetricValue] = {
             "undetected_success_rate": intervals.proportion(int(undetected.sum()), len(points)),
@@ -66,7 +67,7 @@ class Detection(Threat):
             auroc: MetricValue = Missing(_NO_DETECTOR)
             found: MetricValue = Missing(_NO_DETECTOR)
         else:
-            auroc, found, successes = _detected(target, points, ctx, clean)
+            auroc, found, successes = _detected(attacker, clean)
         metrics |= {"detection_auroc": auroc, "detection_tpr_at_fpr_0_05": found}
         notes = {
             "points": len(points),
@@ -88,40 +89,32 @@ class _Answers:
 
 def _answers(predictor: Predictor, images: Tensor, ctx: TrialContext) -> _Answers:
     generator = ctx.generator("detection", "answers")
-    parts = [
-        ask(predictor, batch, generator, ctx.dataset.num_classes)
-        for batch in torch.split(images, BATCH)
-    ]
-    scores = [part.reject_score for part in parts if part.reject_score is not None]
+    found = ask_in_batches(
+        predictor, torch.split(images, BATCH), generator, ctx.dataset.num_classes
+    )
     return _Answers(
-        label=torch.cat([part.label for part in parts]),
-        classified=torch.cat([part.log_probabilities.argmax(1) for part in parts]),
-        score=torch.cat(scores).double() if scores else None,
+        label=found.label,
+        classified=found.log_probabilities.argmax(1),
+        score=None if found.reject_score is None else found.reject_score.double(),
     )
 
 
-def _undetected(target: Target, points: LabelledImages, ctx: TrialContext, right: Tensor) -> Tensor:
+def _undetected(attacker: Attacker, right: Tensor) -> Tensor:
     """Return which points (N,) of those that are right an attack that knows the detector breaks."""
     broken = torch.zeros_like(right)
     # Without a detector nothing aims at one, and what evasion runs too need not run again.
-    aimed = "detector_aware_pgd" if target.predictor.rejects else "pgd_dlr"
+    aimed = "detector_aware_pgd" if attacker.target.predictor.rejects else "pgd_dlr"
     for name in ("pgd", aimed):
-        run = run_attack(
-            name, target, points, ctx, settings_of(ctx.spec.effort, target), eps=ctx.dataset.radius
-        )
-        broken |= run.broken
+        broken |= attacker.run(name, eps=attacker.ctx.dataset.radius).broken
     return right & broken
 
 
-def _detected(
-    target: Target, points: LabelledImages, ctx: TrialContext, clean: _Answers
-) -> tuple[MetricValue, MetricValue, int]:
+def _detected(attacker: Attacker, clean: _Answers) -> tuple[MetricValue, MetricValue, int]:
     """Return AUROC, TPR at 5 % FPR, and how many images they are judged on."""
-    run = run_attack(
-        "pgd", target, points, ctx, settings_of(ctx.spec.effort, target), eps=ctx.dataset.radius
-    )
-    attacked = _answers(target.predictor, run.adversarial, ctx)
-    success = (clean.classified == points.labels) & (attacked.classified != points.labels)
+    ctx, labels = attacker.ctx, attacker.points.labels
+    run = attacker.run("pgd", eps=ctx.dataset.radius)
+    attacked = _answers(attacker.target.predictor, run.adversarial, ctx)
+    success = (clean.classified == labels) & (attacked.classified != labels)
     count = int(success.sum())
     if count == 0 or clean.score is None or attacked.score is None:
         return Missing(_NO_SUCCESS), Missing(_NO_SUCCESS), 0

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,13 @@ class Moving:
     schedule: torch.optim.lr_scheduler.LRScheduler
     generator: torch.Generator
     """The training's own; torch's global ones, which dropout draws from, are kept alongside it."""
+
+    def step(self, loss: Tensor) -> None:
+        """Change the model by one step down the gradient of a loss ()."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.schedule.step()
 
     def state(self) -> dict[str, Any]:
         """Return the state as tensors and plain values."""
@@ -115,6 +122,36 @@ class Checkpoints:
             logger.warning("%s: this far no checkpoint can be kept (%s)", self._key, error)
         self._last = time.monotonic()
         self._took = self._last - started
+
+
+class Resumable(Protocol):
+    """A training, epoch by epoch, that can go on from a state that was kept."""
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs that lie behind it."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Return all that the epochs to come depend on, as tensors and plain values."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take a state over."""
+
+
+def remaining_epochs(
+    training: Resumable, epochs: int, checkpoints: Checkpoints | None
+) -> Iterator[int]:
+    """Yield the numbers of the epochs to come, from the last checkpoint where there is one.
+
+    After each but the last the state is kept, if it is time for that. A training that leaves the
+    loop keeps none. Raises DoesNotFitError for the checkpoint of another training.
+    """
+    if checkpoints is not None:
+        checkpoints.resume(training.restore)
+    for epoch in range(training.epochs_done, epochs):
+        yield epoch
+        if checkpoints is not None and epoch + 1 < epochs:
+            checkpoints.keep(training.state)
 
 
 def resumable(store: ArtefactStore, key: str, attempt: Callable[[Checkpoints], T]) -> T:

@@ -27,10 +27,9 @@ from trainables.defenses.defense import (
     TrainingRun,
     View,
 )
-from trainables.defenses.stack import Stack
 from trainables.device import accelerated, training_precision
 from trainables.errors import TrainingDivergedError
-from trainables.training.checkpoints import Checkpoints, Moving
+from trainables.training.checkpoints import Checkpoints, Moving, remaining_epochs
 from trainables.training.evaluation import loss_and_accuracy
 from trainables.trial.settings import TrainingSpec
 
@@ -49,7 +48,7 @@ class TrainingPlan:
     num_classes: int
     augmentation: Augmentation
     settings: TrainingSpec
-    stack: Stack
+    stack: tuple[Defense, ...]
     start: Mapping[str, Tensor] | None = None
     """Weights of an earlier phase to start from."""
 
@@ -100,13 +99,12 @@ def train(
     schedule = _schedule(optimizer, plan.settings, steps)
     progress = Progress()
     moving = Moving(model=model, optimizer=optimizer, schedule=schedule, generator=generator)
+    training = _Training(moving, policies, progress)
     with ExitStack() as entered:
         for policy in policies:
             if policy.around:
                 entered.enter_context(policy.around(run))
-        if checkpoints is not None:
-            checkpoints.resume(lambda state: _restore(state, moving, policies, progress))
-        for epoch in range(len(progress.epoch_seconds), plan.settings.epochs):
+        for epoch in remaining_epochs(training, plan.settings.epochs, checkpoints):
             started = time.perf_counter()
             stack = tuple(d.in_epoch(epoch, plan.settings.epochs) for d in plan.stack)
             totals = _train_epoch(run, replace(plan, stack=stack), optimizer, schedule, policies)
@@ -116,35 +114,42 @@ def train(
                     progress.add(**policy.epoch_values())
             if _end_epoch(model, plan, progress, epoch, totals, seconds):
                 break
-            if checkpoints is not None and epoch + 1 < plan.settings.epochs:
-                checkpoints.keep(lambda: _state(moving, policies, progress))
     if progress.best is not None:
         model.load_state_dict(progress.best)
     return progress
 
 
-def _state(moving: Moving, policies: Sequence[StepPolicy], progress: Progress) -> dict[str, Any]:
-    """Return all that the epochs to come depend on."""
-    return {
-        "moving": moving.state(),
-        "policies": [policy.state() if policy.state else None for policy in policies],
-        "curves": progress.curves,
-        "epoch_seconds": progress.epoch_seconds,
-        "best": progress.best,
-    }
+@dataclass(frozen=True, slots=True, eq=False)
+class _Training:
+    """All that the epochs to come depend on."""
 
+    moving: Moving
+    policies: Sequence[StepPolicy]
+    progress: Progress
 
-def _restore(
-    state: Mapping[str, Any], moving: Moving, policies: Sequence[StepPolicy], progress: Progress
-) -> None:
-    moving.restore(state["moving"])
-    for policy, kept in zip(policies, state["policies"], strict=True):
-        if policy.restore:
-            policy.restore(moving.model, kept)
-    progress.curves, progress.epoch_seconds = state["curves"], state["epoch_seconds"]
-    if state["best"] is not None:
-        there = moving.model.state_dict()
-        progress.best = {name: value.to(there[name]) for name, value in state["best"].items()}
+    @property
+    def epochs_done(self) -> int:
+        return len(self.progress.epoch_seconds)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "moving": self.moving.state(),
+            "policies": [policy.state() if policy.state else None for policy in self.policies],
+            "curves": self.progress.curves,
+            "epoch_seconds": self.progress.epoch_seconds,
+            "best": self.progress.best,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.moving.restore(state["moving"])
+        for policy, kept in zip(self.policies, state["policies"], strict=True):
+            if policy.restore:
+                policy.restore(self.moving.model, kept)
+        progress, best = self.progress, state["best"]
+        progress.curves, progress.epoch_seconds = state["curves"], state["epoch_seconds"]
+        if best is not None:
+            there = self.moving.model.state_dict()
+            progress.best = {name: value.to(there[name]) for name, value in best.items()}
 
 
 def _train_epoch(

@@ -10,11 +10,10 @@ from trainables.device import forked_rng
 
 
 @contextmanager
-def frozen_for_attack(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode without parameter gradients, then restore both."""
+def restored(model: nn.Module) -> Iterator[None]:
+    """Restore the model's modes, and whether its parameters require gradients, at the end."""
     modes = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval().requires_grad_(False)
     try:
         yield
     finally:
@@ -22,6 +21,14 @@ def frozen_for_attack(model: nn.Module) -> Iterator[None]:
             module.training = was_training
         for parameter, requires_grad in wanted:
             parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
+def frozen_for_attack(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode without parameter gradients, then restore both."""
+    with restored(model):
+        model.eval().requires_grad_(False)
+        yield
 
 
 @contextmanager

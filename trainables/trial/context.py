@@ -1,41 +1,47 @@
 """What a defense or a threat may ask of the trial that it is part of."""
 
-import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trainables.datasets import Dataset, LabelledImages, Pools, split_pools, stratified_subset
-from trainables.datasets.dataset import Augmentation
 from trainables.datasets.images import content_hash
 from trainables.datasets.splits import Protocol
-from trainables.defenses.defense import Defense, shapes_training
+from trainables.defenses.defense import Defense
 from trainables.defenses.stack import Stack
 from trainables.deployed.fits import Fits
-from trainables.deployed.predictor import Prediction, Predictor, ask
+from trainables.deployed.predictor import Prediction, Predictor, ask_in_batches
 from trainables.device import full_precision
 from trainables.errors import InputError
-from trainables.imports import code_fingerprint
-from trainables.models import build_model, missing_parts, model_code_fingerprint
+from trainables.models import missing_parts, model_code_fingerprint
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.storage.identity import identity_hash, seed_from
-from trainables.training import loop
-from trainables.training.checkpoints import Checkpoints, resumable
 from trainables.training.evaluation import batches, in_batches
 from trainables.training.modes import seeded
 from trainables.training.trained import Trained
+from trainables.trial import trainer
+from trainables.trial.answer_cache import AnswerCache, Question
 from trainables.trial.deployment_spec import DeploymentSpec
 from trainables.trial.settings import TrainingSpec
+from trainables.trial.usage import UsageLog
 
 SCREEN_POINTS = 512
 """Held-out points that a screen attacks."""
 AUDIT_POINTS_CPU = 1000
+
+
+@dataclass(frozen=True)
+class _Answers(Question[Prediction]):
+    """What a predictor answers to a pool."""
+
+    predictor: Predictor
+    images: str
+    """Hash of their content."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +54,25 @@ class TrialContext:
     store: ArtefactStore
     device: torch.device
     lpips_weights: Path | None = None
-    used: dict[str, str] = field(default_factory=dict)
-    """Role -> key of each artefact that the trial came to use."""
-    phases: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    """Key of each training behind the deployed model -> its seconds per epoch."""
-    runs: dict[Any, Any] = field(default_factory=dict)
+    """The file of the LPIPS backbone's weights, looked up before; None: they are not here."""
+    log: UsageLog = field(default_factory=UsageLog)
+    """What the trial came to use."""
+    answered: AnswerCache = field(default_factory=AnswerCache)
     """What attacks have made and the predictor answered in this trial: no threat asks again."""
     fits: Fits | None = None
     """Where a deployment takes what it fits from; None: it is fitted, and noted nowhere."""
+    in_hand: Stack[Defense] | None = None
+    """The stack that is being deployed, where it is not the trial's."""
+
+    @property
+    def used(self) -> Mapping[str, str]:
+        """Role -> key of each artefact that the trial came to use."""
+        return self.log.used
+
+    @property
+    def phases(self) -> Mapping[str, tuple[float, ...]]:
+        """Key of each training behind the deployed model -> its seconds per epoch."""
+        return self.log.phases
 
     @property
     def held_out(self) -> LabelledImages:
@@ -75,9 +92,9 @@ class TrialContext:
         return self.spec.seed
 
     @property
-    def stack(self) -> Stack:
-        """The trial's defenses, in the order of their slots."""
-        return self.spec.stack
+    def stack(self) -> Stack[Defense]:
+        """The defenses that are deployed: the trial's own, but for those who deploy a part."""
+        return self.spec.stack if self.in_hand is None else self.in_hand
 
     @property
     def training(self) -> TrainingSpec:
@@ -108,7 +125,7 @@ class TrialContext:
             {
                 **self.spec.canonical(),
                 "threats": [],
-                "stack": [_identity_of(defense) for defense in self.spec.stack],
+                "stack": self.spec.stack.identity(),
                 "code": model_code_fingerprint(self.spec.model.name),
                 "dataset": self.dataset.fingerprint,
             }
@@ -125,19 +142,13 @@ class TrialContext:
 
         Its label (N,), log-probabilities (N, K) and, where it rejects, reject_score (N,).
         """
-        key = ("answers", predictor, content_hash(images))
-        if key not in self.runs:
-            generator, classes = self.generator("answers"), self.dataset.num_classes
-            with full_precision(self.device):
-                parts = [ask(predictor, x, generator, classes) for x in batches(images)]
-            scores = [part.reject_score for part in parts if part.reject_score is not None]
-            self.runs[key] = Prediction(
-                torch.cat([part.label for part in parts]),
-                torch.cat([part.log_probabilities for part in parts]),
-                torch.cat(scores) if scores else None,
-            )
-        found: Prediction = self.runs[key]
-        return found
+        question = _Answers(predictor, content_hash(images))
+        return self.answered.answer(question, lambda: self._answers(predictor, images))
+
+    def _answers(self, predictor: Predictor, images: LabelledImages) -> Prediction:
+        generator, classes = self.generator("answers"), self.dataset.num_classes
+        with full_precision(self.device):
+            return ask_in_batches(predictor, batches(images), generator, classes)
 
     def log_probabilities(self, predictor: Predictor, images: LabelledImages) -> Tensor:
         """Return the deployed log-probabilities on a pool (N, K)."""
@@ -161,16 +172,14 @@ class TrialContext:
         artefact = self.store.get_or_build(kind, identity, builder)
         # Noted at the end: the builder may have used others of the kind on its way.
         key = self.store.key(kind, identity)
-        self.used[role or kind] = key
+        self.log.note(role or kind, key)
         if deployed:
-            for earlier, seconds in artefact.values.get("phases", {}).items():
-                self.phases[earlier] = tuple(seconds)
-            self.phases[key] = tuple(artefact.values["epoch_seconds"])
+            self.log.note_model(key, artefact.values)
         return artefact
 
     def train(
         self,
-        stack: Stack,
+        stack: Stack[Defense],
         data: LabelledImages,
         seed: int,
         *,
@@ -184,57 +193,18 @@ class TrialContext:
         surrogate) sets a `role` of its own; a threat's models are not `deployed`, so that their
         time is not a cost of the defense.
         """
-        shaping = tuple(defense for defense in stack if shapes_training(defense))
-        identity = {
-            "version": loop.VERSION,
-            "data": content_hash(data),
-            "curves_on": content_hash(self.curve_pool),
-            "calibration": content_hash(self.pools.calibration)
-            if any(defense.needs_calibration for defense in shaping) and self.pools.calibration
-            else None,
-            "model": {
-                **asdict(self.spec.model),
-                "code": model_code_fingerprint(self.spec.model.name),
-            },
-            "training": asdict(self.spec.training),
-            "stack": [_training_identity(defense) for defense in shaping],
-            "seed": seed,
-        }
-        # What a training measures, and what its defenses fit or craft before it, is in float32; the
-        # forward pass of its steps alone is in `training_precision`.
-        with full_precision(self.device):
-            artefact = self.cached(
-                "model",
-                identity,
-                lambda: resumable(
-                    self.store,
-                    self.store.key("model", identity),
-                    lambda checkpoints: self._fit(shaping, data, identity, seed, checkpoints),
-                ),
-                role=role,
-                deployed=deployed,
-            )
-        weights = {k.removeprefix("model."): v for k, v in artefact.tensors.items() if k != "kept"}
-        kept = artefact.tensors["kept"].to(self.device)
-        return Trained(
-            model=self.with_weights(shaping, weights),
-            members=data.select(kept),
-            kept=kept,
-            curves=artefact.values["curves"],
-            seconds=tuple(artefact.values["epoch_seconds"]),
-            key=self.used[role],
-            weights_sha256=weights_digest(weights),
-        )
+        return trainer.train(self, stack, data, seed, role=role, deployed=deployed)
 
-    def with_weights(self, stack: Stack, weights: Mapping[str, Tensor]) -> nn.Module:
+    def with_weights(self, stack: Stack[Defense], weights: Mapping[str, Tensor]) -> nn.Module:
         """Build the network that a stack trains, with the weights of such a training.
 
         Raises RuntimeError where the weights are those of another network.
         """
-        with seeded(0, self.device):  # the initial weights are overwritten
-            model = self._new_model(tuple(d for d in stack if shapes_training(d)))
-        model.load_state_dict(dict(weights))
-        return model.to(self.device).eval()
+        return trainer.with_weights(self, stack, weights)
+
+    def noting_in(self, log: UsageLog) -> "TrialContext":
+        """Return the same context with another log."""
+        return replace(self, log=log)
 
     def twin(
         self, *, train: LabelledImages | None = None, seed: int | None = None
@@ -247,14 +217,20 @@ class TrialContext:
         """
         pools = self.pools if train is None else replace(self.pools, train=train)
         spec = self.spec if seed is None else replace(self.spec, seed=seed)
-        return replace(self, pools=pools, spec=spec, used={}, phases={}, runs={}, fits=None)
+        return replace(
+            self, pools=pools, spec=spec, log=UsageLog(), answered=AnswerCache(), fits=None
+        )
 
-    def deploy(self, stack: Stack, model: nn.Module) -> Predictor:
-        """Deploy a trained model under a stack; what that fits is fitted in float32."""
+    def deploy(self, stack: Stack[Defense], model: nn.Module) -> Predictor:
+        """Deploy a trained model under a stack, which its defenses find in their context.
+
+        What that fits is fitted in float32.
+        """
         predictor = Predictor(model)
+        ctx = self if stack == self.stack else replace(self, in_hand=stack)
         with full_precision(self.device):
             for defense in stack:
-                predictor = defense.deploy(predictor, self)
+                predictor = defense.deploy(predictor, ctx)
         return predictor
 
     def fitted(self, name: str, builder: Callable[[], Artefact]) -> Artefact:
@@ -265,75 +241,13 @@ class TrialContext:
         """
         return builder() if self.fits is None else self.fits.take(name, builder)
 
-    def _fit(
-        self,
-        stack: Stack,
-        data: LabelledImages,
-        identity: Mapping[str, Any],
-        seed: int,
-        checkpoints: Checkpoints,
-    ) -> Artefact:
-        # What the trainings on the way took is kept alongside the weights, for whoever finds those
-        # in the store: a context of their own gathers it.
-        inner = replace(self, phases={})
-        kept = torch.arange(len(data), device=self.device)
-        for defense in stack:
-            kept = kept[defense.filter(data.select(kept), inner)]
-        with seeded(seed_from(identity_hash(identity), "training"), self.device) as generator:
-            model = inner._new_model(stack).to(self.device)
-            phases = [phase for d in stack if (phase := d.prepare(inner, data.select(kept), seed))]
-            earlier = phases[0] if phases else None
-            if earlier and earlier.seconds:
-                inner.phases[self.store.key("model", identity) + ":prepare"] = earlier.seconds
-            progress = loop.train(
-                model,
-                loop.TrainingPlan(
-                    data=(earlier and earlier.data) or data.select(kept),
-                    held_out=self.curve_pool,
-                    calibration=self.pools.calibration,
-                    num_classes=self.dataset.num_classes,
-                    augmentation=self._augmentation(),
-                    settings=(earlier and earlier.settings) or self.spec.training,
-                    stack=stack,
-                    start=earlier.weights if earlier else None,
-                ),
-                generator,
-                checkpoints,
-            )
-        weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-        return Artefact(
-            {**weights, "kept": kept},
-            {
-                "curves": progress.curves,
-                "epoch_seconds": progress.epoch_seconds,
-                "phases": {key: list(seconds) for key, seconds in inner.phases.items()},
-            },
-        )
-
     def check_model(self) -> None:
         """Build the network as it would be trained; InputError where a defense refuses its layers.
 
         A training comes to the same words, but a sweep asks before it begins.
         """
         with seeded(0, self.device):
-            self._new_model(self.spec.stack)
-
-    def _augmentation(self) -> Augmentation:
-        asked = self.spec.training.augmentation
-        if asked == "default":
-            return self.dataset.augmentation
-        return "crop_flip" if asked == "crop_flip" else "none"
-
-    def _new_model(self, stack: Stack) -> nn.Module:
-        model = build_model(
-            self.spec.model.name,
-            dataset=self.dataset,
-            norm=self.spec.model.norm,
-            activation=self.spec.training.activation,
-        )
-        for defense in stack:
-            model = defense.modify_model(model, self)
-        return model
+            trainer.new_model(self, self.spec.stack)
 
 
 def build_context(
@@ -355,7 +269,7 @@ def build_context(
     )
     ctx = TrialContext(spec, dataset, pools, store, device, lpips_weights)
     with seeded(0, device):
-        model = ctx._new_model(())
+        model = trainer.new_model(ctx, Stack())
     for defense in spec.stack:
         lacking = missing_parts(model, defense.needs)
         if lacking:
@@ -371,26 +285,5 @@ def build_context(
     return ctx
 
 
-def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """Hash named tensors, in the order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(weights[name].cpu().numpy()).data)
-    return digest.hexdigest()
-
-
 # A worker runs many trials on one data set: its pools are made, and hashed, once.
 _pools = lru_cache(maxsize=8)(split_pools)
-
-
-def _identity_of(defense: Defense) -> dict[str, Any]:
-    plain: dict[str, Any] = defense.canonical()
-    if ":" in defense.name:
-        plain["code"] = code_fingerprint(defense.name, "defense")
-    return plain
-
-
-def _training_identity(defense: Defense) -> dict[str, Any]:
-    found = _identity_of(defense)
-    return {name: value for name, value in found.items() if name not in defense.deployment_only}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from trainables.defenses.stack import Stack, build_stack
+from trainables.defenses.defense import Defense
+from trainables.defenses.stack import Stack
 from trainables.errors import InputError
 from trainables.trial.settings import EFFORTS, DataSpec, Effort, ModelSpec, TrainingSpec
 
@@ -17,13 +18,11 @@ class DeploymentSpec:
     data: DataSpec
     model: ModelSpec
     training: TrainingSpec
-    stack: Stack = ()
+    stack: Stack[Defense] = field(default_factory=Stack)
     effort: Effort = "screen"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if build_stack(self.stack) != self.stack:
-            raise InputError("stack: not in the order of its slots; build it by build_stack")
         if self.effort not in EFFORTS:
             raise InputError(f"unknown effort {self.effort!r}; known: {', '.join(EFFORTS)}")
 

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from trainables.trial.deployment_spec import DeploymentSpec
 from trainables.trial.gpu import GpuUse, gpu_use
 from trainables.trial.limits import NO_LIMITS, TrialLimits, enforced
 from trainables.trial.spec import TrialSpec
+from trainables.trial.usage import UsageLog
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +70,7 @@ def prepare_trial(
         skip_bad_images=spec.data.skip_bad_images,
         device=device,
     )
-    weights = None if lpips_weights is None else find_weights(lpips_weights)
-    return build_context(spec, dataset, store, device, weights)
+    return build_context(spec, dataset, store, device, find_weights(lpips_weights))
 
 
 def run_trial(
@@ -183,7 +183,7 @@ def _record(
 
 
 def _run_stages(spec: TrialSpec, ctx: TrialContext, found: _Found) -> None:
-    found.used = ctx.used
+    found.used = ctx.log.used
     with found.clock.stage("training"):
         trained = ctx.train(spec.stack, ctx.pools.train, spec.seed)
     found.curves = dict(trained.curves)
@@ -216,21 +216,22 @@ def _measured(threat: Threat, ctx: TrialContext, predictor: Predictor) -> Findin
         "training": loop.VERSION,
         "threat": threat.canonical(),
         # Where the weights turn up later, what was missing is measured.
-        "lpips": str(find_weights(ctx.lpips_weights)),
+        "lpips": str(ctx.lpips_weights),
     }
 
     def measure() -> Artefact:
-        own = replace(ctx, used={})
+        own = ctx.noting_in(UsageLog(phases=ctx.log.phases))
         found = _finite(threat.name, threat.measure(predictor, own))
         plain = {name: metric_to_plain(value) for name, value in found.metrics.items()}
         return Artefact(
             {name: marks.cpu() for name, marks in found.outcomes.items()},
-            {"metrics": plain, "notes": found.notes, "used": own.used},
+            {"metrics": plain, "notes": found.notes, "used": own.log.used},
         )
 
     artefact = ctx.cached(f"evaluation_{threat.name}", identity, measure)
     values = artefact.values
-    ctx.used.update(values["used"])
+    for role, key in values["used"].items():
+        ctx.log.note(role, key)
     restored = {name: metric_from_plain(row) for name, row in values["metrics"].items()}
     return Findings(metrics=restored, notes=values["notes"], outcomes=artefact.tensors)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tests.conftest import TrainedNet
 from tests.defenses.robustness import trained_with
 from tests.making import EPS, LinearSoftmax, context_of, spec_of
-from trainables.defenses import build_defense, build_stack
+from trainables.defenses import Stack, build_defense, build_stack
 from trainables.defenses.certified.pixeldp import PixelDP, PixelDPNoise, PixelDPPredictor, noise_of
 from trainables.defenses.certified.pixeldp_certificate import ceiling, certified_sizes
 from trainables.defenses.prediction.ensemble import EnsemblePredictor
@@ -151,7 +151,7 @@ def test_parameters_of_the_deployment_retrain_nothing_and_the_others_do(tmp_path
     ctx = context_of(spec_of(PixelDP()), tmp_path)
 
     def key(defense: PixelDP) -> str:
-        return ctx.train((defense,), ctx.pools.train, 0).key
+        return ctx.train(Stack((defense,)), ctx.pools.train, 0).key
 
     plain = key(PixelDP())
     assert key(PixelDP(draws=7, n=50, eta=0.2)) == plain
@@ -187,7 +187,7 @@ def test_the_noise_shapes_the_weights(tmp_path: Path) -> None:
     small = PixelDP(attack_bound=1e-4, sensitivity="measured")
     large = PixelDP(attack_bound=1.0, sensitivity="measured")
     heads = [
-        ctx.train((defense,), ctx.pools.train, 0).model.state_dict()["head.weight"]
+        ctx.train(Stack((defense,)), ctx.pools.train, 0).model.state_dict()["head.weight"]
         for defense in (small, large)
     ]
     assert float((heads[0] - heads[1]).abs().max()) > 1e-3

@@ -22,7 +22,7 @@ from trainables.defenses.certified.randomized_smoothing import (
 )
 from trainables.deployed.predictor import REFUSED, Certificates, Predictor
 from trainables.errors import InputError
-from trainables.threats.evasion.attacking import target_of
+from trainables.threats.evasion.target import target_of
 
 
 def _seed(seed: int = 0) -> torch.Generator:
@@ -130,8 +130,8 @@ def test_noise_comes_after_the_adversarial_images(undefended: TrainedNet) -> Non
     ]  # fmt: skip
     x, y = undefended.x[:32], undefended.y[:32]
     clean = View(x, F.one_hot(y, 10).float(), 1.0)
-    attacked = stack[0].views(undefended.model, [clean], _seed())
-    noisy = stack[1].views(undefended.model, attacked, _seed(1))
+    attacked = stack.defenses[0].views(undefended.model, [clean], _seed())
+    noisy = stack.defenses[1].views(undefended.model, attacked, _seed(1))
     assert max(float((view.x - x).abs().max()) for view in attacked) <= EPS + 1e-6
     for before, after in zip(attacked, noisy, strict=True):
         assert float((after.x - before.x).std()) == pytest.approx(0.25, rel=0.05)

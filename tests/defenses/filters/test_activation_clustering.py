@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tests.making import context_of, random_images, spec_of
 from trainables.datasets import LabelledImages
+from trainables.defenses import Stack
 from trainables.defenses.filters import activation_clustering
 from trainables.defenses.filters.activation_clustering import ActivationClustering, smaller_cluster
 from trainables.storage.identity import seed_from
@@ -114,7 +115,7 @@ def test_rows_that_are_all_alike_are_left_alone(
 
 def test_the_representation_is_the_undefended_model(tmp_path: Path) -> None:
     undefended = context_of(spec_of(), tmp_path)
-    plain = undefended.train((), undefended.pools.train, 0)
+    plain = undefended.train(Stack(), undefended.pools.train, 0)
     ctx = context_of(spec_of(ActivationClustering()), tmp_path)
     trained = ctx.train(ctx.spec.stack, ctx.pools.train, 0)
     assert ctx.used["representation"] == plain.key

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tests.making import context_of, random_images, spec_of
 from trainables.datasets import LabelledImages
+from trainables.defenses import Stack
 from trainables.defenses.filters import spectral_signatures
 from trainables.defenses.filters.spectral_signatures import SpectralSignatures, spectral_scores
 from trainables.trial.context import TrialContext
@@ -153,7 +154,7 @@ def test_the_representation_is_the_undefended_model_and_shared_between_fractions
     tmp_path: Path,
 ) -> None:
     undefended = context_of(spec_of(), tmp_path)
-    plain = undefended.train((), undefended.pools.train, 0)
+    plain = undefended.train(Stack(), undefended.pools.train, 0)
     scores: list[Tensor] = []
     keys = set()
     for fraction in (0.1, 0.3):

@@ -15,9 +15,10 @@ from tests.making import (
     spec_of,
     train_in,
 )
-from trainables.defenses import DEFENSES, build_defense, build_stack
+from trainables.defenses import DEFENSES, Stack, build_defense, build_stack
 from trainables.defenses.prediction.ensemble import Ensemble, EnsemblePredictor, member_seed
 from trainables.defenses.prediction.randomized_network import RandomizedNetwork
+from trainables.defenses.training.label_smoothing import LabelSmoothing
 from trainables.deployed.averaging import log_mean_softmax
 from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
@@ -117,6 +118,18 @@ def test_a_model_of_another_training_is_refused_unless_the_context_is_its_own(
     assert isinstance(deployed, EnsemblePredictor)
     expected = ctx.train(ctx.spec.stack, half, member_seed(7, 1), role="again").model
     assert same_weights(deployed.members[1].model, expected)
+
+
+def test_members_are_of_the_stack_that_is_deployed(tmp_path: Path) -> None:
+    """Not of the trial's, where a part of that is deployed alone."""
+    ctx = context_of(spec_of(LabelSmoothing(alpha=0.2), Ensemble(size=2)), tmp_path)
+    alone, data = Stack((Ensemble(size=2),)), ctx.pools.train
+    deployed = ctx.deploy(alone, ctx.train(alone, data, 0).model)
+    assert isinstance(deployed, EnsemblePredictor)
+    own, other = (
+        ctx.train(stack, data, member_seed(0, 1)).model for stack in (alone, ctx.spec.stack)
+    )
+    assert same_weights(deployed.members[1].model, own) and not same_weights(own, other)
 
 
 @pytest.mark.parametrize("other", ["temperature", "input_transformation", "feature_squeezing"])

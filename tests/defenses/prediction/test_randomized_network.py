@@ -84,7 +84,7 @@ def test_in_training_it_is_the_dropout_of_torch() -> None:
 
 def test_weights_keep_their_names_and_places_are_chosen_and_checked(undefended: TrainedNet) -> None:
     ctx = undefended.ctx
-    for places, count in (("all", 3), ("features", 1), (("layer1", "layer2"), 2)):
+    for places, count in ((("all",), 3), (("features",), 1), (("layer1", "layer2"), 2)):
         model = build_model("small_cnn", dataset=ctx.dataset)
         names = list(model.state_dict())
         RandomizedNetwork(places=places).modify_model(model, ctx)
@@ -92,7 +92,7 @@ def test_weights_keep_their_names_and_places_are_chosen_and_checked(undefended: 
         assert sum(isinstance(module, RandomDropout) for module in model.modules()) == count
     for wrong in ("image", "layer9"):
         with pytest.raises(InputError, match=f"'{wrong}'; known: all, layer1, layer2, features"):
-            RandomizedNetwork(places=wrong).modify_model(model, ctx)
+            RandomizedNetwork(places=(wrong,)).modify_model(model, ctx)
 
 
 def test_equal_seeds_agree_others_differ_and_the_global_generator_is_left(

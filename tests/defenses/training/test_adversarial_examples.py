@@ -26,7 +26,7 @@ def test_radii_are_drawn_from_the_set_in_equal_shares() -> None:
     values, counts = torch.unique(radii, return_counts=True)
     assert torch.equal(values, torch.tensor([0.1, 0.2, 0.4]))
     assert bool((counts > 900).all())
-    assert torch.equal(draw_radii(0.1, 4, _generator(), CPU), torch.full((4,), 0.1))
+    assert torch.equal(draw_radii((0.1,), 4, _generator(), CPU), torch.full((4,), 0.1))
 
 
 @pytest.mark.parametrize("name", CRAFTED_BY)

@@ -60,7 +60,7 @@ def _plan(
         num_classes=10,
         augmentation="none",
         settings=TrainingSpec(epochs=epochs, batch_size=BATCH),
-        stack=build_stack(stack),
+        stack=build_stack(stack).training,
     )
 
 

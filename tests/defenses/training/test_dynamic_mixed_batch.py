@@ -35,7 +35,7 @@ def _mixed(net: TrainedNet, defense: DynamicMixedBatch, count: int, seed: int = 
 def test_so_many_images_of_a_batch_are_attacked(
     fraction: float, count: int, expected: int, attack: str, undefended: TrainedNet
 ) -> None:
-    defense = DynamicMixedBatch(attack=attack, eps=EPS, fraction=fraction, steps=3)
+    defense = DynamicMixedBatch(attack=attack, eps=(EPS,), fraction=fraction, steps=3)
     far = (_mixed(undefended, defense, count) - undefended.x[:count]).flatten(1).abs().amax(1)
     assert int((far > 0).sum()) == expected
     assert bool((far <= EPS + 1e-6).all())
@@ -43,7 +43,7 @@ def test_so_many_images_of_a_batch_are_attacked(
 
 def test_other_images_are_attacked_in_another_batch(undefended: TrainedNet) -> None:
     def attacked(seed: int) -> torch.Tensor:
-        found = _mixed(undefended, DynamicMixedBatch(eps=EPS), 64, seed)
+        found = _mixed(undefended, DynamicMixedBatch(eps=(EPS,)), 64, seed)
         return (found != undefended.x[:64]).flatten(1).any(1)
 
     assert torch.equal(attacked(0), attacked(0))
@@ -60,7 +60,7 @@ def test_of_a_set_each_image_draws_its_own_radius(undefended: TrainedNet) -> Non
 
 
 def test_examples_are_of_the_current_weights(undefended: TrainedNet, hardened: TrainedNet) -> None:
-    defense = DynamicMixedBatch(attack="bim", eps=EPS, fraction=1)
+    defense = DynamicMixedBatch(attack="bim", eps=(EPS,), fraction=1)
     assert not torch.equal(_mixed(undefended, defense, 32), _mixed(hardened, defense, 32))
     assert accuracy(undefended.model, _mixed(undefended, defense, 64), undefended.y[:64]) < 0.5
 
@@ -68,13 +68,13 @@ def test_examples_are_of_the_current_weights(undefended: TrainedNet, hardened: T
 def test_crafting_leaves_a_net_in_training_as_it_was() -> None:
     model = norm_net()
     before, x = state_of(model), torch.rand(8, 1, 4, 4, generator=_generator())
-    DynamicMixedBatch(attack="pgd", eps=0.1, steps=2).views(
+    DynamicMixedBatch(attack="pgd", eps=(0.1,), steps=2).views(
         model, [clean_view(x, torch.arange(8))], _generator()
     )
     assert is_untouched(model, before)
 
 
 def test_it_makes_a_net_more_robust(undefended: TrainedNet, artefact_folder: Path) -> None:
-    net = trained_with(DynamicMixedBatch(attack="bim", eps=EPS, steps=5), folder=artefact_folder)
+    net = trained_with(DynamicMixedBatch(attack="bim", eps=(EPS,), steps=5), folder=artefact_folder)
     assert accuracy(net.model, net.x, net.y) > 0.93
     assert robust_accuracy(net) > robust_accuracy(undefended) + 0.3

@@ -31,13 +31,13 @@ def _views(net: TrainedNet, defense: FgsmAdversarialTraining, seed: int = 0) -> 
 def test_the_loss_is_shared_between_clean_and_adversarial_images(
     fraction: float, weights: list[float], undefended: TrainedNet
 ) -> None:
-    views = _views(undefended, FgsmAdversarialTraining(eps=EPS, fraction=fraction))
+    views = _views(undefended, FgsmAdversarialTraining(eps=(EPS,), fraction=fraction))
     assert [view.weight for view in views] == weights
     assert torch.equal(views[0].x, undefended.x) == (fraction < 1)
 
 
 def test_the_adversarial_view_is_fgsms(undefended: TrainedNet) -> None:
-    adversarial = _views(undefended, FgsmAdversarialTraining(eps=EPS))[1]
+    adversarial = _views(undefended, FgsmAdversarialTraining(eps=(EPS,)))[1]
     expected = fgsm(undefended.model, undefended.x, undefended.y, eps=EPS)
     assert torch.equal(adversarial.x, expected)
     assert torch.equal(adversarial.target.argmax(1), undefended.y)
@@ -65,7 +65,7 @@ def test_crafting_moves_no_running_statistics_and_leaves_no_gradients() -> None:
     model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 3)).train()
     before = model[1].running_mean.clone()  # type: ignore[operator]
     view = View(torch.rand(8, 1, 4, 4), F.one_hot(torch.arange(8) % 3, 3).float(), 1.0)
-    FgsmAdversarialTraining(eps=0.1).views(model, [view], torch.Generator().manual_seed(0))
+    FgsmAdversarialTraining(eps=(0.1,)).views(model, [view], torch.Generator().manual_seed(0))
     assert torch.equal(model[1].running_mean, before)  # type: ignore[arg-type]
     assert all(module.training for module in model.modules())
     assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
@@ -101,7 +101,7 @@ def _grey(count: int, level: int) -> LabelledImages:
 
 
 def _score(model: nn.Module, train: LabelledImages) -> float:
-    defense = FgsmAdversarialTraining(eps=0.1)
+    defense = FgsmAdversarialTraining(eps=(0.1,))
     score = defense.epoch_score(model, EpochData(train=train, calibration=None))
     assert score is not None
     return score
@@ -174,7 +174,7 @@ def test_a_training_that_overfits_is_stopped_and_given_back_as_it_was_before(
     artefact_folder: Path,
 ) -> None:
     training = TrainingSpec(epochs=20)
-    defense = FgsmAdversarialTraining(eps=0.45)
+    defense = FgsmAdversarialTraining(eps=(0.45,))
     ctx = trained_with(defense, folder=artefact_folder, training=training).ctx
     trained = ctx.train(ctx.spec.stack, ctx.pools.train, 0)
     scores = trained.curves[f"{defense.name}_score"]
@@ -188,14 +188,14 @@ def test_a_training_that_overfits_is_stopped_and_given_back_as_it_was_before(
 def test_detection_changes_nothing_in_a_training_that_does_not_overfit(tmp_path: Path) -> None:
     weights, scores = [], []
     for name, detect in (("with", True), ("without", False)):
-        spec = spec_of(FgsmAdversarialTraining(eps=0.05, detect_overfitting=detect), epochs=3)
+        spec = spec_of(FgsmAdversarialTraining(eps=(0.05,), detect_overfitting=detect), epochs=3)
         ctx = context_of(spec, tmp_path / name)
         # Their identities differ, and with them their seeds: so the training is run by hand.
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
         plan = TrainingPlan(
             data=ctx.pools.train, held_out=ctx.curve_pool, calibration=None, num_classes=10,
-            augmentation="none", settings=spec.training, stack=spec.stack,
+            augmentation="none", settings=spec.training, stack=spec.stack.training,
         )  # fmt: skip
         progress = train(model, plan, torch.Generator().manual_seed(0))
         weights.append(nn.utils.parameters_to_vector(model.parameters()))

@@ -26,7 +26,7 @@ def _generator(seed: int = 0) -> torch.Generator:
 def test_every_image_is_replaced_by_its_attack(undefended: TrainedNet) -> None:
     x, y = undefended.x[:64], undefended.y[:64]
     clean = clean_view(x, y)
-    views = PgdAdversarialTraining(eps=EPS).views(undefended.model, [clean], _generator())
+    views = PgdAdversarialTraining(eps=(EPS,)).views(undefended.model, [clean], _generator())
     assert len(views) == 1 and views[0].weight == 1.0
     assert torch.equal(views[0].target, clean.target)
     far = (views[0].x - x).flatten(1).abs().amax(1)
@@ -39,7 +39,7 @@ def test_the_examples_are_last_iterates_from_a_random_start(
     step_size: float | None, expected: float, undefended: TrainedNet
 ) -> None:
     model, x, y = undefended.model, undefended.x[:32], undefended.y[:32]
-    defense = PgdAdversarialTraining(eps=EPS, step_size=step_size)
+    defense = PgdAdversarialTraining(eps=(EPS,), step_size=step_size)
     found = defense.views(model, [clean_view(x, y)], _generator())[0].x
 
     generator = _generator()
@@ -68,10 +68,10 @@ def test_of_a_set_each_image_draws_its_own_radius(undefended: TrainedNet) -> Non
 def test_crafting_leaves_the_net_as_it_was_in_either_mode(crafting_mode: str) -> None:
     model = norm_net()
     before, x = state_of(model), torch.rand(8, 1, 4, 4, generator=_generator())
-    defense = PgdAdversarialTraining(eps=0.1, crafting_mode=crafting_mode)
+    defense = PgdAdversarialTraining(eps=(0.1,), crafting_mode=crafting_mode)
     found = defense.views(model, [clean_view(x, torch.arange(8))], _generator())[0].x
     assert is_untouched(model, before)
-    other = PgdAdversarialTraining(eps=0.1, crafting_mode="eval" if crafting_mode == "train" else
+    other = PgdAdversarialTraining(eps=(0.1,), crafting_mode="eval" if crafting_mode == "train" else
                                    "train")  # fmt: skip
     assert not torch.equal(
         found, other.views(model, [clean_view(x, torch.arange(8))], _generator())[0].x
@@ -80,7 +80,7 @@ def test_crafting_leaves_the_net_as_it_was_in_either_mode(crafting_mode: str) ->
 
 @pytest.mark.parametrize("crafting_mode", ["eval", "train"])
 def test_running_statistics_move_once_a_step(crafting_mode: str, tmp_path: Path) -> None:
-    defense = PgdAdversarialTraining(eps=EPS, steps=2, crafting_mode=crafting_mode)
+    defense = PgdAdversarialTraining(eps=(EPS,), steps=2, crafting_mode=crafting_mode)
     spec = spec_of(defense, epochs=2, model=ModelSpec(norm="batch"))
     ctx = context_of(spec, tmp_path)
     state = ctx.train(spec.stack, ctx.pools.train, 0).model.state_dict()
@@ -90,7 +90,7 @@ def test_running_statistics_move_once_a_step(crafting_mode: str, tmp_path: Path)
 
 def test_examples_are_of_the_current_weights(undefended: TrainedNet, hardened: TrainedNet) -> None:
     view = clean_view(undefended.x[:32], undefended.y[:32])
-    defense = PgdAdversarialTraining(eps=EPS)
+    defense = PgdAdversarialTraining(eps=(EPS,))
     first, second = (defense.views(n.model, [view], _generator()) for n in (undefended, hardened))
     assert not torch.equal(first[0].x, second[0].x)
 
@@ -102,15 +102,15 @@ def test_it_makes_a_net_more_robust_than_one_step_does(artefact_folder: Path) ->
     for seed in range(3):
         many, one = (
             robust_accuracy(trained_with(defense, folder=artefact_folder, seed=seed))
-            for defense in (PgdAdversarialTraining(eps=EPS), FgsmAdversarialTraining(eps=EPS))
+            for defense in (PgdAdversarialTraining(eps=(EPS,)), FgsmAdversarialTraining(eps=(EPS,)))
         )
         gains.append(many - one)
     assert sum(gains) > 0, gains
 
 
 def test_it_makes_a_net_robust(undefended: TrainedNet, artefact_folder: Path) -> None:
-    net = trained_with(PgdAdversarialTraining(eps=EPS), folder=artefact_folder)
+    net = trained_with(PgdAdversarialTraining(eps=(EPS,)), folder=artefact_folder)
     assert accuracy(net.model, net.x, net.y) > 0.9
     assert robust_accuracy(net) > robust_accuracy(undefended) + 0.3
-    again = trained_with(PgdAdversarialTraining(eps=EPS), folder=artefact_folder)
+    again = trained_with(PgdAdversarialTraining(eps=(EPS,)), folder=artefact_folder)
     assert same_weights(net.model, again.model)

@@ -8,7 +8,7 @@ from tests.conftest import TrainedNet
 from tests.defenses.robustness import trained_with, white_box_accuracy
 from tests.making import EPS, accuracy, context_of, same_weights, spec_of
 from trainables.datasets import LabelledImages
-from trainables.defenses import Preparation, build_defense
+from trainables.defenses import Preparation, Stack, build_defense
 from trainables.defenses.training.static_adversarial_finetuning import (
     LEVELS,
     StaticAdversarialFinetuning,
@@ -34,7 +34,7 @@ def test_the_set_is_inside_its_balls_and_fools_the_undefended_net(
     attack: str, undefended: TrainedNet
 ) -> None:
     ctx = undefended.ctx
-    defense = StaticAdversarialFinetuning(attack=attack, eps=EPS, num_examples=300)
+    defense = StaticAdversarialFinetuning(attack=attack, eps=(EPS,), num_examples=300)
     prepared = _prepared(ctx, defense)
     assert prepared.data is not None and len(prepared.data) == 300
     rows = _clean_twins(prepared.data, ctx.pools.train)
@@ -54,7 +54,7 @@ def test_the_set_is_the_same_each_time_and_at_most_the_training_rows(
     undefended: TrainedNet,
 ) -> None:
     ctx = undefended.ctx
-    first, second = (_prepared(ctx, StaticAdversarialFinetuning(eps=EPS)) for _ in range(2))
+    first, second = (_prepared(ctx, StaticAdversarialFinetuning(eps=(EPS,))) for _ in range(2))
     assert first.data is not None and second.data is not None
     assert len(first.data) == len(ctx.pools.train) < 10_000
     assert torch.equal(first.data.pixels, second.data.pixels)
@@ -98,7 +98,7 @@ def test_a_ball_without_a_level_gives_the_nearest_outside() -> None:
 def test_it_withstands_its_static_set_and_not_a_fresh_attack(
     undefended: TrainedNet, artefact_folder: Path
 ) -> None:
-    defense = StaticAdversarialFinetuning(eps=EPS)
+    defense = StaticAdversarialFinetuning(eps=(EPS,))
     net = trained_with(defense, folder=artefact_folder)
     static = _prepared(undefended.ctx, defense).data
     assert static is not None
@@ -113,9 +113,9 @@ def test_it_withstands_its_static_set_and_not_a_fresh_attack(
 
 
 def test_the_undefended_model_is_shared_and_its_time_is_counted(tmp_path: Path) -> None:
-    defense = StaticAdversarialFinetuning(eps=EPS, epochs=2)
+    defense = StaticAdversarialFinetuning(eps=(EPS,), epochs=2)
     plain = context_of(spec_of(epochs=3), tmp_path)
-    undefended = plain.train((), plain.pools.train, 0)
+    undefended = plain.train(Stack(), plain.pools.train, 0)
     built, stored = (context_of(spec_of(defense, epochs=3), tmp_path) for _ in range(2))
     models = [ctx.train(ctx.spec.stack, ctx.pools.train, 0) for ctx in (built, stored)]
     assert built.used["undefended"] == undefended.key
@@ -131,7 +131,7 @@ def test_the_undefended_model_is_shared_and_its_time_is_counted(tmp_path: Path) 
 
 
 def test_what_a_threat_trains_on_the_way_is_no_cost(tmp_path: Path) -> None:
-    defense = StaticAdversarialFinetuning(eps=EPS, epochs=1)
+    defense = StaticAdversarialFinetuning(eps=(EPS,), epochs=1)
     ctx = context_of(spec_of(defense), tmp_path)
     ctx.train(ctx.spec.stack, ctx.pools.train, 0, role="twin", deployed=False)
     assert ctx.phases == {}

@@ -71,7 +71,7 @@ def _first_step(defenses: tuple[Defense, ...], model: nn.Module) -> tuple[float,
 @pytest.mark.parametrize("beta", [0.0, 1.0, 6.0])
 def test_loss_and_gradient_are_the_papers(beta: float, alpha: float) -> None:
     model, oracle, eps = _small_net(), _small_net(), 0.1
-    stack = (Trades(eps=eps, beta=beta, steps=3), LabelSmoothing(alpha=alpha))
+    stack = (Trades(eps=(eps,), beta=beta, steps=3), LabelSmoothing(alpha=alpha))
     loss, gradient = _first_step(stack, model)
 
     generator, images = _generator(3), random_images(32)
@@ -101,7 +101,7 @@ def test_loss_and_gradient_are_the_papers(beta: float, alpha: float) -> None:
 
 def test_a_smooth_label_changes_the_first_term_alone(undefended: TrainedNet) -> None:
     view = clean_view(undefended.x[:32], undefended.y[:32])
-    defense = Trades(eps=EPS)
+    defense = Trades(eps=(EPS,))
 
     def penalty(views: list[View]) -> Tensor:
         found = defense.penalty(
@@ -137,12 +137,12 @@ def test_the_maximiser_stays_in_its_ball_and_moves_the_prediction_most(
 def test_crafting_leaves_the_net_as_it_was_and_statistics_move_once_a_step() -> None:
     model = norm_net()
     before, x = state_of(model), torch.rand(8, 1, 4, 4, generator=_generator())
-    Trades(eps=0.1).views(model, [clean_view(x, torch.arange(8))], _generator())
+    Trades(eps=(0.1,)).views(model, [clean_view(x, torch.arange(8))], _generator())
     assert is_untouched(model, before)
     images = random_images(32, side=4)
     plan = TrainingPlan(data=images, held_out=images, calibration=None, num_classes=10,
                         augmentation="none", settings=TrainingSpec(epochs=3, batch_size=16),
-                        stack=(Trades(eps=0.1),))  # fmt: skip
+                        stack=(Trades(eps=(0.1,)),))  # fmt: skip
     train(model, plan, _generator())
     norm = model[2]
     assert isinstance(norm, nn.BatchNorm1d) and norm.num_batches_tracked is not None
@@ -152,13 +152,13 @@ def test_crafting_leaves_the_net_as_it_was_and_statistics_move_once_a_step() -> 
 def test_without_beta_it_is_the_plain_training() -> None:
     plain, defended = _small_net(), _small_net()
     _first_step((), plain)
-    loss, _ = _first_step((Trades(eps=0.1, beta=0.0),), defended)
+    loss, _ = _first_step((Trades(eps=(0.1,), beta=0.0),), defended)
     assert loss > 0
     for one, two in zip(plain.parameters(), defended.parameters(), strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
 
 
 def test_it_makes_a_net_more_robust(undefended: TrainedNet, artefact_folder: Path) -> None:
-    net = trained_with(Trades(eps=EPS), folder=artefact_folder, epochs=10)
+    net = trained_with(Trades(eps=(EPS,)), folder=artefact_folder, epochs=10)
     assert accuracy(net.model, net.x, net.y) > 0.9
     assert robust_accuracy(net) > robust_accuracy(undefended) + 0.3

@@ -9,7 +9,7 @@ from tests.making import EPS, spec_of
 from trainables.threats import THREATS, Threat, build_threat
 from trainables.threats.evasion.evasion import Evasion
 from trainables.threats.membership.membership import Membership
-from trainables.trial.given import GivenSpecs, flat_of
+from trainables.trial.given import GivenSpecs, config_of, flat_of, sampled_of
 from trainables.trial.spec import TrialSpec, spec_from_canonical
 
 OBJECTIVES = {"clean_accuracy", "robust_accuracy", "backdoor_success_rate", "membership_auc"}
@@ -100,7 +100,7 @@ def test_what_a_user_named_is_kept_on_the_first_seed() -> None:
     evasion, membership = first.threats
     assert isinstance(evasion, Evasion) and isinstance(membership, Membership)
     # The number of points was the screen's; an audit has its own.
-    assert (evasion.attacks, evasion.eps, evasion.points) == ("bim", 0.1, None)
+    assert (evasion.attacks, evasion.eps, evasion.points) == (("bim",), (0.1,), None)
     assert membership.shadows == 4
     cheap = second.threats[1]
     assert isinstance(cheap, Membership)
@@ -125,7 +125,9 @@ def test_without_evasion_what_there_is_is_audited() -> None:
 
 def test_a_spec_comes_back_whole_from_the_config_of_its_trial() -> None:
     for spec in audits(built(**{name: {} for name in THREATS})):
-        assert GivenSpecs(()).spec(flat_of(spec)) == spec
+        config = config_of(spec, flat_of(spec))
+        assert GivenSpecs(()).spec(config) == GivenSpecs(()).spec(flat_of(spec)) == spec
+        assert sampled_of(config) == flat_of(spec)
         assert spec_from_canonical(spec.canonical()).trial == spec.trial
 
 

@@ -1,4 +1,4 @@
-"""Tune's view of the proposals: a trial that is given up too early, and one that stays lost."""
+"""Tune's view of the proposals: what a trial is sent, given up too early, or lost for good."""
 
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from orchestrator.sweep.sweep import SweepOptions, _Search
 from search_spaces import load_space
 from tests.search_spaces.writing import write_space
 from trainables.records.record import read_record
+from trainables.trial.given import SAMPLED_KEY, SPEC_KEY, GivenSpecs, sampled_of
+from trainables.tune import GPUS_KEY
 
 
 @pytest.fixture
@@ -55,3 +57,12 @@ def test_a_trial_that_its_storage_lost_ends_the_sweep_and_leaves_no_record(searc
     assert search.failure == "the disk is full"
     assert search.suggest("last") == Searcher.FINISHED
     assert not search.proposals.finished and not search.paths.records.entries(".json")
+
+
+def test_a_trial_is_sent_its_spec_and_what_was_drawn_for_it(search: _Search) -> None:
+    config = search.suggest("a")
+    proposal = search.trials["a"]
+    assert proposal.flat and config.keys() == {SPEC_KEY, SAMPLED_KEY, GPUS_KEY}
+    space = GivenSpecs(search.proposals.space.objectives)
+    assert space.spec(config) == proposal.spec
+    assert sampled_of(config) == proposal.flat

@@ -15,11 +15,12 @@ from results.bundle.card_text import card_markdown
 from results.bundle.writing import Facts
 from results.records.values import Value
 from tests.making import EPS, context_of, spec_of
-from trainables.defenses import DEFENSES, Defense, build_defense
+from trainables.defenses import DEFENSES, Defense, Stack, build_defense
 from trainables.deployed.predictor import Predictor
 from trainables.device import precisions
 from trainables.records.value import Measured, Missing
 from trainables.threats import build_threat
+from trainables.trial.trainer import new_model
 
 VALUE = Value(0.8125, 0.75, 0.875, 270)
 
@@ -61,7 +62,7 @@ def _card(folder: Path, *stack: Defense, threats: tuple[str, ...] = ("evasion",)
         measured_rows=270,
         hardware={"device": "a GPU", **precisions(torch.device("cuda"))},
     )
-    model = ctx.with_weights((), ctx._new_model(()).state_dict())
+    model = ctx.with_weights(Stack(), new_model(ctx, Stack()).state_dict())
     facts = Facts(
         predictor=Predictor(model),
         created="2026-01-01T00:00:00+00:00",

@@ -65,7 +65,7 @@ def test_what_is_deployed_knows_nothing_of_the_twin(
     deployed = ctx.deploy(ctx.spec.stack, train_in(ctx))
     used, phases = dict(ctx.used), dict(ctx.phases)
     found = Backdoor().measure(deployed, ctx)
-    twin = ctx.used.pop("twin")
+    twin = ctx.log.used.pop("twin")
     assert ctx.used == used and twin not in used.values()
     assert ctx.phases == phases
     assert sorted(found.metrics) == sorted(Backdoor().metric_names())

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.making import EPS, context_of, spec_of
+from trainables.defenses import Stack
 from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
 from trainables.records.value import Measured
@@ -36,7 +37,7 @@ def test_obscured_images_stay_in_the_ball_and_are_hard_to_tell(artefact_folder: 
     half_a_step = 0.5 / data.scale
     assert float((moved.images() - some.images()).abs().max()) <= EPS + half_a_step + 1e-6
     assert torch.equal(moved.labels, some.labels) and moved.scale == some.scale
-    surrogate = ctx.train((), data, ctx.spec.seed).model
+    surrogate = ctx.train(Stack(), data, ctx.spec.seed).model
     with torch.no_grad():
         before, after = (
             float((surrogate(images.images()).argmax(1) == images.labels).double().mean())

@@ -10,25 +10,27 @@ from torch import Tensor, nn
 from tests.conftest import TrainedNet
 from tests.making import EPS
 from tests.threats.predictors import Noisy, Rejecting, brightness
-from trainables.attacks.registry import ATTACKS
+from trainables.attacks.registry import ATTACKS, AttackEntry
 from trainables.attacks.variants import VARIANTS, Variant
 from trainables.deployed.predictor import Predictor, Surface
 from trainables.errors import PredictorError
 from trainables.threats import THREATS
-from trainables.threats.evasion.attacking import EOT_DRAWS, Run, run_attack, target_of
+from trainables.threats.evasion.attacking import Attacker
+from trainables.threats.evasion.run import Run
+from trainables.threats.evasion.target import EOT_DRAWS, target_of
 
 
 def _run(net: TrainedNet, name: str, predictor: Predictor | None = None, **settings: Any) -> Run:
     points = net.ctx.points()
     target = target_of(predictor or Predictor(net.model), points, net.ctx)
-    return run_attack(name, target, points, net.ctx, {name: settings}, eps=EPS)
+    return Attacker(target, points, net.ctx, {name: settings}).run(name, eps=EPS)
 
 
 def _toy(monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensor, float], Tensor]) -> str:
     def attack(model: Any, x: Tensor, y: Tensor, *, eps: float, generator: Any) -> Tensor:
         return change(x, eps)
 
-    monkeypatch.setitem(ATTACKS, "toy", attack)
+    monkeypatch.setitem(ATTACKS, "toy", AttackEntry(attack, "A toy.", "Nobody"))
     monkeypatch.setitem(VARIANTS, "toy", Variant("toy"))
     return "toy"
 
@@ -116,7 +118,7 @@ def test_autoattack_averages_over_twenty_draws_in_all_where_anything_is_drawn(
         asked.append((again, stochastic, eot_draws))
         return x
 
-    monkeypatch.setitem(ATTACKS, "toy", attack)
+    monkeypatch.setitem(ATTACKS, "toy", AttackEntry(attack, "A toy.", "Nobody"))
     monkeypatch.setitem(VARIANTS, "toy", Variant("toy"))
     _run(undefended, "toy", NoisyAndMean(undefended.model, declared=True))
     # The cheap surface first: the mean network answers the same twice, the other averages ten.

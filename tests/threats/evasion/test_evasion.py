@@ -44,7 +44,7 @@ def test_no_attack_leaves_more_than_the_worst_case_does(
 
 
 def test_success_counts_the_images_that_were_right_before(undefended: TrainedNet) -> None:
-    found = _measure(undefended, Evasion(attacks="pgd")).metrics
+    found = _measure(undefended, Evasion(attacks=("pgd",))).metrics
     success, left = found["attack_success_rate_pgd"], found["adversarial_accuracy_pgd"]
     assert isinstance(success, Measured) and isinstance(left, Measured)
     model, x, y = undefended.model, undefended.x, undefended.y
@@ -77,14 +77,14 @@ def test_what_broke_each_point_is_noted(undefended: TrainedNet) -> None:
 
 
 def test_further_radii_are_measured_too_and_larger_ones_are_worse(undefended: TrainedNet) -> None:
-    found = _measure(undefended, Evasion(attacks="pgd", eps=(0.02, 0.05, 0.3))).metrics
+    found = _measure(undefended, Evasion(attacks=("pgd",), eps=(0.02, 0.05, 0.3))).metrics
     names = [f"adversarial_accuracy_pgd{end}" for end in ("_at_0.0200", "_at_0.0500", "")]
     left = [_value(found[name]) for name in [*names, "adversarial_accuracy_pgd_at_0.3000"]]
     assert left == sorted(left, reverse=True) and left[0] > left[-1]
 
 
 def test_what_an_attack_finds_does_not_hang_on_the_others(undefended: TrainedNet) -> None:
-    more, fewer = (_measure(undefended, Evasion(attacks=a)).metrics for a in ("bim", None))
+    more, fewer = (_measure(undefended, Evasion(attacks=a)).metrics for a in (("bim",), None))
     assert "adversarial_accuracy_bim" in more
     assert all(more[name] == fewer[name] for name in fewer if "adversarial_accuracy" in name)
 

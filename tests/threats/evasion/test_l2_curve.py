@@ -16,10 +16,11 @@ from trainables.errors import InputError
 from trainables.metrics import metric
 from trainables.records.value import Measured
 from trainables.threats import build_threat
-from trainables.threats.evasion.attacking import Settings, target_of
+from trainables.threats.evasion.attacking import Attacker, Settings
 from trainables.threats.evasion.efforts import settings_of
 from trainables.threats.evasion.evasion import Evasion
 from trainables.threats.evasion.l2_curve import curve_names, l2_curve, stretched
+from trainables.threats.evasion.target import target_of
 from trainables.threats.threat import Findings
 
 SIZES = (0.001, 0.3, 0.6, 1.2, 6.0)
@@ -49,7 +50,7 @@ def _curve(
     generator = net.ctx.generator("right")
     right = predictor.predict(points.images(), generator).label == points.labels
     settings = {**settings_of("screen", target), **QUICK, **(changed or {})}
-    return l2_curve(target, points, net.ctx, settings, right, sizes)
+    return l2_curve(Attacker(target, points, net.ctx, settings), right, sizes)
 
 
 def _left(found: Findings, sizes: tuple[float, ...] = SIZES) -> list[float]:

@@ -144,7 +144,7 @@ def test_training_that_overfits_to_one_step_is_broken_by_many(artefact_folder: P
         spec_of(defense, epochs=30, train_images=None, measured_images=None), artefact_folder
     )
     model = ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed).model
-    found = Evasion(eps=2 * EPS).measure(Predictor(model), ctx)
+    found = Evasion(eps=(2 * EPS,)).measure(Predictor(model), ctx)
     single, many = (_value(found, f"adversarial_accuracy_{name}_at_0.3000") for name in BOTH)
     assert many < single - 0.3
     assert _value(found, "robust_accuracy_at_radius_2") <= many

@@ -7,8 +7,8 @@ from scipy import stats
 
 from tests.conftest import TrainedNet
 from trainables.deployed.predictor import Predictor
-from trainables.threats.evasion.attacking import target_of
 from trainables.threats.evasion.masking import MARGIN, paired, share, verdict, without_gradient
+from trainables.threats.evasion.target import target_of
 
 
 def _pairs(both: int, first: int, second: int, neither: int) -> tuple[torch.Tensor, torch.Tensor]:

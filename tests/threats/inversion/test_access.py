@@ -10,6 +10,7 @@ from torch import Tensor
 from tests.conftest import TrainedNet
 from tests.making import context_of, spec_of
 from tests.threats.predictors import OneRow, Rejecting, brightness
+from trainables.defenses import Stack
 from trainables.defenses.prediction.confidence_masking import MaskedPredictor
 from trainables.defenses.prediction.temperature import Temperature
 from trainables.deployed.predictor import REFUSED, Prediction, Predictor, Surface
@@ -154,7 +155,7 @@ def test_trials_that_differ_in_their_defense_share_the_decoder(tmp_path: Path) -
         run_trial(spec, context_of(first, tmp_path).store)
         for spec in (
             first,
-            replace(first, stack=(Temperature(T=2.0),)),
+            replace(first, stack=Stack((Temperature(T=2.0),))),
             replace(first, seed=1),
             replace(first, threats=(replace(threat, access="black_box", queries=4),)),
         )

@@ -9,6 +9,7 @@ from trainables.datasets import LabelledImages
 from trainables.errors import InputError
 from trainables.threats.inversion.evaluators import evaluators, prior_images
 from trainables.trial.settings import ModelSpec
+from trainables.trial.usage import UsageLog
 
 
 def _published(net: TrainedNet, test: LabelledImages) -> TrainedNet:
@@ -40,8 +41,7 @@ def test_trials_share_them_whatever_their_stack_training_and_seed(undefended: Tr
     other = replace(
         ctx,
         spec=replace(ctx.spec, seed=7, training=replace(ctx.spec.training, epochs=2)),
-        used={},
-        phases={},
+        log=UsageLog(),
     )
     first, second = evaluators(ctx), evaluators(other)
     assert other.used == {"evaluator": ctx.used["evaluator"]} and not other.phases

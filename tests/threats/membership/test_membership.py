@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tests.conftest import TrainedNet
 from tests.making import EPS, context_of, spec_of
 from trainables.datasets import LabelledImages
+from trainables.defenses import Stack
 from trainables.deployed.predictor import REFUSED, Prediction, Predictor
 from trainables.errors import InputError, PredictorError
 from trainables.metrics.membership import MEMBERSHIP_ATTACKS, auc_metric
@@ -89,7 +90,7 @@ def _measure(
 
 def _trained_on(ctx: TrialContext, net: TrainedNet, members: LabelledImages) -> None:
     """Let the context give the net as one that was trained on certain rows."""
-    trained = net.ctx.train((), net.ctx.pools.train, 0)
+    trained = net.ctx.train(Stack(), net.ctx.pools.train, 0)
     pretended = replace(trained, members=members, kept=torch.arange(len(members)))
     object.__setattr__(ctx, "train", lambda *arguments: pretended)
 
@@ -128,7 +129,7 @@ def test_a_leak_is_found_and_measured_as_sklearn_does(undefended: TrainedNet) ->
     alone = replace(undefended.ctx, pools=replace(undefended.ctx.pools, validation=others))
     alone = replace(alone, dataset=replace(alone.dataset, classes=("0", "1")))
     _trained_on(alone, undefended, members)
-    threat = Membership(attacks="loss_threshold")
+    threat = Membership(attacks=("loss_threshold",))
     only = threat.measure(ByPixel(undefended.model), alone).metrics
     balanced = _measured(only["membership_balanced_accuracy"])
     assert balanced.value == pytest.approx(expected, abs=2e-3)
@@ -223,9 +224,9 @@ def test_no_leak_is_found_where_there_is_none(undefended: TrainedNet, tmp_path: 
 def test_an_overfitted_net_is_told_by_all_that_look_at_its_answers(tmp_path: Path) -> None:
     spec = spec_of(epochs=60, train_images=60, measured_images=100)
     ctx = context_of(spec, tmp_path)
-    net = ctx.train((), ctx.pools.train, 0).model
+    net = ctx.train(Stack(), ctx.pools.train, 0).model
     threat = Membership(attacks=tuple(MEMBERSHIP_ATTACKS), shadows=4)
-    found = threat.measure(ctx.deploy((), net), ctx)
+    found = threat.measure(ctx.deploy(Stack(), net), ctx)
     assert list(found.notes["attacks"]) == list(MEMBERSHIP_ATTACKS)
     areas = {name: _measured(found.metrics[auc_metric(name)]) for name in MEMBERSHIP_ATTACKS}
     headline = _measured(found.metrics["membership_auc"])
@@ -286,7 +287,7 @@ def test_efforts_and_words_choose_the_attacks() -> None:
     assert Membership(shadows=4).attacks_at("audit") == every
     assert Membership(shadows=0).attacks_at("audit") == CHEAP
     assert Membership(attacks=("rmia", "entropy")).attacks_at("audit") == ("entropy", "rmia")
-    assert auc_metric("rmia") in Membership(attacks="rmia").metric_names()
+    assert auc_metric("rmia") in Membership(attacks=("rmia",)).metric_names()
 
 
 @pytest.mark.parametrize(
@@ -307,7 +308,7 @@ def test_what_cannot_be_run_is_refused(raw: dict[str, object], message: str) -> 
 def test_an_audit_gives_every_metric_and_plain_notes(tmp_path: Path) -> None:
     spec = replace(spec_of(train_images=60, measured_images=40), effort="audit")
     ctx = context_of(spec, tmp_path)
-    predictor = ctx.deploy((), ctx.train((), ctx.pools.train, 0).model)
+    predictor = ctx.deploy(Stack(), ctx.train(Stack(), ctx.pools.train, 0).model)
     threat = Membership(shadows=2)
     found = threat.measure(predictor, ctx)
     names = Membership(attacks=tuple(MEMBERSHIP_ATTACKS)).metric_names()

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.defenses import toys
 from tests.making import EPS, context_of, spec_of
 from trainables.datasets.images import content_hash
-from trainables.defenses import Defense, build_defense
+from trainables.defenses import Defense, Stack, build_defense
 from trainables.defenses.defense import DefenseContext
 from trainables.deployed.predictor import Predictor
 from trainables.errors import PredictorError
@@ -121,7 +121,7 @@ def _texts(pixels: Tensor) -> set[bytes]:
 
 def test_the_attacked_model_is_none_of_the_shadows_and_costs_nothing_more(tmp_path: Path) -> None:
     ctx = _context(tmp_path)
-    target = ctx.train((), ctx.pools.train, 0)
+    target = ctx.train(Stack(), ctx.pools.train, 0)
     phases, before = dict(ctx.phases), _models(tmp_path)
     assert before == {f"{target.key}.safetensors"}
     found = _ask(ctx, shadows=4)
@@ -135,10 +135,10 @@ def test_the_attacked_model_is_none_of_the_shadows_and_costs_nothing_more(tmp_pa
         assert content_hash(rows) != content_hash(ctx.pools.train)
         assert shadow_seed(ctx, number) != ctx.spec.seed
         twin = ctx.twin(train=rows, seed=shadow_seed(ctx, number))
-        shadow = twin.train((), rows, shadow_seed(ctx, number))
+        shadow = twin.train(Stack(), rows, shadow_seed(ctx, number))
         assert shadow.weights_sha256 != target.weights_sha256
         asked = points.select(torch.arange(0, len(points), 5))
-        expected = twin.log_probabilities(twin.deploy((), shadow.model), asked)
+        expected = twin.log_probabilities(twin.deploy(Stack(), shadow.model), asked)
         assert (found.log_probabilities[number] == expected.double().numpy()).all()
     assert len(_models(tmp_path)) == 5  # those asked for again here were in the store
     assert abs(found.rows - len(points) / 2) <= 1
@@ -185,8 +185,8 @@ def test_a_filter_of_the_stack_filters_the_shadows_rows(tmp_path: Path) -> None:
 
 def test_trials_that_differ_in_the_attacks_alone_share_their_shadows(tmp_path: Path) -> None:
     ctx = _context(tmp_path)
-    predictor = ctx.deploy((), ctx.train((), ctx.pools.train, 0).model)
-    Membership(attacks="rmia", shadows=2).measure(predictor, ctx)
+    predictor = ctx.deploy(Stack(), ctx.train(Stack(), ctx.pools.train, 0).model)
+    Membership(attacks=("rmia",), shadows=2).measure(predictor, ctx)
     models, answers = _models(tmp_path), _answers(tmp_path)
     assert len(models) == 3 and len(answers) == 2
     again = _context(tmp_path)
@@ -195,12 +195,12 @@ def test_trials_that_differ_in_the_attacks_alone_share_their_shadows(tmp_path: P
     assert {again.used["shadow_answers0"], again.used["shadow_answers1"]} == {
         name.removesuffix(".safetensors") for name in answers
     }
-    Membership(attacks="rmia", shadows=4).measure(predictor, ctx)
+    Membership(attacks=("rmia",), shadows=4).measure(predictor, ctx)
     assert len(_models(tmp_path)) == 5 and _answers(tmp_path) > answers
-    Membership(attacks="rmia", shadows=2, points=20).measure(predictor, ctx)
+    Membership(attacks=("rmia",), shadows=2, points=20).measure(predictor, ctx)
     assert len(_models(tmp_path)) == 5  # fewer points are asked of the same models
     other = _context(tmp_path, seed=1)
-    Membership(attacks="rmia", shadows=2).measure(predictor, other)
+    Membership(attacks=("rmia",), shadows=2).measure(predictor, other)
     assert len(_models(tmp_path)) == 5 + 3
 
 

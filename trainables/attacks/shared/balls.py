@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainables.attacks.shared.rows import per_row
 from trainables.errors import InputError
 
 Radius = float | Tensor
@@ -21,7 +22,12 @@ def broadcast(radius: Radius, like: Tensor) -> Tensor:
         # Filled on the device: to copy a number there would wait for all that is under way.
         return torch.full((), radius, dtype=like.dtype, device=like.device)
     tensor = radius.to(like)
-    return tensor.view(-1, *[1] * (like.dim() - 1)) if tensor.dim() else tensor
+    return per_row(tensor, like) if tensor.dim() else tensor
+
+
+def of_rows(radius: Radius, rows: Tensor) -> Radius:
+    """Return the radii of some rows (R,) of a batch; one radius is that of every row."""
+    return radius[rows] if isinstance(radius, Tensor) and radius.dim() else radius
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +42,14 @@ class Ball:
     """(images, radius as broadcast, generator) -> a random perturbation inside."""
 
 
-def _l2_norms(images: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(images.flatten(1), dim=1)
-    return norms.view(-1, *[1] * (images.dim() - 1))
+def l2_norms(delta: Tensor) -> Tensor:
+    """Return the Euclidean length of each perturbation (B, C, H, W), shape (B,)."""
+    norms: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+    return norms
+
+
+def _lengths(delta: Tensor) -> Tensor:
+    return per_row(l2_norms(delta), delta)
 
 
 def _linf_project(delta: Tensor, radius: Tensor) -> Tensor:
@@ -51,11 +62,11 @@ def _linf_start(images: Tensor, radius: Tensor, generator: torch.Generator) -> T
 
 
 def _l2_direction(gradient: Tensor) -> Tensor:
-    return gradient / _l2_norms(gradient).clamp_min(_TINY)
+    return gradient / _lengths(gradient).clamp_min(_TINY)
 
 
 def _l2_project(delta: Tensor, radius: Tensor) -> Tensor:
-    return delta * torch.clamp(radius / _l2_norms(delta).clamp_min(_TINY), max=1.0)
+    return delta * torch.clamp(radius / _lengths(delta).clamp_min(_TINY), max=1.0)
 
 
 def _l2_start(images: Tensor, radius: Tensor, generator: torch.Generator) -> Tensor:

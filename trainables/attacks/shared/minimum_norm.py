@@ -30,12 +30,6 @@ def still_right(scores: Tensor, y: Tensor) -> Tensor:
     return places(scores.detach().argmax(1) == y)
 
 
-def l2_norms(delta: Tensor) -> Tensor:
-    """Return the Euclidean length of each perturbation (R, C, H, W), shape (R,)."""
-    norms: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
-    return norms
-
-
 def linearised(gaps: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the distance (R, G) to where each gap (R, G) is zero to first order, and gradients.
 

@@ -15,6 +15,8 @@ from trainables.attacks.shared.rows import keep, places
 Propose = Callable[[Tensor, Tensor, int], Tensor]
 """(best images so far (R, C, H, W), rows of the batch (R,), number of the proposal from 0) -> the
 next images to ask about (R, C, H, W); at number 0 the best images so far are the clean ones."""
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""Steps of 10,000 after which a proposal changes half as much (Square; Sparse-RS has the same)."""
 
 
 def random_search(
@@ -53,6 +55,12 @@ def random_search(
         if early_stop:
             rows = rows[places(~fooled)]
     return best
+
+
+def halvings(step: int, steps: int) -> int:
+    """Return how often the size of a proposal was halved, the schedule stretched to `steps`."""
+    position = 10_000 * step // steps
+    return sum(position > halving for halving in _HALVINGS)
 
 
 def _ask(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainables.datasets import LabelledImages
 from trainables.defenses.defense import DefenseContext
+from trainables.defenses.stack import Stack
 from trainables.training.evaluation import in_batches
 
 
@@ -21,7 +22,7 @@ def representation(data: LabelledImages, ctx: DefenseContext) -> Tensor:
     The network is an artefact that trials with other filters share, the undefended trial among
     them.
     """
-    model = ctx.train((), data, ctx.seed, role="representation").model
+    model = ctx.train(Stack(), data, ctx.seed, role="representation").model
     features: Callable[[Tensor], Tensor] = model.features  # type: ignore[assignment]
     with torch.no_grad():
         return in_batches(features, data)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.defenses.defense import Defense, DefenseContext
+from trainables.defenses.stack import build_stack
 from trainables.deployed.averaging import log_mean_softmax
 from trainables.deployed.predictor import Predictor, Surface
 from trainables.parameters import parameter
@@ -50,10 +51,10 @@ class Ensemble(Defense):
     def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:
         """Train the other members on the trial's training pool and deploy all of them.
 
-        Raises RuntimeError where the predictor's model is not the one that the context's stack,
-        training pool and seed give: its other members would be of another training.
+        Raises RuntimeError where the predictor's model is not the one that the deployed stack, the
+        training pool and the seed give: its other members would be of another training.
         """
-        rest = tuple(defense for defense in ctx.stack if not isinstance(defense, Ensemble))
+        rest = build_stack(defense for defense in ctx.stack if not isinstance(defense, Ensemble))
         others = [
             ctx.with_weights(
                 ctx.stack,

@@ -22,7 +22,8 @@ from trainables.errors import TrainingDivergedError
 from trainables.models.unet import UNet
 from trainables.storage.artefacts import Artefact
 from trainables.storage.identity import identity_hash, seed_from
-from trainables.training.checkpoints import Checkpoints, Moving, resumable
+from trainables.training.adam import adam_along_cosine
+from trainables.training.checkpoints import Checkpoints, Moving, remaining_epochs, resumable
 from trainables.training.modes import seeded
 
 VERSION = 1
@@ -140,38 +141,49 @@ def _fit(
     identity: Mapping[str, Any],
     checkpoints: Checkpoints,
 ) -> Artefact:
-    data, gathered = ctx.pools.train, _Gathered()
+    data = ctx.pools.train
     assert settings.epochs is not None, "they are settled before the identity is"
     with seeded(seed_from(identity_hash(identity), kind), ctx.device) as generator:
         network = _new_network(ctx, settings)
-        optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
-        steps = settings.epochs * math.ceil(len(data) / settings.batch_size)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        moving = Moving(model=network, optimizer=optimizer, schedule=schedule, generator=generator)
-        checkpoints.resume(lambda state: gathered.restore(moving, state))
-        for epoch in range(len(gathered.losses), settings.epochs):
+        moving = adam_along_cosine(
+            network,
+            learning_rate=settings.learning_rate,
+            steps=settings.epochs * math.ceil(len(data) / settings.batch_size),
+            generator=generator,
+        )
+        training = _Training(moving)
+        for epoch in remaining_epochs(training, settings.epochs, checkpoints):
             started = time.perf_counter()
             mean = _epoch(network, data, settings, loss, moving)
-            gathered.losses.append(mean)
-            gathered.epoch_seconds.append(time.perf_counter() - started)
+            training.losses.append(mean)
+            training.epoch_seconds.append(time.perf_counter() - started)
             if not math.isfinite(mean):
                 raise TrainingDivergedError(
                     f"the loss of the {kind} is {mean} in epoch {epoch + 1} of {settings.epochs}"
                 )
-            if epoch + 1 < settings.epochs:
-                checkpoints.keep(lambda: {"moving": moving.state(), **asdict(gathered)})
-    return Artefact(network.state_dict(), asdict(gathered))
+    return Artefact(network.state_dict(), training.gathered())
 
 
 @dataclass(slots=True)
-class _Gathered:
-    """What a training has gathered, an epoch."""
+class _Training:
+    """All that the epochs to come depend on, and what each has gathered."""
 
+    moving: Moving
     losses: list[float] = field(default_factory=list)
     epoch_seconds: list[float] = field(default_factory=list)
 
-    def restore(self, moving: Moving, state: Mapping[str, Any]) -> None:
-        moving.restore(state["moving"])
+    @property
+    def epochs_done(self) -> int:
+        return len(self.losses)
+
+    def gathered(self) -> dict[str, list[float]]:
+        return {"losses": self.losses, "epoch_seconds": self.epoch_seconds}
+
+    def state(self) -> dict[str, Any]:
+        return {"moving": self.moving.state(), **self.gathered()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.moving.restore(state["moving"])
         self.losses, self.epoch_seconds = state["losses"], state["epoch_seconds"]
 
 
@@ -183,12 +195,9 @@ def _epoch(
     order = torch.randperm(len(data), generator=generator, device=data.labels.device)
     total = torch.zeros((), dtype=torch.float64, device=order.device)
     for rows in torch.split(order, settings.batch_size):
-        moving.optimizer.zero_grad(set_to_none=True)
         images = data.images(rows)
         with training_precision(images.device):
             found = loss(network, images, generator)
-        found.backward()  # type: ignore[no-untyped-call]
-        moving.optimizer.step()
-        moving.schedule.step()
+        moving.step(found)
         total += found.detach() * len(rows)
     return float(total) / len(data)

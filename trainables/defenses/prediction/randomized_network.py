@@ -86,8 +86,8 @@ class RandomizedNetwork(Defense):
     draws: int = parameter(
         10, kind="int", meaning="draws that a prediction averages", low=1, high=1000
     )
-    places: str | tuple[str, ...] = parameter(
-        ALL_PLACES, kind="word", many=True,
+    places: tuple[str, ...] = parameter(
+        (ALL_PLACES,), kind="word", many=True,
         meaning="where: layer1, layer2, .., features, or all of them",
     )  # fmt: skip
 
@@ -110,16 +110,15 @@ class RandomizedNetwork(Defense):
     def _places(self, model: nn.Module) -> tuple[str, ...]:
         points: nn.ModuleDict = model.points  # type: ignore[assignment]
         known = tuple(name for name in points if name != "image")
-        if self.places == ALL_PLACES:
+        if self.places == (ALL_PLACES,):
             return known
-        chosen = (self.places,) if isinstance(self.places, str) else self.places
-        for name in chosen:
+        for name in self.places:
             if name not in known:
                 raise InputError(
                     f"{self.name}: places has the unknown {name!r}; known: "
                     f"{', '.join((ALL_PLACES, *known))}"
                 )
-        return tuple(dict.fromkeys(chosen))
+        return tuple(dict.fromkeys(self.places))
 
 
 class RandomizedPredictor(WrappedPredictor):

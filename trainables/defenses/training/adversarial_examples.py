@@ -5,6 +5,7 @@ Axes: B batch, C channels, H, W.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,20 +14,28 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from trainables.attacks.bim import bim
 from trainables.attacks.fgsm import fgsm
 from trainables.attacks.pgd import pgd
-from trainables.defenses.defense import several
-from trainables.training.modes import frozen_for_attack
+from trainables.parameters import PIXELS, parameter
+from trainables.training.modes import frozen_for_attack, restored
 
 _MANY_STEPS = {"bim": bim, "pgd": pgd}
 CRAFTED_BY = ("fgsm", *_MANY_STEPS)
 """Attacks that training examples may be made by."""
 
 
+def radii_parameter(radius: str = "radius of the examples") -> Any:
+    """Declare the field `eps` of a defense: the radii that `draw_radii` draws from."""
+    return parameter(
+        (8 / 255,), kind="float", meaning=f"{radius}, or a set drawn per image",
+        low=0.0, high=1.0, unit=PIXELS, many=True,
+    )  # fmt: skip
+
+
 def draw_radii(
-    eps: float | tuple[float, ...], count: int, generator: torch.Generator, device: torch.device
+    eps: tuple[float, ...], count: int, generator: torch.Generator, device: torch.device
 ) -> Tensor:
     """Draw a radius for each image (B,) from the set `eps`, all as likely."""
     # Filled on the device, not copied there: a copy waits for all that is under way.
-    choices = torch.stack([torch.full((), radius, device=device) for radius in several(eps)])
+    choices = torch.stack([torch.full((), radius, device=device) for radius in eps])
     return choices[torch.randint(len(choices), (count,), generator=generator, device=device)]
 
 
@@ -60,18 +69,13 @@ def frozen_in_train_mode(model: nn.Module) -> Iterator[None]:
     Batch norm normalises by the batch that it is given, but its running statistics stay: they are
     to move once a training step, not once a step of the attack.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    wanted = [(weight, weight.requires_grad) for weight in model.parameters()]
     norms = [(m, m.track_running_stats) for m in model.modules() if isinstance(m, _BatchNorm)]
-    model.train().requires_grad_(False)
-    for norm, _ in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm, tracked in norms:
-            norm.track_running_stats = tracked
-        for module, was_training in modes:
-            module.training = was_training
-        for weight, requires_grad in wanted:
-            weight.requires_grad_(requires_grad)
+    with restored(model):
+        model.train().requires_grad_(False)
+        for norm, _ in norms:
+            norm.track_running_stats = False
+        try:
+            yield
+        finally:
+            for norm, tracked in norms:
+                norm.track_running_stats = tracked

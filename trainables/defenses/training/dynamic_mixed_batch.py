@@ -9,8 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from trainables.defenses.defense import Defense, View
-from trainables.defenses.training.adversarial_examples import CRAFTED_BY, craft, draw_radii
-from trainables.parameters import PIXELS, parameter
+from trainables.defenses.training.adversarial_examples import (
+    CRAFTED_BY,
+    craft,
+    draw_radii,
+    radii_parameter,
+)
+from trainables.parameters import parameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +49,7 @@ class DynamicMixedBatch(Defense):
     attack: str = parameter(
         "fgsm", kind="word", words=CRAFTED_BY, meaning="attack that makes the examples"
     )
-    eps: float | tuple[float, ...] = parameter(
-        8 / 255, kind="float", meaning="radius of the examples, or a set drawn per image",
-        low=0.0, high=1.0, unit=PIXELS, many=True,
-    )  # fmt: skip
+    eps: tuple[float, ...] = radii_parameter()
     fraction: float = parameter(
         0.5, kind="float", meaning="share of a batch's images that are attacked", low=0.0, high=1.0
     )

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from trainables.attacks.fgsm import fgsm
 from trainables.attacks.pgd import pgd
-from trainables.defenses.defense import Defense, EpochData, EpochVerdict, View, several
-from trainables.defenses.training.adversarial_examples import draw_radii
-from trainables.parameters import PIXELS, parameter
+from trainables.defenses.defense import Defense, EpochData, EpochVerdict, View
+from trainables.defenses.training.adversarial_examples import draw_radii, radii_parameter
+from trainables.parameters import parameter
 from trainables.training.modes import frozen_for_attack
 
 WATCHED_IMAGES = (16, 128)
@@ -61,10 +61,7 @@ class FgsmAdversarialTraining(Defense):
     )
     owns = ("inner_maximisation",)
 
-    eps: float | tuple[float, ...] = parameter(
-        8 / 255, kind="float", meaning="radius of the examples, or a set drawn per image",
-        low=0.0, high=1.0, unit=PIXELS, many=True,
-    )  # fmt: skip
+    eps: tuple[float, ...] = radii_parameter()
     fraction: float = parameter(
         0.5, kind="float", meaning="share of the loss on adversarial images", low=0.0, high=1.0
     )
@@ -120,7 +117,7 @@ class FgsmAdversarialTraining(Defense):
 
     def _fallen(self, model: nn.Module, x: Tensor, y: Tensor) -> float:
         generator = torch.Generator(y.device).manual_seed(0)
-        radii = torch.full((len(y),), max(several(self.eps)), device=y.device)
+        radii = torch.full((len(y),), max(self.eps), device=y.device)
         attacked = self._attack(model, x, y, radii, generator)
         with frozen_for_attack(model), torch.no_grad():
             withstood = model(attacked).argmax(1) == y

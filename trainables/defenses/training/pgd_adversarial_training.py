@@ -10,7 +10,11 @@ from torch import Tensor, nn
 
 from trainables.attacks.pgd import pgd
 from trainables.defenses.defense import Defense, View
-from trainables.defenses.training.adversarial_examples import draw_radii, frozen_in_train_mode
+from trainables.defenses.training.adversarial_examples import (
+    draw_radii,
+    frozen_in_train_mode,
+    radii_parameter,
+)
 from trainables.parameters import PIXELS, parameter
 from trainables.training.modes import frozen_for_attack
 
@@ -43,10 +47,7 @@ class PgdAdversarialTraining(Defense):
     )
     owns = ("inner_maximisation",)
 
-    eps: float | tuple[float, ...] = parameter(
-        8 / 255, kind="float", meaning="radius of the examples, or a set drawn per image",
-        low=0.0, high=1.0, unit=PIXELS, many=True,
-    )  # fmt: skip
+    eps: tuple[float, ...] = radii_parameter()
     steps: int = parameter(7, kind="int", meaning="gradient steps", low=1, high=1000)
     step_size: float | None = parameter(
         None, kind="float", meaning="length of a step; not given: 2.5 eps / steps",

@@ -11,9 +11,15 @@ from torch import Tensor
 
 from trainables.datasets.images import LabelledImages
 from trainables.defenses.defense import Defense, DefenseContext, Preparation
-from trainables.defenses.training.adversarial_examples import CRAFTED_BY, craft, draw_radii
+from trainables.defenses.stack import Stack
+from trainables.defenses.training.adversarial_examples import (
+    CRAFTED_BY,
+    craft,
+    draw_radii,
+    radii_parameter,
+)
 from trainables.device import synchronize
-from trainables.parameters import PIXELS, parameter
+from trainables.parameters import parameter
 from trainables.storage.identity import seed_from
 
 LEVELS = 255
@@ -57,10 +63,7 @@ class StaticAdversarialFinetuning(Defense):
     attack: str = parameter(
         "fgsm", kind="word", words=CRAFTED_BY, meaning="attack that makes the examples"
     )
-    eps: float | tuple[float, ...] = parameter(
-        8 / 255, kind="float", meaning="radius of the examples, or a set drawn per image",
-        low=0.0, high=1.0, unit=PIXELS, many=True,
-    )  # fmt: skip
+    eps: tuple[float, ...] = radii_parameter()
     num_examples: int = parameter(
         10_000, kind="int", meaning="adversarial examples, at most one a training image",
         low=1, high=10_000_000, unit="images",
@@ -77,7 +80,7 @@ class StaticAdversarialFinetuning(Defense):
 
     def prepare(self, ctx: DefenseContext, data: LabelledImages, seed: int) -> Preparation | None:
         """Train the undefended model, or take it from the store, and attack it."""
-        model = ctx.train((), data, seed, role="undefended").model
+        model = ctx.train(Stack(), data, seed, role="undefended").model
         started = time.perf_counter()
         generator = torch.Generator(ctx.device).manual_seed(seed_from(self.name, seed))
         order = torch.randperm(len(data), generator=generator, device=ctx.device)

@@ -16,9 +16,9 @@ from trainables.attacks.shared.ascent import ascend
 from trainables.attacks.shared.balls import ball
 from trainables.attacks.shared.losses import RowLoss
 from trainables.defenses.defense import Defense, View
-from trainables.defenses.training.adversarial_examples import draw_radii
+from trainables.defenses.training.adversarial_examples import draw_radii, radii_parameter
 from trainables.device import full_precision
-from trainables.parameters import PIXELS, parameter
+from trainables.parameters import parameter
 from trainables.training.modes import frozen_for_attack
 
 START = 0.001
@@ -52,10 +52,7 @@ class Trades(Defense):
     )
     owns = ("inner_maximisation",)
 
-    eps: float | tuple[float, ...] = parameter(
-        8 / 255, kind="float", meaning="radius of the ball, or a set drawn per image",
-        low=0.0, high=1.0, unit=PIXELS, many=True,
-    )  # fmt: skip
+    eps: tuple[float, ...] = radii_parameter("radius of the ball")
     beta: float = parameter(
         6.0, kind="float", meaning="weight of the divergence", low=0.0, high=1000.0
     )

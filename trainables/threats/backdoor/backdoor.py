@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainables.datasets import LabelledImages
-from trainables.defenses import Stack
+from trainables.defenses import Defense, Stack
 from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
 from trainables.metrics import intervals
@@ -97,7 +97,7 @@ class Backdoor(Threat):
         poisoned = self._poisoned(ctx, recipe)
         twin_ctx = ctx.twin(train=poisoned.data)
         twin = twin_ctx.train(stack, poisoned.data, seed)
-        ctx.used["twin"] = twin.key
+        ctx.log.note("twin", twin.key)
         deployed = twin_ctx.deploy(stack, twin.model)
         removed = torch.ones_like(poisoned.mask)
         removed[twin.kept] = False
@@ -180,7 +180,7 @@ def _share(found: Tensor) -> MetricValue:
 
 
 def _histograms(
-    stack: Stack, ctx: TrialContext, poisoned: Poisoned, target: int
+    stack: Stack[Defense], ctx: TrialContext, poisoned: Poisoned, target: int
 ) -> dict[str, dict[str, list[float]]]:
     """Count the filters' scores of the target class' rows, clean and poisoned separately."""
     found = {}

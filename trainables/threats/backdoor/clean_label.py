@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import torch
 
-from trainables.attacks import ATTACKS
+from trainables.attacks import attack
 from trainables.datasets import LabelledImages
+from trainables.defenses import Stack
 from trainables.training.evaluation import batches
 from trainables.trial.context import TrialContext
 
@@ -27,7 +28,7 @@ def obscured(
     al., Label-consistent backdoor attacks, 2019, section 4.2.
     """
     surrogate = ctx.train(
-        (), ctx.pools.train, ctx.spec.seed, role="backdoor_surrogate", deployed=False
+        Stack(), ctx.pools.train, ctx.spec.seed, role="backdoor_surrogate", deployed=False
     )
     moved, start = [], 0
     for x in batches(images):
@@ -35,7 +36,7 @@ def obscured(
         start += len(x)
         # Climbed to the end: an image that barely crossed the boundary is rounded back over it.
         moved.append(
-            ATTACKS["pgd"](
+            attack("pgd")(
                 surrogate.model, x, y, eps=eps, steps=STEPS, early_stop=False, generator=generator
             )
         )

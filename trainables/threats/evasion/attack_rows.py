@@ -14,7 +14,7 @@ from trainables.metrics import intervals
 from trainables.metrics.perceptual import lpips_distance
 from trainables.metrics.similarity import ssim
 from trainables.records.value import MetricValue, Missing
-from trainables.threats.evasion.attacking import Run, lengths
+from trainables.threats.evasion.run import Run, lengths
 from trainables.trial.context import TrialContext
 
 _EVERY = (

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from trainables.attacks import variant
-from trainables.threats.evasion.attacking import Settings, Target
+from trainables.threats.evasion.attacking import Settings
+from trainables.threats.evasion.target import Target
 
 CORE: Mapping[str, tuple[str, ...]] = {
     "screen": (
@@ -81,12 +82,13 @@ _ON_RANDOM: Mapping[str, Settings] = {
     },
 }
 """Instead, for a random model: its gradients and answers cost as many passes as they average."""
-_MANY_PASSES = 100
+_VOTES_FROM = 100
+"""Forward passes of an answer from which attacks ask less: a choice of cost alone."""
 _ON_VOTES: Mapping[str, Settings] = {
     "screen": {"random_noise": {"draws": 5}},
     "audit": {"random_noise": {"draws": 10}, "square": {"steps": 50}},
 }
-"""Instead, where each answer that an attack asks for takes a hundred passes or more."""
+"""Instead, where each answer that an attack asks for takes that many passes or more."""
 
 
 def core_attacks(effort: str, target: Target) -> tuple[str, ...]:
@@ -105,5 +107,5 @@ def headline_of(names: tuple[str, ...]) -> tuple[str, ...]:
 def settings_of(effort: str, target: Target) -> Settings:
     """Return the attacks' settings at an effort on such a predictor."""
     found = {**_SETTINGS[effort], **(_ON_RANDOM[effort] if target.stochastic else {})}
-    votes = target.predictor.forward_passes_per_prediction >= _MANY_PASSES
+    votes = target.predictor.forward_passes_per_prediction >= _VOTES_FROM
     return {**found, **(_ON_VOTES[effort] if votes else {})}

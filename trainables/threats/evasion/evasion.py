@@ -18,7 +18,7 @@ from trainables.metrics import at_eps, intervals
 from trainables.parameters import PIXELS, parameter
 from trainables.records.value import MetricValue
 from trainables.threats.evasion.attack_rows import distance_deciles, row_names, rows_of
-from trainables.threats.evasion.attacking import Run, Settings, Target, run_attack, target_of
+from trainables.threats.evasion.attacking import Attacker
 from trainables.threats.evasion.efforts import CORE, core_attacks, headline_of, settings_of
 from trainables.threats.evasion.l2_curve import curve_names, l2_curve
 from trainables.threats.evasion.masking import Indicator, verdict
@@ -26,6 +26,8 @@ from trainables.threats.evasion.masking_check import audit_indicators, screen_in
 from trainables.threats.evasion.pictures import pictures
 from trainables.threats.evasion.points import points_for
 from trainables.threats.evasion.robustness_curve import CURVE_NAMES, robustness_curve
+from trainables.threats.evasion.run import Run
+from trainables.threats.evasion.target import Target, target_of
 from trainables.threats.threat import Findings, Threat
 from trainables.training.evaluation import in_batches
 from trainables.trial.context import TrialContext
@@ -47,16 +49,16 @@ class Evasion(Threat):
     source = "Szegedy et al., 2014; Carlini et al., 2019"
     VERSION = 5
 
-    attacks: str | tuple[str, ...] | None = parameter(
+    attacks: tuple[str, ...] | None = parameter(
         None, kind="word", many=True,
         meaning="attacks besides those that the effort always runs; all are reported",
     )  # fmt: skip
-    eps: float | tuple[float, ...] | None = parameter(
+    eps: tuple[float, ...] | None = parameter(
         None, kind="float", low=0.0, high=1.0, unit=PIXELS, many=True,
         meaning="further Linf radii at which the named attacks run, or all where none is named",
     )  # fmt: skip
 
-    eps_l2: float | tuple[float, ...] | None = parameter(
+    eps_l2: tuple[float, ...] | None = parameter(
         None, kind="float", low=1e-4, high=1000.0, unit="L2, pixel values of [0, 1]", many=True,
         meaning="L2 sizes at which accuracy under PGD and Carlini-Wagner is measured too",
     )  # fmt: skip
@@ -75,16 +77,14 @@ class Evasion(Threat):
         super().__post_init__()
         for name in self.named:
             variant(name)
-        for name, sizes in (("eps", _several(self.eps)), ("eps_l2", _several(self.eps_l2))):
+        for name, sizes in (("eps", self.eps or ()), ("eps_l2", self.eps_l2 or ())):
             if len({at_eps("", size) for size in sizes}) < len(sizes):
                 raise InputError(f"evasion: two of {name} are the same to four decimals; drop one")
 
     @property
     def named(self) -> tuple[str, ...]:
         """The attacks that were asked for by name."""
-        if self.attacks is None:
-            return ()
-        return (self.attacks,) if isinstance(self.attacks, str) else self.attacks
+        return self.attacks or ()
 
     @property
     def whole(self) -> bool:
@@ -102,7 +102,7 @@ class Evasion(Threat):
         names = self._attacks(CORE["screen"])
         further = [
             at_eps(row, eps)
-            for eps in _several(self.eps)
+            for eps in self.eps or ()
             for name in self._at_further(names)
             for row in row_names(name)
         ]
@@ -111,7 +111,7 @@ class Evasion(Threat):
             return ("robust_accuracy", "masking_suspected", *rows)
         return (
             "robust_accuracy", "robust_accuracy_l2", "masking_suspected",
-            *CURVE_NAMES, *rows, *further, *curve_names(_several(self.eps_l2)),
+            *CURVE_NAMES, *rows, *further, *curve_names(self.eps_l2 or ()),
         )  # fmt: skip
 
     def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
@@ -120,14 +120,9 @@ class Evasion(Threat):
         points = points_for(predictor, ctx, self.points)
         target = target_of(predictor, points, ctx)
         right = _right(predictor, points, ctx)
-        settings = settings_of(effort, target)
+        attacker = Attacker(target, points, ctx, settings_of(effort, target))
         names = self._attacks(core_attacks(effort, target))
-        runs = {
-            name: run_attack(
-                name, target, points, ctx, settings, eps=_radius(variant(name).norm, ctx)
-            )
-            for name in names
-        }
+        runs = {name: attacker.run(name, eps=_radius(variant(name).norm, ctx)) for name in names}
         metrics: dict[str, MetricValue] = {}
         for name, run in runs.items():
             metrics |= rows_of(name, run, right, points, ctx)
@@ -135,9 +130,9 @@ class Evasion(Threat):
         metrics["robust_accuracy"] = intervals.proportion(int(robust.sum()), len(points))
         further = Findings(metrics={})
         if self.whole:
-            further = self._further(target, points, ctx, settings, right, runs)
+            further = self._further(attacker, right, runs)
         metrics |= further.metrics
-        indicators = self._indicators(target, points, ctx, runs, robust)
+        indicators = self._indicators(attacker, runs, robust)
         check = verdict(indicators)
         metrics["masking_suspected"] = intervals.exact(float(check["suspected"]), len(points))
         notes = {
@@ -145,7 +140,7 @@ class Evasion(Threat):
             "extent": self.extent,
             "radius": ctx.dataset.radius,
             "radius_l2": ctx.dataset.radius_l2,
-            "settings": {name: dict(settings.get(name, {})) for name in names},
+            "settings": {name: dict(attacker.settings.get(name, {})) for name in names},
             "broken_by": _broken_by(runs, right, "linf"),
             "masking": check,
             "pictures": pictures(runs["pgd"], predictor, points, ctx),
@@ -157,27 +152,20 @@ class Evasion(Threat):
     def _attacks(self, core: tuple[str, ...]) -> tuple[str, ...]:
         return _joined(core if self.whole else headline_of(core), self.named)
 
-    def _further(
-        self,
-        target: Target,
-        points: LabelledImages,
-        ctx: TrialContext,
-        settings: Settings,
-        right: Tensor,
-        runs: dict[str, Run],
-    ) -> Findings:
+    def _further(self, attacker: Attacker, right: Tensor, runs: dict[str, Run]) -> Findings:
         """Measure what accompanies the headline: the L2 norm, the curves, the further radii."""
+        points, ctx = attacker.points, attacker.ctx
         in_l2 = _worst(runs, right, "l2")
         metrics: dict[str, MetricValue] = {
             "robust_accuracy_l2": intervals.proportion(int(in_l2.sum()), len(points)),
-            **robustness_curve(target, points, ctx, settings, right, _worst(runs, right, "linf")),
+            **robustness_curve(attacker, right, _worst(runs, right, "linf")),
         }
-        for eps in _several(self.eps):
+        for eps in self.eps or ():
             for name in self._at_further(tuple(runs)):
-                run = run_attack(name, target, points, ctx, settings, eps=eps)
+                run = attacker.run(name, eps=eps)
                 rows = rows_of(name, run, right, points, ctx)
                 metrics |= {at_eps(row, eps): value for row, value in rows.items()}
-        by_size = l2_curve(target, points, ctx, settings, right, _several(self.eps_l2))
+        by_size = l2_curve(attacker, right, self.eps_l2 or ())
         notes = {
             "broken_by_l2": _broken_by(runs, right, "l2"),
             "distance_deciles": {
@@ -190,16 +178,11 @@ class Evasion(Threat):
         return Findings(metrics=metrics | by_size.metrics, notes=notes)
 
     def _indicators(
-        self,
-        target: Target,
-        points: LabelledImages,
-        ctx: TrialContext,
-        runs: dict[str, Run],
-        robust: Tensor,
+        self, attacker: Attacker, runs: dict[str, Run], robust: Tensor
     ) -> list[Indicator]:
-        found = screen_indicators(target, points, ctx, runs, robust)
-        if ctx.spec.effort == "audit" and self.whole:
-            found += audit_indicators(target, points, ctx, runs)
+        found = screen_indicators(attacker, runs, robust)
+        if attacker.ctx.spec.effort == "audit" and self.whole:
+            found += audit_indicators(attacker, runs)
         return found
 
     def _at_further(self, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -207,14 +190,8 @@ class Evasion(Threat):
         return tuple(name for name in asked if _has_radius(name))
 
 
-def _several(value: float | tuple[float, ...] | None) -> tuple[float, ...]:
-    if value is None:
-        return ()
-    return value if isinstance(value, tuple) else (value,)
-
-
 def _has_radius(name: str) -> bool:
-    return variant(name).norm == "linf" and variant(name).takes("eps")
+    return variant(name).norm == "linf" and variant(name).in_ball
 
 
 def _joined(core: tuple[str, ...], named: tuple[str, ...]) -> tuple[str, ...]:

@@ -19,8 +19,10 @@ from torch import Tensor
 
 from trainables.attacks.shared.losses import LOSSES
 from trainables.datasets import LabelledImages
+from trainables.defenses.certified import clopper_pearson
 from trainables.deployed.predictor import surface_scores
-from trainables.threats.evasion.attacking import BATCH, Target
+from trainables.threats.evasion.attacking import BATCH
+from trainables.threats.evasion.target import Target
 from trainables.trial.context import TrialContext
 
 MARGIN = 0.02
@@ -91,7 +93,7 @@ def paired(
 def share(name: str, words: str, found: Tensor, *, limit: float = MARGIN) -> Indicator:
     """Judge a share of points (N,) by its exact one-sided lower bound (Clopper and Pearson)."""
     n, count = len(found), int(found.sum())
-    low = float(stats.beta.ppf(0.05, count, n - count + 1)) if count else 0.0
+    low = float(clopper_pearson.lower(count, n, 0.05)) if count else 0.0
     return Indicator(
         name=name, words=words, figure=count / n if n else 0.0, low=low, limit=limit, n=n
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainables.datasets import LabelledImages, stratified_subset
 from trainables.deployed.predictor import Surface
-from trainables.threats.evasion.attacking import Run, Settings, Target, run_attack
+from trainables.threats.evasion.attacking import Attacker, Settings
 from trainables.threats.evasion.masking import (
     ZERO_GRADIENTS,
     Indicator,
@@ -21,6 +21,8 @@ from trainables.threats.evasion.masking import (
     share,
     without_gradient,
 )
+from trainables.threats.evasion.run import Run
+from trainables.threats.evasion.target import Target
 from trainables.trial.context import TrialContext
 
 _GRADIENT = ("pgd", "pgd_dlr", "targeted_margin_pgd")
@@ -33,23 +35,20 @@ CHECKED = 100
 
 
 def screen_indicators(
-    target: Target,
-    points: LabelledImages,
-    ctx: TrialContext,
-    runs: Mapping[str, Run],
-    robust: Tensor,
+    attacker: Attacker, runs: Mapping[str, Run], robust: Tensor
 ) -> list[Indicator]:
     """Return the indicators that the attacks' runs answer for almost nothing.
 
     `robust` (N,) are the points that no attack broke.
     """
-    resisting = points.select(robust.nonzero().flatten())
+    target = attacker.target
+    resisting = attacker.points.select(robust.nonzero().flatten())
     fooled = _fooled_by(target)
     found = [
         share(
             "zero_gradients",
             "the gradient of every loss is zero on points that resist",
-            without_gradient(target, resisting, ctx),
+            without_gradient(target, resisting, attacker.ctx),
             limit=ZERO_GRADIENTS,
         ),
         paired(
@@ -80,23 +79,24 @@ def screen_indicators(
     return found
 
 
-def audit_indicators(
-    target: Target, points: LabelledImages, ctx: TrialContext, runs: Mapping[str, Run]
-) -> list[Indicator]:
+def audit_indicators(attacker: Attacker, runs: Mapping[str, Run]) -> list[Indicator]:
     """Return the indicators that need attacks of their own, on a CPU on CHECKED points at most."""
+    target, ctx = attacker.target, attacker.ctx
     broken, radius = _fooled_by(target), ctx.dataset.radius
-    chosen = _checked(points, ctx)
-    points = points.select(chosen)
+    chosen = _checked(attacker.points, ctx)
+    attacker = attacker.on(chosen)
 
     def fooled(run: Run) -> Tensor:
         """Take of a run on all points the chosen ones."""
         return broken(run)[chosen.to(ctx.device)]
 
     def pgd(settings: Settings, eps: float) -> Tensor:
-        return broken(run_attack("pgd", target, points, ctx, settings, eps=eps))
+        return broken(attacker.with_settings(settings).run("pgd", eps=eps))
+
+    def rescaled(factor: float) -> Attacker:
+        return attacker.of(_rescaled(target, factor)).with_settings(_DLR)
 
     gradients = _any(runs, _GRADIENT, fooled)
-
     converged = pgd(_CONVERGED, radius)
     return [
         paired(
@@ -133,9 +133,7 @@ def audit_indicators(
                 f"scale_{factor:g}_helps",
                 f"scores times {factor:g} break more, though the loss does not see a scale",
                 fooled(runs["pgd_dlr"]),
-                broken(
-                    run_attack("pgd_dlr", _rescaled(target, factor), points, ctx, _DLR, eps=radius)
-                ),
+                broken(rescaled(factor).run("pgd_dlr", eps=radius)),
             )
             for factor in _RESCALED
         ),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trainables.datasets import LabelledImages
 from trainables.deployed.predictor import Predictor, ask
-from trainables.threats.evasion.attacking import Run
+from trainables.threats.evasion.run import Run
 from trainables.trial.context import TrialContext
 
 _COUNT = 6

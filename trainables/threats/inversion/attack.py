@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from trainables.attacks.shared.losses import margin
 from trainables.deployed.predictor import Surface, surface_scores
 from trainables.threats.inversion.domain import Domain
 
@@ -64,19 +65,18 @@ def surface_slope(
     """Return the slope of who may differentiate the model: the gradient of the margin."""
 
     def slope(points: Tensor, classes: Tensor) -> Tensor:
-        def margin(points: Tensor) -> Tensor:
+        def value(points: Tensor) -> Tensor:
             images = domain.images(points)
             return margins(surface_scores(surface, images, generator, num_classes), classes)
 
-        return _gradient(margin, points)
+        return _gradient(value, points)
 
     return slope
 
 
 def margins(scores: Tensor, classes: Tensor) -> Tensor:
     """Return the score of a class (B,) less the best other one, of scores (B, K)."""
-    own = scores.gather(1, classes[:, None]).squeeze(1)
-    return own - scores.scatter(1, classes[:, None], -torch.inf).amax(1)
+    return -margin(scores, classes)
 
 
 def _climb(slope: Slope, x: Tensor, classes: Tensor, climb: Climb, domain: Domain) -> Tensor:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainables.datasets import LabelledImages, stratified_subset
+from trainables.defenses import Stack
 from trainables.errors import InputError
 from trainables.metrics import intervals
 from trainables.records.value import Measured
@@ -139,10 +140,10 @@ def _network(name: str, data: LabelledImages, ctx: TrialContext) -> nn.Module:
         training=plain(
             epochs=epochs, batch_size=_BATCH, learning_rate=_LEARNING_RATE, optimizer="adam"
         ),
-        stack=(),
+        stack=Stack(),
     )
-    trained = replace(twin, spec=spec).train((), data, _SEED, role="evaluator", deployed=False)
-    ctx.used["evaluator"] = trained.key
+    trained = replace(twin, spec=spec).train(Stack(), data, _SEED, role="evaluator", deployed=False)
+    ctx.log.note("evaluator", trained.key)
     return trained.model.requires_grad_(False)
 
 

@@ -18,6 +18,7 @@ from trainables.errors import TrainingDivergedError
 from trainables.models.autoencoder import Autoencoder, Decoder
 from trainables.storage.artefacts import Artefact
 from trainables.storage.identity import identity_hash, seed_from
+from trainables.training.adam import adam_along_cosine
 from trainables.training.modes import seeded
 from trainables.trial.context import TrialContext
 
@@ -68,15 +69,12 @@ def _fit(ctx: TrialContext, data: LabelledImages, seed: int) -> Artefact:
     steps, size = _SETTINGS["steps"], min(_SETTINGS["batch_size"], len(data))
     with seeded(seed, ctx.device) as generator:
         network = Autoencoder(_SETTINGS["latent"], ctx.dataset.shape).to(ctx.device)
-        optimizer = torch.optim.Adam(network.parameters(), lr=_SETTINGS["learning_rate"])
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        rate = _SETTINGS["learning_rate"]
+        moving = adam_along_cosine(network, learning_rate=rate, steps=steps, generator=generator)
         for _ in range(steps):
             rows = torch.randint(len(data), (size,), generator=generator, device=ctx.device)
             loss = network.loss(data.images(rows), _SETTINGS["noise"], generator)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
+            moving.step(loss)
     last = float(loss.detach())
     if not math.isfinite(last):
         raise TrainingDivergedError(f"the loss of the decoder is {last} after {steps} steps")

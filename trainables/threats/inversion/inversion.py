@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.deployed.predictor import SMALLEST_LOG, Predictor, ask
+from trainables.deployed.predictor import SMALLEST_LOG, Predictor, ask_in_batches
 from trainables.errors import InputError
 from trainables.metrics import intervals
 from trainables.parameters import parameter
@@ -247,9 +247,8 @@ def _surest(
 ) -> _Reconstructions:
     """Keep the images of a class of which the deployed model is surest."""
     generator, num_classes = ctx.generator("inversion", "asked"), ctx.dataset.num_classes
-    answers = [ask(predictor, x, generator, num_classes) for x in torch.split(images, BATCH)]
-    logs = torch.cat([answer.log_probabilities for answer in answers]).clamp_min(SMALLEST_LOG)
-    labels = torch.cat([answer.label for answer in answers])
+    answer = ask_in_batches(predictor, torch.split(images, BATCH), generator, num_classes)
+    logs, labels = answer.log_probabilities.clamp_min(SMALLEST_LOG), answer.label
     order = margins(logs, classes).argsort(descending=True, stable=True)
     rows = torch.cat([order[classes[order] == label][:kept] for label in range(num_classes)])
     confidence = logs.gather(1, classes[:, None]).squeeze(1).exp()

@@ -110,7 +110,7 @@ class Membership(Threat):
     source = "Yeom et al., 2018; Carlini et al., 2022"
     VERSION = 2
 
-    attacks: str | tuple[str, ...] | None = parameter(
+    attacks: tuple[str, ...] | None = parameter(
         None, kind="word", words=tuple(MEMBERSHIP_ATTACKS), many=True,
         meaning="attacks that run; by default all that need no shadow models, and in an audit the "
         "others too",
@@ -140,9 +140,7 @@ class Membership(Threat):
 
     @property
     def _named(self) -> tuple[str, ...]:
-        if self.attacks is None:
-            return ()
-        return (self.attacks,) if isinstance(self.attacks, str) else self.attacks
+        return self.attacks or ()
 
     def attacks_at(self, effort: str) -> tuple[str, ...]:
         """List the attacks that run at an effort, in the order of their declaration."""
