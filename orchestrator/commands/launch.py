@@ -301,7 +301,7 @@ def _last_words(complete: bool, proposals: Proposals, paths: RunPaths, console: 
 
 def _lost(proposals: Proposals, console: Console) -> int:
     """Count the trials that ended by no fault of their own, and say what becomes of them."""
-    lost = sum(record.error == LOST for record in proposals.finished.values())
+    lost = sum(record.lost for record in proposals.finished.values())
     if lost:
         console.print(f"{lost} trials: {LOST}. They run when the sweep is resumed.")
     return lost

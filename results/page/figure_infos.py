@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from results.records.record import UNDEFENDED, Record
-from results.records.values import Value, counted, number_text
+from results.records.values import counted, number_text
 from results.statistics.effects import STRUCK_OFF, Effect
 from results.statistics.fronts import Front
+from trainables.records.value import Measured
 
 MAX_CURVES = 8
 MOST_INTERVALS = 500
@@ -22,8 +23,8 @@ FRAME_DEPTH = 0.3
 class ParetoPoint:
     """One trial in the plane of clean accuracy (x) and another objective (y)."""
 
-    x: Value
-    y: Value
+    x: Measured
+    y: Measured
     family: str
     on_front: bool
 
@@ -188,13 +189,14 @@ def hypervolume_info(front: Front) -> HypervolumeInfo | None:
 
 def curves_info(front: Front) -> CurvesInfo | None:
     """Return the curves of the first members that recorded any; None where none did."""
-    recorded = [member for member in front.members if any(member.curves.values())]
+    recorded = [member for member in front.members if any(member.own.curves.values())]
     if not recorded:
         return None
     curves = []
     for member in recorded[:MAX_CURVES]:
+        kept = member.own.curves
         train, held = (
-            tuple(tuple(member.curves.get(f"{pool}_{what}", ())) for what in ("loss", "accuracy"))
+            tuple(tuple(kept.get(f"{pool}_{what}", ())) for what in ("loss", "accuracy"))
             for pool in ("train", "validation")
         )
         curves.append(

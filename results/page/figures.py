@@ -28,11 +28,11 @@ from results.page.figure_infos import (
 )
 from results.records.files import replace_bytes
 from results.records.record import UNDEFENDED
-from results.records.values import Value
 from results.sections.certificates import CertificatesInfo, short_labels
 from results.sections.reproduction import PublishedFigure
 from results.sections.robustness import RobustnessInfo, curve_label
 from results.statistics.effects import STRUCK_OFF, Effect
+from trainables.records.value import Measured
 
 DPI = 150
 # Okabe and Ito's palette, without its yellow, which is hard to see on white.
@@ -342,7 +342,7 @@ def _draw_changes(axes: Axes, rows: Sequence[Effect], metric: str) -> None:
             )  # fmt: skip
 
 
-def _reach(values: Sequence[Value]) -> tuple[list[float], list[float]]:
+def _reach(values: Sequence[Measured]) -> tuple[list[float], list[float]]:
     """Return how far the intervals reach below and above their values."""
     below = [max(0.0, value.value - value.low) for value in values]
     return below, [max(0.0, value.high - value.value) for value in values]

@@ -66,7 +66,7 @@ def _training_columns(records: Sequence[Record]) -> dict[str, pd.Series]:
 
 def _metric_columns(records: Sequence[Record], name: str) -> dict[str, pd.Series]:
     # Column by column, numbers alone: a run of thousands of trials holds a million values.
-    found = [record.metrics.get(name) or _MISSING for record in records]
+    found = [record.value(name) or _MISSING for record in records]
     return {
         name: _numbers([value.value for value in found]),
         f"{name}_low": _numbers([value.low for value in found]),

@@ -227,7 +227,7 @@ def _array(
     """Return the objectives (N, D) of records that have them all, or one end of their intervals."""
     found = np.empty((len(records), len(objectives)))
     for place, each in enumerate(objectives):
-        values = [record.metrics[each.metric] for record in records]
+        values = [record.own.metrics[each.metric] for record in records]
         found[:, place] = list(map(attrgetter(end), values))
     return found
 
