@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from results.errors import ResultsError
-from results.records.record import UNDEFENDED, Record, first_reason
+from results.records.record import UNDEFENDED_LABEL, Record, first_reason
 from results.records.run import Run
 from results.records.values import counted
 from results.statistics.effects import pooled
@@ -58,7 +58,7 @@ class Audited:
     @property
     def undefended(self) -> bool:
         """Whether nothing defends it."""
-        return self.label == UNDEFENDED
+        return self.label == UNDEFENDED_LABEL
 
     @property
     def data(self) -> str:
@@ -122,7 +122,7 @@ def _candidate(
         verdict=verdict,
         because=because,
         why=str(row["why"]),
-        label=known[0].label if known else UNDEFENDED,
+        label=known[0].label if known else UNDEFENDED_LABEL,
     )
 
 

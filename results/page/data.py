@@ -144,7 +144,7 @@ def _trials(
             "label": record.label if record.stack else "undefended",
             "seed": record.spec.get("seed"),
             "undefended": not record.stack,
-            "struck": record.struck_off,
+            "struck": record.why_struck_off,
             "verdict": candidate.verdict if candidate else "unverified",
             "because": candidate.because if candidate else "",
             "front": record.trial in members,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from results.records.record import UNDEFENDED, Record
+from results.records.record import UNDEFENDED_LABEL, Record
 from results.records.values import counted, number_text
 from results.statistics.effects import STRUCK_OFF, Effect
 from results.statistics.fronts import Front
@@ -234,7 +234,7 @@ def effects_info(effects: Sequence[Effect], front: Front) -> EffectsInfo | None:
 def family(record: Record) -> str:
     """Return the legend entry of a trial: its defense's name, or how many are stacked."""
     if not record.stack:
-        return UNDEFENDED
+        return UNDEFENDED_LABEL
     return (
         str(record.stack[0]["name"]) if len(record.stack) == 1 else f"stack of {len(record.stack)}"
     )
@@ -242,7 +242,7 @@ def family(record: Record) -> str:
 
 def effect_label(effect: Effect) -> str:
     """Return the row label of an effect, in full."""
-    return f"{effect.record.label}{' [struck off]' if effect.struck_off else ''}"
+    return f"{effect.record.label}{' [struck off]' if effect.is_struck_off else ''}"
 
 
 def _point(record: Record, front: Front, on_front: bool) -> ParetoPoint:
@@ -258,7 +258,7 @@ def _frame(points: Sequence[ParetoPoint]) -> Frame | None:
     """
     floor = min(
         [max(point.x.value for point in points) - FRAME_DEPTH]
-        + [point.x.value for point in points if point.family == UNDEFENDED]
+        + [point.x.value for point in points if point.family == UNDEFENDED_LABEL]
     )
     near = [point for point in points if point.x.value >= floor]
     if len(near) == len(points):
@@ -282,7 +282,7 @@ def is_stack(name: str) -> bool:
 
 
 def _family_order(name: str) -> tuple[int, str]:
-    return (0 if name == UNDEFENDED else 2 if is_stack(name) else 1, name)
+    return (0 if name == UNDEFENDED_LABEL else 2 if is_stack(name) else 1, name)
 
 
 def _axis(metric: str, maximized: bool) -> str:

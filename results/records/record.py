@@ -15,7 +15,8 @@ from results.records.privacy_notes import PrivacyNotes, privacy_notes
 from trainables.records.record import TrialRecord
 from trainables.records.value import Measured, MetricValue, Missing
 
-UNDEFENDED = "none"
+UNDEFENDED_LABEL = "none"
+"""Label of a stack in which nothing defends."""
 MASKING = "masking_suspected"
 MASKED = "masking suspected"
 NOT_ADAPTIVE = "not attacked adaptively"
@@ -121,7 +122,7 @@ class Record:
         return ""
 
     @property
-    def struck_off(self) -> str:
+    def why_struck_off(self) -> str:
         """Why it may be on no front and best at nothing, in words; empty where it may."""
         struck = self.masking and self.evasion.strikes
         reasons = [f"{MASKED}: {self.masking}"] if struck else []
@@ -194,7 +195,7 @@ def first_reason(records: Iterable[Record], metric: str) -> str:
 
 def stack_label(stack: Iterable[Mapping[str, Any]]) -> str:
     """Write a stack as `a(eps=0.0314) + b(T=1.5)`; settings that are off or unset are left out."""
-    return " + ".join(_defense_label(defense) for defense in stack) or UNDEFENDED
+    return " + ".join(_defense_label(defense) for defense in stack) or UNDEFENDED_LABEL
 
 
 def setting_text(value: Any) -> str:

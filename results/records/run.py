@@ -56,12 +56,12 @@ class Run:
     @cached_property
     def eligible(self) -> tuple[Record, ...]:
         """The usable records that may be on a front or best at something."""
-        return tuple(record for record in self.usable if not record.struck_off)
+        return tuple(record for record in self.usable if not record.why_struck_off)
 
     @cached_property
     def struck_off(self) -> tuple[Record, ...]:
         """The usable records that may not, although their figures are shown."""
-        return tuple(record for record in self.usable if record.struck_off)
+        return tuple(record for record in self.usable if record.why_struck_off)
 
     @cached_property
     def undefended(self) -> Mapping[str, tuple[Record, ...]]:

@@ -35,7 +35,7 @@ class Effect:
     """The first of the seeds."""
     seeds: int
     changes: tuple[Change, ...]
-    struck_off: bool = False
+    is_struck_off: bool = False
     """Whether one of the seeds is struck off."""
 
 
@@ -110,12 +110,12 @@ def effects_over(run: Run, objectives: Sequence[Objective]) -> tuple[Effect, ...
         plain = undefended(run, records[0])
         changes = [change(run, objective, records, plain) for objective in objectives]
         known = tuple(single for single in changes if single is not None)
-        struck = any(record.struck_off for record in records)
+        struck = any(record.why_struck_off for record in records)
         if struck:
             known = tuple(map(disbelieved, known))
         if known:
             effects.append(
-                Effect(record=records[0], seeds=len(records), changes=known, struck_off=struck)
+                Effect(record=records[0], seeds=len(records), changes=known, is_struck_off=struck)
             )
     return tuple(sorted(effects, key=_order))
 

@@ -160,7 +160,7 @@ def fronts(run: Run) -> tuple[Front, ...]:
     """Return the front over all objectives, and one per other objective against clean accuracy.
 
     Trials of different data sets or efforts are never compared: each gets its own fronts. A trial
-    that is struck off (`Record.struck_off`) is compared on none.
+    that is struck off (`Record.why_struck_off`) is compared on none.
     """
     groups = {_group(record): None for record in run.usable} or {("", ""): None}
     choices: list[tuple[str, tuple[Objective, ...]]] = [("all", run.objectives)]
@@ -218,7 +218,7 @@ def _why_left_out(
         return f"{' and '.join(missing)} missing"
     if group != ("", "") and _group(record) != group:
         return "another data set or effort"
-    return _STRUCK_OFF if record.struck_off else None
+    return _STRUCK_OFF if record.why_struck_off else None
 
 
 def _array(

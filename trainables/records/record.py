@@ -47,13 +47,13 @@ class TrialRecord:
     finished: str = ""
 
     @property
-    def struck_off(self) -> bool:
+    def is_struck_off(self) -> bool:
         """Whether its robust accuracy is not to be believed: the attack may not have worked."""
         attacked = self.notes.get("evasion", {})
         return bool(attacked.get("masking", {}).get("strikes") or attacked.get("adaptive") is False)
 
     def bare(self, metrics: Collection[str] | None = None) -> "TrialRecord":
-        """Return it without curves, and of its notes what `struck_off` needs: they are its bulk.
+        """Return it without curves, and of its notes what `is_struck_off` needs: they are its bulk.
 
         `metrics` names those that are kept; None keeps all.
         """

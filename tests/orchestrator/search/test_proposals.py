@@ -237,7 +237,7 @@ def test_what_is_held_of_a_finished_trial_has_no_curves_notes_or_other_metrics(
     )
     proposals.finish(full)
     held = proposals.finished[full.trial]
-    assert held.struck_off and not held.curves
+    assert held.is_struck_off and not held.curves
     assert held.notes == {"evasion": {"masking": {"strikes": True}}}
     assert set(held.metrics) == {"clean_accuracy", "generalization_gap"}
 
