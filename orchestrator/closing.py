@@ -16,8 +16,8 @@ DONE, FAILED = 0, 1
 NO_CANDIDATE = "no defended trial that completed may be on a front"
 
 
-class Ended(Protocol):
-    """A record of a trial."""
+class HasStatus(Protocol):
+    """A record of a trial: its own, or as results shows it."""
 
     @property
     def status(self) -> str: ...
@@ -62,7 +62,7 @@ def say_interrupted(console: Console, command: str) -> None:
     console.print(f"Interrupted; resume with: {redacted(command)}", soft_wrap=True)
 
 
-def count_failed(records: Iterable[Ended]) -> int:
+def count_failed(records: Iterable[HasStatus]) -> int:
     """Count the trials that failed."""
     return sum(record.status == "failed" for record in records)
 

@@ -130,20 +130,11 @@ def audit(request: AuditRequest, command: str, console: Console) -> int:
     space = stored_space(read_manifest(paths) or {})
     here = resources_here(request, space)
     with ExitStack() as stack:
-        session, resources = joined(stack, request, space, here)
+        limits = trial_limits(space)
+        means = joined(stack, request, space, here, limits=limits, command=command)
         stack.enter_context(only_driver(paths))
-        means = Means(
-            resources=resources,
-            limits=trial_limits(space),
-            data_dir=request.data_dir,
-            lpips_weights=request.lpips_weights,
-            artefacts_gib=space.file.resources.artefacts_gib,
-            session=session,
-            command=command,
-        )
-        options = audit_options(
-            space, resources.gpus > 0, candidates=request.candidates, seeds=request.seeds
-        )
+        on_gpu = means.resources.gpus > 0
+        options = audit_options(space, on_gpu, candidates=request.candidates, seeds=request.seeds)
         plan = plan_audit(paths, space, options)
         if not plan.planned:
             raise InputError(f"{paths.shown}: nothing to audit: {NO_CANDIDATE}")

@@ -79,35 +79,23 @@ def launch(request: LaunchRequest, console: Console) -> int:
         print_plan(space, paths, trials, resources, dataset, options, console)
         return DONE
     check_writable(request.runs)
-    manifest = read_manifest(paths)
-    if manifest is None:
-        refuse_foreign_folder(paths)
-    else:
-        refuse_other_space(paths, manifest["space"], space.canonical())
+    _refuse_other_run(paths, space)
     with ExitStack() as stack:
         # A cluster is joined before anything is written: it may not be there.
-        session, resources = joined(stack, request, space, resources)
-        check_gpu_hours(request.max_gpu_hours, resources.gpus)
-        stack.enter_context(only_driver(paths))
-        records = read_records(paths)
-        write_manifest(
-            paths,
+        means = joined(
+            stack,
+            request,
             space,
-            command=command_line(),
-            trials=trials,
-            data_title=dataset.title,
-        )
-        means = Means(
-            resources=resources,
+            resources,
             limits=limits,
-            data_dir=request.data_dir,
-            lpips_weights=request.lpips_weights,
-            artefacts_gib=space.file.resources.artefacts_gib,
-            session=session,
             command=command_line(),
             deadline=deadline,
             most_gpu_hours=request.max_gpu_hours,
         )
+        check_gpu_hours(request.max_gpu_hours, means.resources.gpus)
+        stack.enter_context(only_driver(paths))
+        records = read_records(paths)
+        write_manifest(paths, space, command=means.command, trials=trials, data_title=dataset.title)
         proposals = Proposals(
             space,
             paths.journal,
@@ -126,6 +114,14 @@ def launch(request: LaunchRequest, console: Console) -> int:
     if isinstance(paths.root, Path):
         note_finished(request, paths, proposals.nothing_left() if complete else None)
     return code
+
+
+def _refuse_other_run(paths: RunPaths, space: Space) -> None:
+    manifest = read_manifest(paths)
+    if manifest is None:
+        refuse_foreign_folder(paths)
+    else:
+        refuse_other_space(paths, manifest["space"], space.canonical())
 
 
 def planned_trials(space: Space, grid: Mapping[str, Flat] | None) -> int:

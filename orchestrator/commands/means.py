@@ -94,16 +94,35 @@ def resources_here(asked: AskedMeans, space: Space) -> TrialResources:
 
 
 def joined(
-    stack: ExitStack, asked: AskedMeans, space: Space, here: TrialResources
-) -> tuple[RaySession, TrialResources]:
+    stack: ExitStack,
+    asked: AskedMeans,
+    space: Space,
+    here: TrialResources,
+    *,
+    limits: TrialLimits,
+    command: str,
+    deadline: float | None = None,
+    most_gpu_hours: float | None = None,
+) -> Means:
     """Join the cluster that is asked for, and settle what each trial gets there.
 
     Without a cluster that is what it gets `here`.
     """
     session = RaySession(stack, asked.address)
-    if asked.address is None:
-        return session, here
-    return session, asked_resources(asked, space.file.resources, session.joined())
+    declared = space.file.resources
+    return Means(
+        resources=here
+        if asked.address is None
+        else asked_resources(asked, declared, session.joined()),
+        limits=limits,
+        data_dir=asked.data_dir,
+        lpips_weights=asked.lpips_weights,
+        artefacts_gib=declared.artefacts_gib,
+        session=session,
+        command=command,
+        deadline=deadline,
+        most_gpu_hours=most_gpu_hours,
+    )
 
 
 def trial_limits(

@@ -102,17 +102,11 @@ def check_metric(metric: str, known: Iterable[str], where: str) -> None:
     names = list(known)
     if metric in names:
         return
-    matcher = difflib.SequenceMatcher(b=metric)
-
-    def likeness(name: str) -> float:
-        matcher.set_seq1(name)
-        return matcher.ratio()
-
-    ordered = sorted(names, key=likeness, reverse=True)
-    more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
+    closest = difflib.get_close_matches(metric, names, n=_NAMED, cutoff=0)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     raise ResultsError(
         f"{where}: unknown metric {metric!r}; known, the closest first: "
-        f"{', '.join(ordered[:_NAMED])}{more} (`list metrics` explains them)"
+        f"{', '.join(closest)}{more} (`list metrics` explains them)"
     )
 
 

@@ -12,6 +12,7 @@ from results.records.record import Record, setting_text, stack_label
 from results.records.run import Run
 from results.records.values import counted, number_text, value_text
 from results.statistics.fronts import Front
+from results.statistics.intervals import Z
 from trainables.records.record import metric_to_plain
 from trainables.records.value import Measured
 
@@ -26,7 +27,6 @@ DETAILS = (
     "certification_draws",
     "certification_seconds",
 )
-_Z = 1.959963984540054
 _AT_THRESHOLD = re.compile(rf"^{CERTIFIED}_at_(\d+(?:\.\d+)?)$")
 
 
@@ -115,7 +115,7 @@ def certified_curve(record: Record) -> CertifiedCurve | None:
 
 def share(count: int, n: int) -> Measured:
     """Return the share `count` of `n` items with its 95 % Wilson score interval (Wilson, 1927)."""
-    value, weight = count / n, _Z * _Z / n
+    value, weight = count / n, Z * Z / n
     centre = (value + weight / 2) / (1 + weight)
     half = math.sqrt(value * (1 - value) * weight + weight * weight / 4) / (1 + weight)
     # At 0 and at n the interval ends there, which rounding may miss.

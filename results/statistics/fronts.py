@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from results.records.record import Objective, Record
 from results.records.run import Run
+from results.statistics.intervals import Z
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 CLEAN = "clean_accuracy"
-_Z = 1.959963984540054
 _DRAWS, _FEWEST_DRAWS = 400, 100
 _MOST_DRAWN = 1_000_000
 """Draws times trials: beyond it a report would take longer than the 100 draws are worth."""
@@ -137,7 +137,7 @@ def split_normal(
 ) -> Floats:
     """Draw around each value from a normal whose 95 % interval reaches from `below` to `above`."""
     noise = generator.standard_normal(values.shape)
-    return values + noise * np.where(noise < 0, values - below, above - values) / _Z
+    return values + noise * np.where(noise < 0, values - below, above - values) / Z
 
 
 def draws_of(trials: int) -> int:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from trainables.records.value import Measured
 
@@ -23,7 +23,8 @@ LOWER: Order = "lower"
 UNTOLD: Order = "cannot be told"
 SHARES = (0.0, 1.0)
 _UPPER = 0.975
-_Z = 1.959963984540054
+Z = float(ndtri(_UPPER))
+"""Standard normal deviate of a two-sided 95 % interval."""
 _INTERPLAY = 0.5
 """Share of the points' variance that is attributed to a seed and a point together, where only
 summaries are known: as if the mistakes of two seeds correlated by 0.5 (phi)."""
@@ -124,7 +125,7 @@ def pool(values: Sequence[Measured], within: tuple[float, float] | None = None) 
         (-1, [single.value - single.low for single in values]),
         (1, [single.high - single.value for single in values]),
     ):
-        variance = math.fsum(half**2 for half in halves) / len(values) / _Z**2
+        variance = math.fsum(half**2 for half in halves) / len(values) / Z**2
         parts = _summarized(values, mean, variance, n)
         ends.append(mean + sign * parts.quantile * math.sqrt(parts.points + parts.seeds))
     low, high = ends
@@ -172,7 +173,7 @@ def _satterthwaite(total: float, *parts: tuple[float, int]) -> float:
 def _weight(share: Measured) -> float:
     """Return c of which an interval of a share is the score interval: 1 / n of Wilson's own."""
     weights = [
-        (share.value - end) ** 2 / (_Z**2 * end * (1 - end))
+        (share.value - end) ** 2 / (Z**2 * end * (1 - end))
         for end in (share.low, share.high)
         if 0 < end < 1
     ]
