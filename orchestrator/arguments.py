@@ -11,6 +11,7 @@ from trainables.errors import InputError
 from trainables.trial import limits
 
 if TYPE_CHECKING:
+    from trainables.datasets import Resize
     from trainables.defenses import Stack
     from trainables.threats import Threat
 
@@ -39,6 +40,16 @@ def parse_named(text: str) -> tuple[str, dict[str, Any]]:
         values = _JOIN.split(value.strip())
         parameters[key.strip()] = values if len(values) > 1 else values[0]
     return name.strip(), parameters
+
+
+def parse_resize(text: str) -> Resize:
+    """Read how images become square."""
+    from trainables.datasets import RESIZES
+
+    known = {name: name for name in RESIZES}
+    if text not in known:
+        raise InputError(f"--resize {text!r}: known: {', '.join(RESIZES)}")
+    return known[text]
 
 
 def parse_stack(texts: Sequence[str], radius: float) -> Stack:

@@ -11,20 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from orchestrator.options import (
-    AddressOption,
-    ConcurrentOption,
-    CpusOption,
-    DataDirOption,
-    DatasetOption,
-    DownloadOption,
-    GpusOption,
-    ImageSizeOption,
-    LpipsOption,
-    ModelOption,
-    RunArgument,
-    RunsOption,
-)
+from orchestrator import options
 from trainables.errors import InputError
 
 app = typer.Typer(
@@ -57,20 +44,22 @@ def common(
 @app.command()
 def launch(
     space: Annotated[str, typer.Option(help="A space's name, or a .yaml file.")],
-    dataset: DatasetOption = None,
-    data_dir: DataDirOption = None,
-    image_size: ImageSizeOption = None,
-    model: ModelOption = None,
+    dataset: options.DatasetOption = None,
+    data_dir: options.DataDirOption = None,
+    image_size: options.ImageSizeOption = None,
+    resize: options.ResizeOption = None,
+    skip_bad_images: options.SkipBadOption = False,
+    model: options.ModelOption = None,
     trials: Annotated[
         int | None, typer.Option(help="Total number of trials; a larger number extends a run.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed for search and training.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
-    runs: RunsOption = RUNS,
-    address: AddressOption = None,
-    max_concurrent: ConcurrentOption = None,
-    cpus_per_trial: CpusOption = None,
-    gpus_per_trial: GpusOption = None,
+    runs: options.RunsOption = RUNS,
+    address: options.AddressOption = None,
+    max_concurrent: options.ConcurrentOption = None,
+    cpus_per_trial: options.CpusOption = None,
+    gpus_per_trial: options.GpusOption = None,
     max_gpu_hours: Annotated[
         float | None, typer.Option(help="Start no new trial after this many GPU hours.")
     ] = None,
@@ -95,8 +84,8 @@ def launch(
     audit_seeds: Annotated[
         int | None, typer.Option(help="Number of new seeds for each audited trial.")
     ] = None,
-    lpips_weights: LpipsOption = None,
-    download: DownloadOption = False,
+    lpips_weights: options.LpipsOption = None,
+    download: options.DownloadOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the trials, ranges and estimated hours.")
     ] = False,
@@ -110,7 +99,7 @@ def launch(
         ("--audit-seeds", audit_seeds),
     )
     _check_seed(seed)
-    from orchestrator.arguments import parse_duration, parse_gpus
+    from orchestrator.arguments import parse_duration, parse_gpus, parse_resize
     from orchestrator.request import LaunchRequest
     from orchestrator.run.finished import found_finished
     from search_spaces import Overrides
@@ -120,6 +109,8 @@ def launch(
         overrides=Overrides(
             dataset=dataset,
             image_size=image_size,
+            resize=None if resize is None else parse_resize(resize),
+            skip_bad_images=skip_bad_images or None,
             model=model,
             trials=trials,
             seed=seed,
@@ -158,19 +149,22 @@ def trial(
     defense: Annotated[
         list[str], typer.Option(help="NAME[:param=value,..]; several make a stack.")
     ] = ["none"],  # noqa: B006 - typer reads it as the default
-    dataset: DatasetOption = None,
-    model: ModelOption = None,
+    dataset: options.DatasetOption = None,
+    model: options.ModelOption = None,
     threats: Annotated[str | None, typer.Option(help="a,b or clean (default: all).")] = None,
     effort: Annotated[str, typer.Option(help="screen or audit.")] = "screen",
     seed: Annotated[int, typer.Option(help="Random seed for training.")] = 0,
-    data_dir: DataDirOption = None,
-    image_size: ImageSizeOption = None,
-    lpips_weights: LpipsOption = None,
-    download: DownloadOption = False,
+    data_dir: options.DataDirOption = None,
+    image_size: options.ImageSizeOption = None,
+    resize: options.ResizeOption = None,
+    skip_bad_images: options.SkipBadOption = False,
+    lpips_weights: options.LpipsOption = None,
+    download: options.DownloadOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """Run one trial here, without Ray, and print its results."""
     _check_seed(seed)
+    from orchestrator.arguments import parse_resize
     from orchestrator.commands.trial import TrialRequest, print_record, run_single
 
     record = run_single(
@@ -183,6 +177,8 @@ def trial(
             seed=seed,
             data_dir=data_dir,
             image_size=image_size,
+            resize=parse_resize(resize or "crop"),
+            skip_bad_images=skip_bad_images,
             lpips_weights=lpips_weights,
             download=download,
         )
@@ -196,7 +192,7 @@ def trial(
 
 @app.command()
 def status(
-    run: RunArgument,
+    run: options.RunArgument,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every two seconds.")] = False,
 ) -> None:
     """Print a run's progress and the best results so far."""
@@ -213,19 +209,19 @@ def status(
 
 @app.command()
 def audit(
-    run: RunArgument,
+    run: options.RunArgument,
     candidates: Annotated[
         int | None, typer.Option(help="Maximum trials to audit, besides the undefended model.")
     ] = None,
     seeds: Annotated[
         int | None, typer.Option(help="Number of new seeds for each audited trial.")
     ] = None,
-    address: AddressOption = None,
-    max_concurrent: ConcurrentOption = None,
-    cpus_per_trial: CpusOption = None,
-    gpus_per_trial: GpusOption = None,
-    data_dir: DataDirOption = None,
-    lpips_weights: LpipsOption = None,
+    address: options.AddressOption = None,
+    max_concurrent: options.ConcurrentOption = None,
+    cpus_per_trial: options.CpusOption = None,
+    gpus_per_trial: options.GpusOption = None,
+    data_dir: options.DataDirOption = None,
+    lpips_weights: options.LpipsOption = None,
 ) -> None:
     """Retrain a run's best trials with new seeds, run every attack and write a report."""
     _check_counts(
@@ -252,7 +248,7 @@ def audit(
 
 
 @app.command()
-def report(run: RunArgument) -> None:
+def report(run: options.RunArgument) -> None:
     """Write a run's tables, figures and report again from its records."""
     import results
     from orchestrator.run.paths import report_address
@@ -263,7 +259,7 @@ def report(run: RunArgument) -> None:
 
 @app.command()
 def select(
-    run: RunArgument,
+    run: options.RunArgument,
     require: Annotated[
         list[str] | None,
         typer.Option(help="METRIC>=NUMBER, or <=, >, <, in quotes; all must hold."),
@@ -284,8 +280,8 @@ def select(
     export: Annotated[
         str | None, typer.Option(help="Folder to write the first pick (or the suggestion) to.")
     ] = None,
-    data_dir: DataDirOption = None,
-    lpips_weights: LpipsOption = None,
+    data_dir: options.DataDirOption = None,
+    lpips_weights: options.LpipsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Rank the audited defenses that meet the requirements; exit with 3 if none does."""
@@ -310,7 +306,7 @@ def select(
 @app.command()
 def verify(
     bundle: Annotated[str, typer.Argument(help="A folder that `select --export` wrote.")],
-    data_dir: DataDirOption = None,
+    data_dir: options.DataDirOption = None,
     points: Annotated[
         int | None, typer.Option(help="Maximum points to attack and certify.")
     ] = None,
@@ -371,8 +367,8 @@ def list_(
 
 @app.command()
 def doctor(
-    runs: RunsOption = RUNS,
-    data_dir: DataDirOption = None,
+    runs: options.RunsOption = RUNS,
+    data_dir: options.DataDirOption = None,
 ) -> None:
     """Check devices, Ray, data sets, LPIPS weights, storage and versions."""
     from orchestrator.commands.doctor import examine

@@ -17,6 +17,15 @@ DataDirOption = Annotated[
 ImageSizeOption = Annotated[
     int | None, typer.Option(help="Side in pixels to resize a folder's images to.")
 ]
+ResizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--resize", help="How images become square: crop (the short side fits) or squash."
+    ),
+]
+SkipBadOption = Annotated[
+    bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
+]
 LpipsOption = Annotated[
     str | None, typer.Option(help="File or URI of torchvision's AlexNet weights, for LPIPS.")
 ]

@@ -27,6 +27,8 @@ class Overrides:
 
     dataset: str | None = None
     image_size: int | None = None
+    resize: str | None = None
+    skip_bad_images: bool | None = None
     model: str | None = None
     trials: int | None = None
     seed: int | None = None
@@ -151,8 +153,9 @@ def _overridden(file: SpaceFile, overrides: Overrides) -> SpaceFile:
     for scenario in plain["scenarios"]:
         if overrides.model is not None:
             scenario["model"] = overrides.model
-        if overrides.image_size is not None:
-            scenario["image_size"] = overrides.image_size
+        for name in ("image_size", "resize", "skip_bad_images"):
+            if (value := getattr(overrides, name)) is not None:
+                scenario[name] = value
     if overrides.trials is not None:
         plain["search"]["trials"] = overrides.trials
     if overrides.seed is not None:

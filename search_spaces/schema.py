@@ -27,6 +27,8 @@ class ScenarioSection(_Strict):
 
     dataset: str = "digits"
     image_size: Count | None = None
+    resize: Literal["crop", "squash"] = "crop"
+    skip_bad_images: bool = False
     model: str | ModelSection | None = None
     training: dict[str, Any] = {}
 

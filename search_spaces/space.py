@@ -9,7 +9,7 @@ from search_spaces.domains import AnyOf, Choice, Chooser, Domain, Flat, Range, S
 from search_spaces.enumeration import NotEnumerableError, check_points, enumerate_draws
 from search_spaces.objectives import Constraint, Objective, build_constraint, build_objectives
 from search_spaces.schema import ModelSection, ScenarioSection, SpaceFile
-from trainables.datasets import absolute_name, dataset_entry
+from trainables.datasets import Resize, absolute_name, dataset_entry
 from trainables.defenses import SLOTS, build_defense, build_stack, defense_type
 from trainables.defenses.defense import Defense, Slot
 from trainables.defenses.stack import conflict
@@ -30,6 +30,8 @@ class Scenario:
 
     dataset: str
     image_size: int | None
+    resize: Resize
+    skip_bad_images: bool
     model: ModelSection
     training: Mapping[str, Domain]
     radius: float
@@ -159,6 +161,12 @@ class Space:
         del plain["search"]["trials"]
         for name in ("resources", "audit", "budgets", "description"):
             del plain[name]
+        for scenario in plain["scenarios"]:
+            # Later keys stand in it only where they are not the default: older runs go on.
+            if scenario["resize"] == "crop":
+                del scenario["resize"]
+            if not scenario["skip_bad_images"]:
+                del scenario["skip_bad_images"]
         return plain
 
     def published_rows(self) -> list[dict[str, Any]]:
@@ -198,6 +206,8 @@ class Space:
         return DataSpec(
             name=scenario.dataset,
             image_size=scenario.image_size,
+            resize=scenario.resize,
+            skip_bad_images=scenario.skip_bad_images,
             pools=self.file.pools,
             train_images=self.file.train_images,
             measured_images=self.file.measured_images,
@@ -332,6 +342,8 @@ def _scenario(section: ScenarioSection) -> Scenario:
     return Scenario(
         dataset=absolute_name(section.dataset),
         image_size=section.image_size,
+        resize=section.resize,
+        skip_bad_images=section.skip_bad_images,
         model=model,
         training=training,
         radius=entry.radius,

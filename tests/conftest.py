@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Before numpy and torch, and for the processes that tests start: with a thread for each core in
+# each of several processes, the threads wait for one another, and a test takes five times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from torch import Tensor, nn

@@ -150,6 +150,8 @@ def check_runs(space: Space, request: LaunchRequest) -> Dataset:
             scenario.dataset,
             data_dir=request.data_dir,
             image_size=scenario.image_size,
+            resize=scenario.resize,
+            skip_bad_images=scenario.skip_bad_images,
             device=torch.device("cpu"),
             download=request.download,
         )

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.arguments import parse_named, parse_stack, parse_threats
-from trainables.datasets import absolute_name, dataset_entry, load_dataset
+from trainables.datasets import Resize, absolute_name, dataset_entry, load_dataset
 from trainables.errors import InputError
 from trainables.parameters import build
 from trainables.records.record import TrialRecord
@@ -33,6 +33,8 @@ class TrialRequest:
     seed: int
     data_dir: str | None
     image_size: int | None
+    resize: Resize
+    skip_bad_images: bool
     lpips_weights: str | None
     download: bool
 
@@ -64,7 +66,12 @@ def spec_of(request: TrialRequest) -> TrialSpec:
     entry = dataset_entry(request.dataset)
     model, raw_model = parse_named(request.model or entry.default_model)
     return TrialSpec(
-        data=DataSpec(name=absolute_name(request.dataset), image_size=request.image_size),
+        data=DataSpec(
+            name=absolute_name(request.dataset),
+            image_size=request.image_size,
+            resize=request.resize,
+            skip_bad_images=request.skip_bad_images,
+        ),
         model=build(ModelSpec, {"name": model, **raw_model}, owner="model", radius=entry.radius),
         training=build(TrainingSpec, entry.training, owner="training", radius=entry.radius),
         stack=parse_stack(request.defenses, entry.radius),
@@ -89,5 +96,7 @@ def print_record(record: TrialRecord, console: Console) -> None:
     console.print(table)
     for line in missing:
         console.print(Text(line, style="dim"), soft_wrap=True)
+    for note in record.notes.get("data", ()):
+        console.print(Text(f"data: {note}", style="dim"), soft_wrap=True)
     timings = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in record.timings.items())
     console.print(Text(f"trial {record.trial}: {timings}", style="dim"), soft_wrap=True)

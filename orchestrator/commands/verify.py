@@ -116,8 +116,14 @@ def _dataset(bundle: Bundle, data_dir: str | None) -> Dataset:
     name = bundle.spec.data.name
     if name.startswith(FOLDER_PREFIX) and data_dir is not None:
         name, data_dir = f"{FOLDER_PREFIX}{data_dir}", None
+    data = bundle.spec.data
     found = load_dataset(
-        name, data_dir=data_dir, image_size=bundle.spec.data.image_size, device=bundle.device
+        name,
+        data_dir=data_dir,
+        image_size=data.image_size,
+        resize=data.resize,
+        skip_bad_images=data.skip_bad_images,
+        device=bundle.device,
     )
     if found.fingerprint != bundle.dataset.fingerprint:
         raise InputError(

@@ -1,25 +1,31 @@
+import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from torchvision import transforms
 
 from tests.datasets.making import CPU, real_data, write_images
 from trainables.datasets import Dataset, load_dataset, split_pools
 from trainables.errors import InputError
 
 
-def _load(path: Path, image_size: int | None = None) -> Dataset:
-    return load_dataset(f"folder:{path}", data_dir=None, image_size=image_size, device=CPU)
+def _load(path: Path, image_size: int | None = None, **options: Any) -> Dataset:
+    return load_dataset(
+        f"folder:{path}", data_dir=None, image_size=image_size, device=CPU, **options
+    )
 
 
 def _error(path: Path, culprit: Path | None = None, image_size: int | None = None) -> str:
     with pytest.raises(InputError) as caught:
         _load(path, image_size)
     assert "\n" not in str(caught.value)
-    assert str(culprit or path) in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert culprit is None or str(culprit.relative_to(path)) in str(caught.value)
     return str(caught.value)
 
 
@@ -75,11 +81,25 @@ def test_hidden_files_and_windows_leftovers_are_ignored(tmp_path: Path) -> None:
 def test_images_are_resized_to_a_square_with_antialiasing(tmp_path: Path) -> None:
     _classes(tmp_path)
     write_images(tmp_path / "cat", 10, size=(40, 24))
-    dataset = _load(tmp_path, 12)
+    dataset = _load(tmp_path, 12, resize="squash")
     assert dataset.shape == (3, 12, 12)
     with Image.open(tmp_path / "cat" / "000.png") as image:
         expected = np.asarray(image.resize((12, 12), Image.Resampling.BILINEAR))
     assert np.array_equal(dataset.images.pixels[10].permute(1, 2, 0).numpy(), expected)
+    assert dataset.notes == ("squashed 10 non-square images at 12x12",)
+
+
+@pytest.mark.parametrize("size", [(40, 24), (24, 41), (30, 12), (13, 12)])
+def test_the_centre_of_an_image_that_is_not_square_is_kept(
+    size: tuple[int, int], tmp_path: Path
+) -> None:
+    _classes(tmp_path)
+    write_images(tmp_path / "cat", 10, size=size)
+    dataset = _load(tmp_path, 12)
+    with Image.open(tmp_path / "cat" / "000.png") as image:
+        expected = np.asarray(transforms.CenterCrop(12)(transforms.Resize(12)(image)))
+    assert np.array_equal(dataset.images.pixels[10].permute(1, 2, 0).numpy(), expected)
+    assert dataset.notes == ("kept the centre of 10 non-square images at 12x12",)
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "LA"])
@@ -97,7 +117,8 @@ def test_sixteen_bit_grey_keeps_its_levels(tmp_path: Path) -> None:
     Image.fromarray(ramp).save(tmp_path / "ant" / "000.png")
     dataset = _load(tmp_path)
     assert dataset.shape == (1, 8, 8)
-    assert np.array_equal(dataset.images.pixels[0, 0].numpy(), (ramp // 257).astype(np.uint8))
+    assert np.array_equal(dataset.images.pixels[0, 0].numpy(), np.rint(ramp / 257))
+    assert dataset.notes == ("read 16-bit grey levels (the largest is 65520) as [0, 65535]",)
 
 
 def test_one_colour_image_makes_the_folder_rgb(tmp_path: Path) -> None:
@@ -127,7 +148,8 @@ def test_a_transparent_palette_gives_no_warning(tmp_path: Path) -> None:
     image.save(tmp_path / "ant" / "000.png", transparency=b"\x80\xff")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert _load(tmp_path).images.pixels[0, :, 0, 0].tolist() == [255, 0, 51]
+        # Half of red on white.
+        assert _load(tmp_path).images.pixels[0, :, 0, 0].tolist() == [255, 127, 153]
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
@@ -140,13 +162,67 @@ def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    assert "is empty" in _error(tmp_path)
+    assert "holds no images" in _error(tmp_path)
 
 
-def test_a_text_file_in_a_class_is_refused(tmp_path: Path) -> None:
-    note = _classes(tmp_path) / "cat" / "notes.txt"
+def test_what_is_not_an_image_is_passed_over_and_counted(tmp_path: Path) -> None:
+    _classes(tmp_path)
+    for place in ("README.md", "labels.csv", "cat/notes.txt", "cat/more/notes.txt", "dog/a.json"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text("not an image")
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX" / "000.png").write_bytes(b"not an image")
+    dataset = _load(tmp_path)
+    assert dataset.classes == ("ant", "cat") and len(dataset.images) == 20
+    assert dataset.notes == (
+        "passed over 4 files without an image (.md, .csv, .txt)",
+        "passed over 2 folders without images (more/, dog/)",
+    )
+
+
+def test_an_image_is_known_by_its_content_where_its_ending_says_nothing(tmp_path: Path) -> None:
+    _classes(tmp_path)
+    for number, name in enumerate(("photo", "photo.dat")):
+        (tmp_path / "cat" / f"{number:03}.png").rename(tmp_path / "cat" / name)
+    dataset = _load(tmp_path)
+    assert len(dataset.images) == 20 and dataset.notes == ()
+
+
+def test_a_text_file_that_is_called_an_image_is_refused(tmp_path: Path) -> None:
+    note = _classes(tmp_path) / "cat" / "notes.png"
     note.write_text("not an image")
-    assert "is not an image" in _error(tmp_path, note)
+    assert "not an image" in _error(tmp_path, note)
+
+
+def test_all_bad_images_are_named_at_once_or_left_out(tmp_path: Path) -> None:
+    _classes(tmp_path, 14)
+    bad = [tmp_path / "ant" / "003.png", tmp_path / "cat" / "004.png"]
+    bad[0].write_bytes(bad[0].read_bytes()[:-70])  # its header is sound
+    bad[1].write_bytes(b"")
+    for file in bad:
+        assert "of 28 images, 2 bad: " in _error(tmp_path, file)
+    assert "--skip-bad-images" in _error(tmp_path)
+    whole = _load(tmp_path, skip_bad_images=True)
+    assert whole.images.labels.tolist() == [0] * 13 + [1] * 13
+    (note,) = whole.notes
+    assert note.startswith("left out 2 bad: ant/003.png (") and "cat/004.png (" in note
+    for file in bad:
+        file.unlink()
+    assert torch.equal(_load(tmp_path).images.pixels, whole.images.pixels)
+
+
+def test_an_error_names_ten_bad_images_and_counts_the_others(tmp_path: Path) -> None:
+    _classes(tmp_path, 14)
+    for file in (tmp_path / "cat").iterdir():
+        file.write_bytes(b"")
+    text = _error(tmp_path, tmp_path / "cat" / "009.png")
+    assert "14 bad" in text and "and 4 more" in text and "010.png" not in text
+
+
+def test_left_out_images_count_for_the_size_of_a_class(tmp_path: Path) -> None:
+    (_classes(tmp_path) / "cat" / "003.png").write_bytes(b"")
+    with pytest.raises(InputError, match="class 'cat' has 9 of the at least 10"):
+        _load(tmp_path, skip_bad_images=True)
 
 
 @pytest.mark.parametrize("kept", [0, 4, 30, 100, 180])
@@ -177,6 +253,92 @@ def test_an_image_that_explodes_is_refused(tmp_path: Path, monkeypatch: pytest.M
     assert "pixels" in _error(_classes(tmp_path), tmp_path / "ant" / "000.png")
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_loaded_upright(orientation: int, tmp_path: Path) -> None:
+    _classes(tmp_path)
+    tag = Image.Exif()
+    tag[0x0112] = orientation
+    corners = np.zeros((8, 8, 3), np.uint8)
+    corners[:4, :4], corners[:4, 4:], corners[4:, :4] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    Image.fromarray(corners).save(tmp_path / "ant" / "000.png", exif=tag)
+    dataset = _load(tmp_path)
+    with Image.open(tmp_path / "ant" / "000.png") as image:
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(dataset.images.pixels[0].permute(1, 2, 0).numpy(), upright)
+    assert np.array_equal(upright, corners) == (orientation == 1)
+    assert any("upright" in note for note in dataset.notes) == (orientation != 1)
+
+
+def test_a_photo_that_was_stored_lying_keeps_its_sides_in_order(tmp_path: Path) -> None:
+    """A 40x24 photo with orientation 6 is 24x40: its short side is the stored height."""
+    _classes(tmp_path)
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    with Image.open(write_images(tmp_path / "drawn", 1, size=(40, 24)) / "000.png") as image:
+        stored = image.copy()
+    shutil.rmtree(tmp_path / "drawn")
+    stored.save(tmp_path / "ant" / "000.jpg", exif=tag, quality=100, subsampling=0)
+    dataset = _load(tmp_path, 12)
+    with Image.open(tmp_path / "ant" / "000.jpg") as image:
+        upright = ImageOps.exif_transpose(image)
+    assert upright.size == (24, 40)
+    expected = np.asarray(transforms.CenterCrop(12)(transforms.Resize(12)(upright)))
+    row = sorted(file.name for file in (tmp_path / "ant").iterdir()).index("000.jpg")
+    assert np.array_equal(dataset.images.pixels[row].permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind"), [(8, np.uint16), (10, np.uint16), (12, np.uint16), (14, np.uint16),
+                       (16, np.uint16), (16, np.int32), (24, np.int32)]
+)  # fmt: skip
+def test_grey_levels_fill_their_range_whatever_file_they_are_in(
+    bits: int, kind: type, tmp_path: Path
+) -> None:
+    """A 12-bit image in a 16-bit file kept 16 grey levels; 24 bits in 32 became black and white."""
+    ramp = np.arange(256).reshape(16, 16)
+    for name in ("ant", "cat"):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            wide = ramp * (2**bits - 1) // 255
+            Image.fromarray(wide.astype(kind)).save(tmp_path / name / f"{number}.tif")
+    dataset = _load(tmp_path)
+    assert np.array_equal(dataset.images.pixels[0, 0].numpy(), ramp)
+    assert f"read {bits}-bit grey levels" in dataset.notes[0]
+
+
+def test_a_declared_range_counts_before_the_values_that_are_found(tmp_path: Path) -> None:
+    _classes(tmp_path, mode="L")
+    dark = np.full((8, 8), 1000, np.uint16)
+    file = tmp_path / "ant" / "000.tif"
+    (tmp_path / "ant" / "000.png").unlink()
+    Image.fromarray(dark).save(file, tiffinfo={281: 4000})
+    dataset = _load(tmp_path)
+    assert set(dataset.images.pixels[0].flatten().tolist()) == {64}  # 255 / 4
+    assert dataset.notes == ("read 1 image by the peak that they declare (4000)",)
+
+
+def test_negative_pixels_are_refused(tmp_path: Path) -> None:
+    file = _classes(tmp_path) / "cat" / "wide.tif"
+    Image.fromarray(np.full((8, 8), -1, np.int32)).save(file)
+    assert "negative" in _error(tmp_path, file)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_pixels_are_white(mode: str, tmp_path: Path) -> None:
+    _classes(tmp_path, mode=mode[:-1])
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 4, 8))
+    image.paste((0, 0, 0, 51), (4, 0, 6, 8))
+    image.convert(mode).save(tmp_path / "ant" / "000.png")
+    dataset = _load(tmp_path)
+    assert dataset.shape[0] == len(mode) - 1
+    assert (
+        dataset.images.pixels[0, :, 0].tolist()
+        == [[255] * 4 + [204] * 2 + [0] * 2] * dataset.shape[0]
+    )
+    assert dataset.notes == ("composed 1 image with transparency on white",)
+
+
 def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
     file = _classes(tmp_path) / "cat" / "wide.tiff"
     Image.new("F", (8, 8)).save(file)
@@ -189,9 +351,11 @@ def test_a_broken_link_is_refused(tmp_path: Path) -> None:
     assert "replace or remove" in _error(tmp_path, link)
 
 
-def test_an_empty_class_is_refused(tmp_path: Path) -> None:
+def test_an_empty_class_is_passed_over(tmp_path: Path) -> None:
     (_classes(tmp_path) / "dog").mkdir()
-    assert "no images" in _error(tmp_path, tmp_path / "dog")
+    dataset = _load(tmp_path)
+    assert dataset.classes == ("ant", "cat")
+    assert dataset.notes == ("passed over 1 folder without images (dog/)",)
 
 
 def test_a_single_class_is_refused(tmp_path: Path) -> None:
@@ -221,13 +385,71 @@ def test_seven_training_images_in_a_class_are_refused(tmp_path: Path) -> None:
 
 def test_a_class_without_test_images_is_refused(tmp_path: Path) -> None:
     (_official(tmp_path) / "test" / "cat" / "000.png").unlink()
-    assert "no images" in _error(tmp_path, tmp_path / "test" / "cat")
+    assert "provide at least two" in _error(tmp_path, tmp_path / "test")
+    write_images(tmp_path / "test" / "owl", 1)
+    assert "['cat', 'owl'] are in only one of train/ and test/" in _error(tmp_path)
 
 
-@pytest.mark.parametrize(("present", "absent"), [("train", "test"), ("test", "train")])
-def test_only_one_of_train_and_test_is_refused(present: str, absent: str, tmp_path: Path) -> None:
-    _classes(tmp_path / present)
+@pytest.mark.parametrize(
+    ("present", "absent"),
+    [(["train"], "test/ and val"), (["test"], "train"), (["val", "test"], "train")],
+)
+def test_parts_without_training_or_without_others_are_refused(
+    present: list[str], absent: str, tmp_path: Path
+) -> None:
+    for name in present:
+        _classes(tmp_path / name)
     assert f"lacks {absent}/" in _error(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("Train", "Val", "Test"), ("training", "validation", "testing"), ("train", "valid", "test")],
+)
+def test_official_parts_are_known_by_their_usual_names(
+    names: tuple[str, str, str], tmp_path: Path
+) -> None:
+    for name, count in zip(names, (12, 3, 2), strict=True):
+        _classes(tmp_path / name, count)
+    dataset = _load(tmp_path)
+    assert (dataset.num_train, dataset.num_validation, len(dataset.images)) == (24, 6, 34)
+    pools = split_pools(dataset)
+    assert pools.validation is not None and pools.calibration is not None
+    assert torch.equal(pools.validation.pixels, dataset.images.pixels[24:30])
+    assert torch.equal(pools.test.pixels, dataset.images.pixels[30:])
+    published = split_pools(dataset, "published")
+    assert torch.equal(published.train.pixels, dataset.images.pixels[:24])
+    deployed = split_pools(dataset, "deployment")
+    assert len(deployed.train) == 30 - len(pools.calibration)
+
+
+def test_without_a_test_set_its_pool_comes_out_of_the_training_rows(tmp_path: Path) -> None:
+    _classes(tmp_path / "train", 20)
+    _classes(tmp_path / "val", 3)
+    dataset = _load(tmp_path)
+    assert (dataset.num_train, dataset.num_validation, len(dataset.images)) == (40, 6, 46)
+    pools = split_pools(dataset)
+    assert pools.validation is not None
+    assert torch.equal(pools.validation.pixels, dataset.images.pixels[40:])
+    assert len(pools.test) == 7  # 15 of 85 %, of both classes
+    assert set(pools.test.labels.tolist()) == {0, 1}
+    assert int(pools.train_index.max()) < 40
+    assert len(split_pools(dataset, "published").train) == 40 - len(pools.test)
+
+
+def test_a_validation_set_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    found = set()
+    for name in ("val", "test"):
+        _classes(tmp_path / name / "train", 12)
+        _classes(tmp_path / name / name, 3)
+        found.add(_load(tmp_path / name).fingerprint)
+    assert len(found) == 2
+
+
+def test_two_folders_for_one_part_are_refused(tmp_path: Path) -> None:
+    for name in ("train", "Train", "test"):
+        _classes(tmp_path / name, 12)
+    assert "join them into one train/" in _error(tmp_path)
 
 
 def test_train_and_test_with_images_instead_of_classes_are_refused(tmp_path: Path) -> None:
@@ -237,8 +459,14 @@ def test_train_and_test_with_images_instead_of_classes_are_refused(tmp_path: Pat
 
 
 def test_a_third_folder_beside_train_and_test_is_refused(tmp_path: Path) -> None:
-    _classes(_official(tmp_path) / "val")
-    assert "val/ next to" in _error(tmp_path)
+    _classes(_official(tmp_path) / "unlabelled")
+    assert "in unlabelled/ next to train/" in _error(tmp_path)
+
+
+def test_a_folder_without_images_beside_train_and_test_is_passed_over(tmp_path: Path) -> None:
+    (_official(tmp_path) / "annotations").mkdir()
+    (tmp_path / "annotations" / "all.json").write_text("{}")
+    assert _load(tmp_path).notes == ("passed over 1 folder without images (annotations/)",)
 
 
 def test_class_sets_that_differ_are_refused(tmp_path: Path) -> None:

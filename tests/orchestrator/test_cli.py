@@ -39,7 +39,7 @@ LAUNCH = ("launch", "--space", "smoke")
         ((*LAUNCH, "--gpus-per-trial", "most"), "--gpus-per-trial 'most'"),
         ((*LAUNCH, "--gpus-per-trial", "1.5"), "--gpus-per-trial must be"),
         ((*LAUNCH, "--max-gpu-hours", "0", "--gpus-per-trial", "0"), "--max-gpu-hours must be"),
-        ((*LAUNCH, "--max-gpu-hours", "2", "--gpus-per-trial", "0"), "no trial takes a GPU"),
+        ((*LAUNCH, "--max-gpu-hours", "2", "--gpus-per-trial", "0"), "no trial uses a GPU"),
         ((*LAUNCH, "--seed", "-1"), "--seed must be at least 0"),
         ((*LAUNCH, "--max-concurrent", "0"), "--max-concurrent must be at least 1"),
         ((*LAUNCH, "--cpus-per-trial", "0"), "--cpus-per-trial must be above 0"),

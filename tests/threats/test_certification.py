@@ -156,9 +156,9 @@ def test_images_are_certified_a_batch_at_a_time(undefended: TrainedNet) -> None:
 @pytest.mark.parametrize(
     ("labels", "radii", "reason"),
     [
-        ([0], [float("inf")], "no finite number"),
-        ([0], [float("nan")], "no finite number"),
-        ([0], [-0.1], "no finite number"),
+        ([0], [float("inf")], "is not a finite number"),
+        ([0], [float("nan")], "is not a finite number"),
+        ([0], [-0.1], "is not a finite number"),
         ([REFUSED], [0.5], "where it abstains"),
         ([0, 1], [0.1], r"label of shape \(2,\), but it must be \(1,\)"),
         ([0], [0.1, 0.2], r"radius of shape \(2,\), but it must be \(1,\)"),
@@ -184,7 +184,7 @@ def test_thresholds_name_the_metrics_and_are_told_apart() -> None:
         build_threat("certification", {"thresholds": [0.5, "1/2"]}, radius=EPS)
     with pytest.raises(InputError, match="certification: thresholds must be within"):
         build_threat("certification", {"thresholds": 0}, radius=EPS)
-    with pytest.raises(InputError, match="no size in pixels"):
+    with pytest.raises(InputError, match="is not a size in pixels"):
         build_threat("certification", {"thresholds": "1 radius"}, radius=EPS)
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ BUSY = spec_of(
         spec_of(build_defense("temperature", {"T": "fit"}, radius=EPS)),
         spec_of(threats=[THREATS["evasion"](attacks=("pgd",), eps=(0.1,))]),  # type: ignore[call-arg]
         spec_of(threats=[build_threat("evasion", {"attacks": "fgsm", "eps": "1/9"}, radius=EPS)]),
+        replace(spec_of(), data=DataSpec(resize="squash", skip_bad_images=True)),
     ],
 )
 def test_a_spec_comes_back_from_its_canonical_json(spec: TrialSpec) -> None:
@@ -49,6 +51,8 @@ def test_every_part_of_a_spec_is_part_of_the_identity() -> None:
         spec_of(model=ModelSpec(norm="batch")),
         spec_of(training=TrainingSpec(learning_rate=0.01)),
         TrialSpec(data=DataSpec(), model=ModelSpec(), training=TrainingSpec(), effort="audit"),
+        replace(spec_of(), data=DataSpec(resize="squash")),
+        replace(spec_of(), data=DataSpec(skip_bad_images=True)),
     ]
     assert len({spec.trial for spec in others}) == len(others)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.datasets.making import write_images
 from tests.defenses import toys
 from tests.making import CPU, EPS, spec_of
 from trainables.defenses import build_defense
@@ -20,7 +21,7 @@ from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import THREATS, Findings, build_threat
 from trainables.threats.clean import METRIC_NAMES
 from trainables.training import loop
-from trainables.trial.settings import ModelSpec
+from trainables.trial.settings import DataSpec, ModelSpec
 from trainables.trial.spec import TrialSpec
 from trainables.trial.stages import run_trial, stage_versions
 
@@ -226,3 +227,15 @@ def test_published_pools_are_measured_on_test(tmp_path: Path) -> None:
     record = _run(spec_of(pools="published", measured_images=50), tmp_path)
     accuracy = record.metrics["clean_accuracy"]
     assert isinstance(accuracy, Measured) and accuracy.n == 50
+
+
+def test_what_was_done_to_a_folders_images_stands_in_the_record(tmp_path: Path) -> None:
+    for name in ("ant", "cat"):
+        write_images(tmp_path / "photos" / name, 12, size=(12, 8))
+    (tmp_path / "photos" / "cat" / "notes.txt").write_text("not an image")
+    data = DataSpec(name=f"folder:{tmp_path / 'photos'}", image_size=8)
+    spec = replace(spec_of(epochs=1), data=data, model=ModelSpec())
+    assert _run(spec, tmp_path / "store").notes["data"] == [
+        "passed over 1 file without an image (.txt)",
+        "kept the centre of 24 non-square images at 8x8",
+    ]

@@ -1,7 +1,7 @@
 """Data sets: one uint8 tensor on the device, five pools, bad input named in one line."""
 
 from trainables.datasets.augment import augment
-from trainables.datasets.dataset import Dataset, LoadOptions
+from trainables.datasets.dataset import RESIZES, Dataset, LoadOptions, Resize
 from trainables.datasets.images import LabelledImages
 from trainables.datasets.registry import (
     DATASETS,
@@ -23,11 +23,13 @@ __all__ = [
     "DATASETS",
     "POOL_NAMES",
     "POOL_SEED",
+    "RESIZES",
     "Dataset",
     "DatasetEntry",
     "LabelledImages",
     "LoadOptions",
     "Pools",
+    "Resize",
     "absolute_name",
     "augment",
     "dataset_entry",

@@ -15,6 +15,9 @@ from trainables.datasets.images import LabelledImages
 from trainables.errors import InputError
 
 Augmentation = Literal["none", "crop_flip"]
+Resize = Literal["crop", "squash"]
+"""crop: scale the short side to the image size and keep the centre; squash: scale both sides."""
+RESIZES: tuple[Resize, ...] = ("crop", "squash")
 
 MIN_PER_CLASS = 10
 """Images that a class needs where one set is split into five pools."""
@@ -35,7 +38,9 @@ class Dataset:
     images: LabelledImages
     """All rows; the official training rows first."""
     num_train: int | None
-    """Number of official training rows; None: there is no official test set."""
+    """Number of official training rows, which come first; None: there is no official split."""
+    num_validation: int = 0
+    """Number of official validation rows, which come next; the rest are the official test rows."""
     classes: tuple[str, ...]
     radius: float
     """Standard Linf radius, in pixel values of [0, 1]."""
@@ -47,7 +52,9 @@ class Dataset:
     """Standard deviation of each channel over the same rows."""
     augmentation: Augmentation
     fingerprint: str
-    """sha256, in hex, of pixels, labels, scale, num_train and class names."""
+    """sha256, in hex, of pixels, labels, scale, official rows and class names."""
+    notes: tuple[str, ...] = ()
+    """What a loader did to the files, or passed over, each in a few words."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,6 +78,10 @@ class LoadOptions:
     """Where torchvision's data sets lie."""
     image_size: int | None = None
     """Height and width to resize to, in pixels."""
+    resize: Resize = "crop"
+    """How images that are not square become so."""
+    skip_bad_images: bool = False
+    """Whether images that cannot be read are left out."""
     download: bool = False
     device: torch.device
 
@@ -87,13 +98,15 @@ def make_dataset(
     radius_l2: float,
     augmentation: Augmentation,
     device: torch.device,
+    num_validation: int = 0,
+    notes: tuple[str, ...] = (),
 ) -> Dataset:
     """Check images that lie on the CPU, measure them and move them to the device.
 
     Raises InputError, naming `place` (where the images came from), for labels outside the classes
     and for a class with too few images to be in every pool.
     """
-    check_class_sizes(images.labels, num_train, classes, place)
+    check_class_sizes(images.labels, num_train, num_validation, classes, place)
     mean, std = channel_statistics(images.pixels[:num_train], images.scale)
     return Dataset(
         name=name,
@@ -106,12 +119,18 @@ def make_dataset(
         mean=mean,
         std=std,
         augmentation=augmentation,
-        fingerprint=_fingerprint(images, num_train, classes),
+        num_validation=num_validation,
+        fingerprint=_fingerprint(images, num_train, num_validation, classes),
+        notes=notes,
     )
 
 
 def check_class_sizes(
-    labels: Tensor, num_train: int | None, classes: tuple[str, ...], place: str
+    labels: Tensor,
+    num_train: int | None,
+    num_validation: int,
+    classes: tuple[str, ...],
+    place: str,
 ) -> None:
     """Raise InputError where a label is not a class, or a class is too small for every pool."""
     if len(classes) < 2:
@@ -127,7 +146,10 @@ def check_class_sizes(
         _check_counts(labels, classes, MIN_PER_CLASS, f"{place}: class")
         return
     _check_counts(labels[:num_train], classes, MIN_PER_CLASS_TRAIN, f"{place}: training set: class")
-    _check_counts(labels[num_train:], classes, 1, f"{place}: test set: class")
+    test = num_train + num_validation
+    for part, part_labels in (("validation", labels[num_train:test]), ("test", labels[test:])):
+        if len(part_labels):
+            _check_counts(part_labels, classes, 1, f"{place}: {part} set: class")
 
 
 def _check_counts(labels: Tensor, classes: tuple[str, ...], least: int, place: str) -> None:
@@ -160,11 +182,15 @@ def channel_statistics(pixels: Tensor, scale: float) -> tuple[tuple[float, ...],
     return tuple(means), tuple(stds)
 
 
-def _fingerprint(images: LabelledImages, num_train: int | None, classes: tuple[str, ...]) -> str:
+def _fingerprint(
+    images: LabelledImages, num_train: int | None, num_validation: int, classes: tuple[str, ...]
+) -> str:
     digest = hashlib.sha256()
     digest.update(images.pixels.contiguous().numpy().data)
     digest.update(images.labels.contiguous().numpy().data)
-    facts = [str(tuple(images.pixels.shape)), repr(float(images.scale)), str(num_train), *classes]
+    # Data sets without an official validation set keep the fingerprint that they always had.
+    rows = f"{num_train}+{num_validation}" if num_validation else str(num_train)
+    facts = [str(tuple(images.pixels.shape)), repr(float(images.scale)), rows, *classes]
     digest.update("\0".join(facts).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
@@ -176,6 +202,11 @@ def check_native_size(name: str, image_size: int | None, native: int) -> None:
             f"{name}: images are {native}x{native} and are not resized, but --image-size is "
             f"{image_size}; leave it out, or use folder:PATH"
         )
+
+
+def counted(number: int, noun: str) -> str:
+    """Return the number with its noun, in the plural where that is right."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def one_line(error: BaseException) -> str:

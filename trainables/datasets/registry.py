@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from trainables.datasets import cifar10, digits, folder, mnist
-from trainables.datasets.dataset import Dataset, LoadOptions
+from trainables.datasets.dataset import Dataset, LoadOptions, Resize
 from trainables.datasets.torchvision_files import DATA_DIR_VARIABLE
 from trainables.errors import InputError
 from trainables.storage.folders import absolute_place, is_uri, redacted, staged_folder
@@ -112,6 +112,8 @@ def load_dataset(
     data_dir: Path | str | None,
     image_size: int | None,
     device: torch.device,
+    resize: Resize = "crop",
+    skip_bad_images: bool = False,
     download: bool = False,
 ) -> Dataset:
     """Load a data set onto a device; the same arguments return the same object.
@@ -126,6 +128,8 @@ def load_dataset(
         path=Path(name.removeprefix(FOLDER_PREFIX)) if entry.name == "folder" else None,
         data_dir=local_dir,
         image_size=image_size,
+        resize=resize,
+        skip_bad_images=skip_bad_images,
         download=download,
         device=device,
     )

@@ -59,17 +59,19 @@ def split_pools(
     'search': half of the rows train, the rest selects and measures; 'published' reproduces papers:
     the whole official training set trains (without one: all except the test pool), nothing selects;
     'deployment' trains what is shipped: on train, validation and auxiliary together, with
-    calibration and test as they are in 'search'.
+    calibration and test as they are in 'search'. An official validation or test set is the pool of
+    that name; the other pools are taken from the training rows.
     `train_images` and `measured_images` keep a stratified subset of train, and of validation and
     test; a number larger than the pool keeps all of it. Raises InputError for a number below one.
     """
     labels = dataset.images.labels.cpu()
-    rows = _search_rows(labels, dataset.num_train, dataset.num_classes)
+    rows = _search_rows(labels, dataset)
     if protocol == "published":
-        test_rows = rows["test"]
         trained = torch.ones(len(labels), dtype=torch.bool)
-        trained[test_rows] = False
-        rows = {"train": trained.nonzero().flatten(), "test": test_rows}
+        trained[rows["test"]] = False
+        if dataset.num_validation:
+            trained[rows["validation"]] = False
+        rows = {"train": trained.nonzero().flatten(), "test": rows["test"]}
     elif protocol == "deployment":
         joined = torch.cat([rows.pop(name) for name in ("train", "validation", "auxiliary")])
         rows["train"] = joined.sort().values
@@ -104,19 +106,30 @@ def _keep(labels: Tensor, rows: Tensor, limit: int | None) -> Tensor:
     return rows if limit is None else rows[stratified_subset(labels[rows], limit, POOL_SEED)]
 
 
-def _search_rows(labels: Tensor, num_train: int | None, num_classes: int) -> dict[str, Tensor]:
+def _search_rows(labels: Tensor, dataset: Dataset) -> dict[str, Tensor]:
     """Return the sorted rows of every pool."""
-    held_out = [name for name in POOL_NAMES if name != "train"]
-    if num_train is None:
-        sizes = {name: _rounded(len(labels) * POOL_PERCENT[name], 100) for name in held_out}
-        return _partition(labels, sizes)
-    whole = 100 - POOL_PERCENT["test"]
-    # Every pool holds every class, even of a set with more classes than the cap.
-    cap = max(POOL_CAP, num_classes)
-    held_out.remove("test")
-    sizes = {name: min(cap, _rounded(num_train * POOL_PERCENT[name], whole)) for name in held_out}
-    rows = _partition(labels[:num_train], sizes)
-    return {**rows, "test": torch.arange(num_train, len(labels))}
+    official = _official_rows(dataset)
+    taken = [name for name in POOL_NAMES if name != "train" and name not in official]
+    whole = 100 - sum(POOL_PERCENT[name] for name in official)
+    trained = len(labels) if dataset.num_train is None else dataset.num_train
+    sizes = {name: _rounded(trained * POOL_PERCENT[name], whole) for name in taken}
+    if official:
+        # Every pool holds every class, even of a set with more classes than the cap.
+        cap = max(POOL_CAP, dataset.num_classes)
+        sizes = {name: size if name == "test" else min(cap, size) for name, size in sizes.items()}
+    return {**_partition(labels[:trained], sizes), **official}
+
+
+def _official_rows(dataset: Dataset) -> dict[str, Tensor]:
+    """Return the rows of the official validation and test sets, where there are any."""
+    if dataset.num_train is None:
+        return {}
+    test = dataset.num_train + dataset.num_validation
+    rows = {
+        "validation": torch.arange(dataset.num_train, test),
+        "test": torch.arange(test, len(dataset.images)),
+    }
+    return {name: index for name, index in rows.items() if len(index)}
 
 
 def _partition(labels: Tensor, sizes: Mapping[str, int]) -> dict[str, Tensor]:

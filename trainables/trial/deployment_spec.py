@@ -30,7 +30,7 @@ class DeploymentSpec:
     def canonical(self) -> dict[str, Any]:
         """Return the spec as plain JSON values, those of a trial without threats."""
         return {
-            "data": asdict(self.data),
+            "data": self.data.canonical(),
             "model": asdict(self.model),
             "training": asdict(self.training),
             "stack": [defense.canonical() for defense in self.stack],

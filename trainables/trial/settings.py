@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-from trainables.datasets import dataset_entry
+from trainables.datasets import RESIZES, Resize, dataset_entry
 from trainables.errors import InputError
 from trainables.models import ACTIVATIONS, MODELS
 from trainables.parameters import check_parameters, parameter
@@ -30,10 +30,16 @@ class DataSpec:
     """Training images that are used; None: all."""
     measured_images: int | None = None
     """Held-out images that are used; None: all."""
+    resize: Resize = "crop"
+    """How a folder's images that are not square become so."""
+    skip_bad_images: bool = False
+    """Whether a folder's images that cannot be read are left out."""
 
     def __post_init__(self) -> None:
         check_parameters(self, "data")
         dataset_entry(self.name)
+        if self.resize not in RESIZES:
+            raise InputError(f"data: unknown resize {self.resize!r}; known: {', '.join(RESIZES)}")
         for name in ("image_size", "train_images", "measured_images"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -42,6 +48,17 @@ class DataSpec:
             raise InputError(
                 "data: pools: deployment trains on the whole training data; leave train_images out"
             )
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values.
+
+        Later fields stand in it only where they are not the default: identities outlive them.
+        """
+        plain = asdict(self)
+        for name, default in (("resize", "crop"), ("skip_bad_images", False)):
+            if plain[name] == default:
+                del plain[name]
+        return plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,7 +64,12 @@ def prepare_trial(
     """
     device = indexed(device or given_device(None))
     dataset = load_dataset(
-        spec.data.name, data_dir=data_dir, image_size=spec.data.image_size, device=device
+        spec.data.name,
+        data_dir=data_dir,
+        image_size=spec.data.image_size,
+        resize=spec.data.resize,
+        skip_bad_images=spec.data.skip_bad_images,
+        device=device,
     )
     weights = None if lpips_weights is None else find_weights(lpips_weights)
     return build_context(spec, dataset, store, device, weights)
@@ -119,6 +124,8 @@ def run_trial(
                 ctx = prepare_trial(
                     spec, store, data_dir=data_dir, lpips_weights=lpips_weights, device=device
                 )
+            if ctx.dataset.notes:
+                found.notes["data"] = list(ctx.dataset.notes)
             _run_stages(spec, ctx, found)
     except (InputError, StorageError):
         raise

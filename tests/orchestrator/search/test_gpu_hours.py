@@ -92,7 +92,7 @@ def test_hours_that_are_none_are_refused(most: float) -> None:
 
 
 def test_hours_are_refused_where_trials_take_no_gpu() -> None:
-    with pytest.raises(InputError, match="no trial takes a GPU"):
+    with pytest.raises(InputError, match="no trial uses a GPU"):
         check_gpu_hours(2.0, 0.0)
     check_gpu_hours(2.0, 0.25)
     check_gpu_hours(None, 0.0)

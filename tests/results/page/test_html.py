@@ -297,7 +297,7 @@ def test_of_very_many_trials_the_page_takes_a_part_and_says_so(
     monkeypatch.setattr("results.page.data.MOST_TRIALS", 30)
     folder = write_run(tmp_path, manifest(), demo_records())
     with opened(browser, write_report(folder, running=True)) as found:
-        assert "This part knows 30 of 36 trials" in found.page.inner_text("#choose-part")
+        assert "This section holds 30 of 36 trials" in found.page.inner_text("#choose-part")
         run = load(folder)
         shown = set(json.loads(str(found.page.text_content("#data")))["values"])
         assert {objective.metric for objective in run.objectives} <= shown

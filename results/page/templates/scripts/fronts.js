@@ -13,7 +13,7 @@ const onScreen = new Set();
 
 function buildFronts() {
   if (typeof Plotly === "undefined") {
-    const words = "The charts need plotly.min.js beside this page: copy the whole report folder.";
+    const words = "The charts need plotly.min.js next to this page: copy the whole report folder.";
     return byId("fronts-charts").append(element("p", { class: "warning" }, words));
   }
   charts.push(...data.planes.map(makeChart));
