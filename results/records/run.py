@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from results.errors import ResultsError
 from results.records.garbage import without_collections
-from results.records.mirror import is_uri, mirrored
+from results.records.mirror import mirrored
 from results.records.record import Objective, Record
 from trainables.records.record import TrialRecord
 from trainables.records.strict import UNREADABLE, strict_json, why_unreadable
+from trainables.storage.folders import is_uri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +107,7 @@ def load(run: str | Path) -> Run:
     A record that cannot be read is named in `corrupt`. ResultsError where the folder or its
     manifest is missing or no manifest at all.
     """
-    path = mirrored(str(run)) if is_uri(run) else Path(run)
+    path = mirrored(str(run)) if is_uri(str(run)) else Path(run)
     if not path.is_dir():
         raise ResultsError(
             f"no run at {path}: no such folder; use the folder that `launch` printed"
