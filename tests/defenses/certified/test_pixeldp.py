@@ -17,7 +17,7 @@ from trainables.deployed.predictor import REFUSED, Predictor
 from trainables.deployed.votes import count_votes
 from trainables.errors import InputError
 from trainables.models import Classifier, build_model
-from trainables.models.lipschitz import lipschitz_bound
+from trainables.models.bounds.lipschitz import lipschitz_bound
 from trainables.trial.context import TrialContext
 from trainables.trial.settings import ModelSpec
 

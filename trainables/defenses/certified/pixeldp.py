@@ -22,9 +22,9 @@ from trainables.defenses.defense import Defense, DefenseContext, StepPolicy
 from trainables.deployed.predictor import REFUSED, Certificates, Predictor
 from trainables.deployed.votes import count_votes
 from trainables.errors import InputError
+from trainables.models.bounds.lipschitz import lipschitz_bound, split_path
+from trainables.models.bounds.projection import PathProjection
 from trainables.models.contract import Classifier
-from trainables.models.lipschitz import lipschitz_bound, split_path
-from trainables.models.projection import PathProjection
 from trainables.parameters import parameter
 
 IMAGE = "image"

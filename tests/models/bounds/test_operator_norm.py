@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from trainables.errors import InputError
+from trainables.models.bounds.operator_norm import operator_norm
 from trainables.models.contract import Normalization
-from trainables.models.operator_norm import operator_norm
 
 SEED = 3
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from trainables.errors import InputError
-from trainables.models.lipschitz import AffineRun, Residual, split_path
-from trainables.models.operator_norm import LinearMap, device_of, linear_map
+from trainables.models.bounds.lipschitz import AffineRun, Residual, split_path
+from trainables.models.bounds.operator_norm import LinearMap, device_of, linear_map
 
 FIRST_ITERATIONS = 50
 """Iterations of the first step, from a random start."""

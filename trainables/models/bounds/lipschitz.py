@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from trainables.errors import InputError
-from trainables.models.operator_norm import (
+from trainables.models.bounds.operator_norm import (
     LARGEST_EXACT,
     affine,
     fault,

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from tests.models.making import dataset_of
 from trainables.errors import InputError
 from trainables.models import Classifier, build_model
-from trainables.models.lipschitz import lipschitz_bound
-from trainables.models.projection import PathProjection, leading_pair, squared_pair
+from trainables.models.bounds.lipschitz import lipschitz_bound
+from trainables.models.bounds.projection import PathProjection, leading_pair, squared_pair
 
 SHAPE = (1, 8, 8)
 NEARLY_ONE = 1 + 1e-6

@@ -8,7 +8,7 @@ from torchvision.models.resnet import BasicBlock
 from tests.models.making import dataset_of
 from trainables.errors import InputError
 from trainables.models import Classifier, build_model
-from trainables.models.lipschitz import CONSTANTS, lipschitz_bound
+from trainables.models.bounds.lipschitz import CONSTANTS, lipschitz_bound
 
 SHAPE = (1, 8, 8)
 PAIRS = 10_000

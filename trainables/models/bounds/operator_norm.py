@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainables.errors import InputError
+from trainables.models.bounds.convolution_bound import convolution_bound
 from trainables.models.contract import Normalization
-from trainables.models.convolution_bound import convolution_bound
 
 LinearMap = Callable[[Tensor], Tensor]
 """(B, ..) -> (B, ..), without the bias."""
