@@ -48,7 +48,7 @@ class Net:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Outcome:
     """What one library's attack took and reached."""
 
     seconds: float
@@ -188,10 +188,10 @@ def compare(title: str, net: Net, runs: Mapping[str, Run], repeats: int) -> None
     print(f"  {ratio:.2f} x as fast as {fastest}; wanted {floor}: {verdict}")
 
 
-def _judged(net: Net, attacked: Tensor, seconds: float) -> Measured:
+def _judged(net: Net, attacked: Tensor, seconds: float) -> Outcome:
     wrong = torch.cat([net.model(image[None]).argmax(1) for image in attacked]) != net.y
     lengths = (attacked - net.x).flatten(1).norm(dim=1)
-    return Measured(seconds, float(wrong.double().mean()), float(lengths[wrong].double().mean()))
+    return Outcome(seconds, float(wrong.double().mean()), float(lengths[wrong].double().mean()))
 
 
 def _dataset(data_dir: Path | None) -> Dataset:

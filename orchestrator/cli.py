@@ -100,7 +100,6 @@ def launch(
     )
     _check_seed(seed)
     from orchestrator.arguments import parse_duration, parse_gpus, parse_resize
-    from orchestrator.commands.launch import launch as run
     from orchestrator.request import LaunchRequest
     from orchestrator.run.finished import found_finished
     from search_spaces import Overrides

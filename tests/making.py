@@ -69,6 +69,11 @@ def train_in(ctx: TrialContext) -> nn.Module:
     return ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed).model
 
 
+def stored_bytes(store: ArtefactStore) -> int:
+    """Add up the artefacts' files."""
+    return sum(entry.size for entry in store.folder.entries(".safetensors"))
+
+
 def counting(built: list[int], seconds: float = 0.0) -> Callable[[], Artefact]:
     """Return a builder that notes in `built` that it was called."""
 

@@ -118,7 +118,7 @@ def test_only_the_adapter_brings_ray_in() -> None:
 
 def test_records_are_read_without_torch() -> None:
     modules = [name for name in MODULES if name.startswith("trainables.records")]
-    assert len(modules) == 4
+    assert len(modules) == 6
     assert _loaded(modules, ("torch", "sklearn", "scipy", "pandas")) == "[]"
     assert _loaded(["trainables.models"], ("torch",)) == "['torch']"
 

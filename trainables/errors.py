@@ -10,7 +10,7 @@ class TrainingDivergedError(RuntimeError):
 
 
 class TrialFailedError(RuntimeError):
-    """A trial that something else needs has failed; the message is one line."""
+    """A trial has failed, by its record; the message is its error."""
 
 
 class DeviceError(RuntimeError):

@@ -10,7 +10,7 @@ import ray
 from ray import tune
 
 from trainables.device import ran_out_of_memory
-from trainables.errors import InputError, StorageError
+from trainables.errors import InputError, StorageError, TrialFailedError
 from trainables.records.record import TrialRecord, read_record, write_record
 from trainables.records.value import Measured
 from trainables.storage.artefacts import ArtefactStore
@@ -46,10 +46,6 @@ class SpaceLike(Protocol):
 
     def spec(self, flat: Mapping[str, Any]) -> TrialSpec:
         """Build the spec that a config stands for."""
-
-
-class TrialFailedError(RuntimeError):
-    """A trial's record says that it failed."""
 
 
 def trainable(

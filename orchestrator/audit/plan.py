@@ -10,6 +10,7 @@ from orchestrator.audit.specs import AuditSettings, audit_specs, fresh_seeds
 from orchestrator.run.manifest import read_manifest, write_manifest
 from orchestrator.run.paths import RunPaths
 from results.records.record import stack_label
+from results.records.values import counted
 from search_spaces import Space
 from trainables.errors import InputError
 from trainables.storage.identity import canonical_json
@@ -64,8 +65,8 @@ class AuditPlan:
         plain = sum(each.candidate.why == UNDEFENDED for each in self.planned)
         defended = len(self.planned) - plain
         return (
-            f"{_counted(defended, 'candidate')} and {_counted(plain, 'undefended model')} on "
-            f"{_counted(len(self.seeds), 'fresh seed')}"
+            f"{counted(defended, 'candidate')} and {counted(plain, 'undefended model')} on "
+            f"{counted(len(self.seeds), 'fresh seed')}"
         )
 
 
@@ -141,7 +142,3 @@ def _joined(earlier: Iterable[Candidate], chosen: Iterable[Candidate]) -> list[C
         audited = {name: part for name, part in candidate.spec.items() if name != "seed"}
         found.setdefault(canonical_json(audited), candidate)
     return list(found.values())
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")

@@ -8,27 +8,37 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 import results
 from orchestrator.audit.plan import AuditOptions, AuditPlan, plan_audit, write_plan
 from orchestrator.audit.specs import SHADOWS_ON_CPU
-from orchestrator.closing import NO_CANDIDATE, say_audit
+from orchestrator.closing import (
+    FAILED,
+    NO_CANDIDATE,
+    count_failed,
+    exit_code,
+    say_audit,
+    say_interrupted,
+    say_report,
+)
+from orchestrator.commands.means import Means, joined, resources_here, trial_limits
 from orchestrator.run.manifest import only_driver, read_manifest, read_records
-from orchestrator.run.paths import RunPaths, report_address
+from orchestrator.run.paths import RunPaths
 from orchestrator.search.gpu_hours import GpuHours
 from orchestrator.search.proposals import Ended, Proposal, budget_end
-from orchestrator.sweep.resources import Gpus, TrialResources, asked_resources, machine_for
-from orchestrator.sweep.sessions import RaySession
+from orchestrator.sweep.resources import Gpus
 from search_spaces import Space, stored_space
 from search_spaces.objectives import Objective
 from trainables.errors import InputError
 from trainables.records.record import TrialRecord
-from trainables.storage.folders import absolute_place, redacted
 from trainables.trial.given import GivenSpecs, flat_of
-from trainables.trial.limits import TrialLimits
 from trainables.trial.spec import TrialSpec
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.progress import AuditProgress
 
 TIME_FACTOR = 10
 """Times the limit of a search's trial, one of an audit may take."""
@@ -110,22 +120,6 @@ class AuditRequest:
     gpus_per_trial: Gpus | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditMeans:
-    """With what an audit runs."""
-
-    resources: TrialResources
-    limits: TrialLimits
-    """Duration of a trial of the search; an audit's takes longer."""
-    data_dir: str | None
-    lpips_weights: str | None
-    session: RaySession
-    command: str
-    """What the manifest says that the audit was started with."""
-    deadline: float | None = None
-    most_gpu_hours: float | None = None
-
-
 def audit(request: AuditRequest, command: str, console: Console) -> int:
     """Audit a run, or complete its audit, and write its report again; return the exit code.
 
@@ -134,38 +128,22 @@ def audit(request: AuditRequest, command: str, console: Console) -> int:
     paths = request.run
     results.load(paths.root)  # says in words where there is no run
     space = stored_space(read_manifest(paths) or {})
-    machine = machine_for(request.address)
-    resources = asked_resources(request, space.file.resources, machine)
-    declared = space.file.resources
+    here = resources_here(request, space)
     with ExitStack() as stack:
-        session = RaySession(stack, request.address)
-        if request.address is not None:
-            resources = asked_resources(request, space.file.resources, session.joined())
+        limits = trial_limits(space)
+        means = joined(stack, request, space, here, limits=limits, command=command)
         stack.enter_context(only_driver(paths))
-        means = AuditMeans(
-            resources=resources,
-            limits=TrialLimits(
-                seconds=declared.trial_time_limit, memory_gib=declared.trial_memory_gib
-            ),
-            data_dir=request.data_dir,
-            lpips_weights=request.lpips_weights,
-            session=session,
-            command=command,
-        )
-        options = audit_options(
-            space, resources.gpus > 0, candidates=request.candidates, seeds=request.seeds
-        )
+        on_gpu = means.resources.gpus > 0
+        options = audit_options(space, on_gpu, candidates=request.candidates, seeds=request.seeds)
         plan = plan_audit(paths, space, options)
         if not plan.planned:
             raise InputError(f"{paths.shown}: nothing to audit: {NO_CANDIDATE}")
         trials = run_audit(plan, paths, space, means, console)
-    page = results.current_report(paths.root) or results.write_report(paths.root)
-    report = report_address(paths.root, page)
-    console.print(f"Report: {report}", soft_wrap=True)
+    say_report(console, paths, results.current_report(paths.root))
     if trials.missing:
-        console.print(f"Interrupted; resume with: {redacted(command)}", soft_wrap=True)
-        return 1
-    return int(all(record.status == "failed" for record in trials.finished.values()))
+        say_interrupted(console, command)
+        return FAILED
+    return exit_code(len(trials.finished), count_failed(trials.finished.values()))
 
 
 def audit_options(
@@ -182,16 +160,16 @@ def audit_options(
 
 
 def run_audit(
-    plan: AuditPlan, run: RunPaths, space: Space, means: AuditMeans, console: Console
+    plan: AuditPlan, run: RunPaths, space: Space, means: Means, console: Console
 ) -> AuditTrials:
     """Run what an audit's plan lacks; what is recorded stays. The caller holds the run."""
     records = read_records(plan.paths)
-    hours = None
-    if means.most_gpu_hours is not None:
-        spent = [*read_records(run).values(), *records.values()]
-        hours = GpuHours(means.most_gpu_hours, spent)
     trials = AuditTrials(
-        space.objectives, plan.specs, records, deadline=means.deadline, gpu_hours=hours
+        space.objectives,
+        plan.specs,
+        records,
+        deadline=means.deadline,
+        gpu_hours=means.gpu_hours(records, run),
     )
     write_plan(plan, space, run, command=means.command)
     if trials.missing:
@@ -202,47 +180,32 @@ def run_audit(
             f"{means.resources.described}",
             soft_wrap=True,
         )
-        _sweep(plan, run, space, trials, means, console)
+        _sweep(plan, run, trials, means, console)
     say_audit(
         console,
         run.root,
         recorded=len(trials.finished),
         trials=trials.trials,
-        failed=sum(record.status == "failed" for record in trials.finished.values()),
+        failed=count_failed(trials.finished.values()),
     )
     return trials
 
 
 def _sweep(
-    plan: AuditPlan,
-    run: RunPaths,
-    space: Space,
-    trials: AuditTrials,
-    means: AuditMeans,
-    console: Console,
+    plan: AuditPlan, run: RunPaths, trials: AuditTrials, means: Means, console: Console
 ) -> None:
-    from orchestrator.sweep.live_report import LiveReport
-    from orchestrator.sweep.progress import AuditProgress
-    from orchestrator.sweep.sweep import SweepOptions, run_sweep
-    from trainables.datasets import find_data_dir
+    def progress() -> "AuditProgress":
+        from orchestrator.sweep.progress import AuditProgress  # imports Ray
+
+        return AuditProgress(trials, console, plan)
 
     seconds = means.limits.seconds
-    options = SweepOptions(
-        data_dir=find_data_dir(means.data_dir),
-        lpips_weights=absolute_place(means.lpips_weights),
-        artefacts_gib=space.file.resources.artefacts_gib,
-        limits=replace(means.limits, seconds=seconds and TIME_FACTOR * seconds),
-    )
     plan.paths.state.mkdir(parents=True, exist_ok=True)
-    live = LiveReport(run, lambda: len(trials.finished))
-    means.session.start()
-    with live:
-        run_sweep(
-            trials.space,
-            plan.paths,
-            trials,
-            means.resources,
-            options,
-            AuditProgress(trials, console, plan),
-            [live],
-        )
+    means.run(
+        trials.space,
+        plan.paths,
+        trials,
+        progress,
+        limits=replace(means.limits, seconds=seconds and TIME_FACTOR * seconds),
+        reported=run,
+    )

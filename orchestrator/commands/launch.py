@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -18,13 +19,17 @@ from orchestrator.closing import (
     DONE,
     FAILED,
     NO_CANDIDATE,
+    count_failed,
     exit_code,
     say_finished,
+    say_interrupted,
     say_recorded,
+    say_report,
     say_why_failed,
 )
-from orchestrator.commands.audit import AuditMeans, audit_options, run_audit
+from orchestrator.commands.audit import audit_options, run_audit
 from orchestrator.commands.dry_run import print_plan
+from orchestrator.commands.means import Means, joined, resources_here, trial_limits
 from orchestrator.request import LaunchRequest
 from orchestrator.run.finished import note_finished
 from orchestrator.run.manifest import (
@@ -35,22 +40,22 @@ from orchestrator.run.manifest import (
     refuse_other_space,
     write_manifest,
 )
-from orchestrator.run.paths import RunPaths, check_writable, report_address, run_paths
-from orchestrator.search.gpu_hours import GpuHours, check_gpu_hours
-from orchestrator.search.proposals import Proposals, budget_end
+from orchestrator.run.paths import RunPaths, check_writable, run_paths
+from orchestrator.search.gpu_hours import check_gpu_hours
+from orchestrator.search.proposals import Proposals, budget_end, whole_grid
 from orchestrator.search.samplers import MOST_FOR_TPE, describe_sampler
-from orchestrator.sweep.resources import TrialResources, asked_resources, machine_for
-from orchestrator.sweep.sessions import RaySession
+from orchestrator.sweep.resources import TrialResources
 from search_spaces import Space, load_space
 from search_spaces.domains import Flat
-from trainables.datasets import Dataset, find_data_dir, load_dataset
+from trainables.datasets import Dataset, load_dataset
 from trainables.errors import InputError
 from trainables.metrics.perceptual import find_weights, load_lpips
-from trainables.records.record import LOST, TrialRecord
+from trainables.records.record import LOST
 from trainables.storage.artefacts import ArtefactStore
-from trainables.storage.folders import absolute_place, redacted
 from trainables.trial.context import TrialContext, build_context
-from trainables.trial.limits import TrialLimits
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -60,51 +65,48 @@ def launch(request: LaunchRequest, console: Console) -> int:
     space = load_space(request.space, request.overrides)
     paths = run_paths(request.runs, request.run_name)
     deadline = time.time() + parse_duration(request.time_budget) if request.time_budget else None
-    machine = machine_for(request.address)
-    resources = asked_resources(request, space.file.resources, machine)
+    resources = resources_here(request, space)
     if request.address is None:  # a cluster's GPUs are counted when it is joined
         check_gpu_hours(request.max_gpu_hours, resources.gpus)
-    limits = _limits(request, space)
-    trials = planned_trials(space)
+    limits = trial_limits(
+        space, seconds=request.trial_time_limit, memory_gib=request.trial_memory_gib
+    )
+    grid = whole_grid(space) if space.file.search.algorithm == "grid" else None
+    trials = planned_trials(space, grid)
     dataset = check_runs(space, request)
     if request.dry_run:
         options = _audit_options(space, request, resources) if request.audit else None
         print_plan(space, paths, trials, resources, dataset, options, console)
         return DONE
     check_writable(request.runs)
-    manifest = read_manifest(paths)
-    if manifest is None:
-        refuse_foreign_folder(paths)
-    else:
-        refuse_other_space(paths, manifest["space"], space.canonical())
+    _refuse_other_run(paths, space)
     with ExitStack() as stack:
         # A cluster is joined before anything is written: it may not be there.
-        session = RaySession(stack, request.address)
-        if request.address is not None:
-            resources = asked_resources(request, space.file.resources, session.joined())
-            check_gpu_hours(request.max_gpu_hours, resources.gpus)
-        stack.enter_context(only_driver(paths))
-        records = read_records(paths)
-        write_manifest(
-            paths,
+        means = joined(
+            stack,
+            request,
             space,
-            command=command_line(),
-            trials=trials,
-            data_title=dataset.title,
-        )
-        proposals = _proposals(space, paths, records, trials, deadline, request.max_gpu_hours)
-        del records  # the proposals keep what they need of them
-        means = AuditMeans(
-            resources=resources,
+            resources,
             limits=limits,
-            data_dir=request.data_dir,
-            lpips_weights=request.lpips_weights,
-            session=session,
             command=command_line(),
             deadline=deadline,
             most_gpu_hours=request.max_gpu_hours,
         )
-        complete = _finish(proposals, request, space, paths, means, console)
+        check_gpu_hours(request.max_gpu_hours, means.resources.gpus)
+        stack.enter_context(only_driver(paths))
+        records = read_records(paths)
+        write_manifest(paths, space, command=means.command, trials=trials, data_title=dataset.title)
+        proposals = Proposals(
+            space,
+            paths.journal,
+            records,
+            trials=trials,
+            deadline=deadline,
+            gpu_hours=means.gpu_hours(records, paths.audit),
+            grid=grid,
+        )
+        del records, grid  # the proposals keep what they need of them
+        complete = _finish(proposals, space, paths, means, console)
         complete = complete and not _lost(proposals, console)
         _say_what_ran(complete, proposals, paths, console)
         complete = complete and _audit(proposals, request, space, paths, means, console)
@@ -114,37 +116,22 @@ def launch(request: LaunchRequest, console: Console) -> int:
     return code
 
 
-def _proposals(
-    space: Space,
-    paths: RunPaths,
-    records: Mapping[str, TrialRecord],
-    trials: int,
-    deadline: float | None,
-    most_gpu_hours: float | None,
-) -> Proposals:
-    """Return the proposals of a run; what its search and its audit have used counts as used."""
-    spent = [*records.values(), *read_records(paths.audit).values()]
-    return Proposals(
-        space,
-        paths.journal,
-        records,
-        trials=trials,
-        deadline=deadline,
-        gpu_hours=None if most_gpu_hours is None else GpuHours(most_gpu_hours, spent),
-    )
+def _refuse_other_run(paths: RunPaths, space: Space) -> None:
+    manifest = read_manifest(paths)
+    if manifest is None:
+        refuse_foreign_folder(paths)
+    else:
+        refuse_other_space(paths, manifest["space"], space.canonical())
 
 
-def planned_trials(space: Space) -> int:
+def planned_trials(space: Space, grid: Mapping[str, Flat] | None) -> int:
     """Return the number of trials: as asked, and all of them in a grid where nothing was asked."""
     asked = space.file.search.trials
-    if space.file.search.algorithm != "grid":
-        if asked is None:
-            raise InputError(f"space {space.name}: search: set trials: NUMBER, or pass --trials")
+    if asked is not None:
         return asked
-    grid = space.distinct_specs(limit=1_000_000)
     if grid is None:
-        raise InputError(f"space {space.name}: search: the grid has more than 1,000,000 points")
-    return len(grid) if asked is None else asked
+        raise InputError(f"space {space.name}: search: set trials: NUMBER, or pass --trials")
+    return len(grid)
 
 
 def check_runs(space: Space, request: LaunchRequest) -> Dataset:
@@ -196,23 +183,8 @@ def _check_models(contexts: Sequence[TrialContext]) -> None:
         logger.warning("%s. Trials with it will fail; the others run", words)
 
 
-def _limits(request: LaunchRequest, space: Space) -> TrialLimits:
-    declared, seconds, memory = (
-        space.file.resources, request.trial_time_limit, request.trial_memory_gib,
-    )  # fmt: skip
-    return TrialLimits(
-        seconds=declared.trial_time_limit if seconds is None else seconds,
-        memory_gib=declared.trial_memory_gib if memory is None else memory,
-    )
-
-
 def _finish(
-    proposals: Proposals,
-    request: LaunchRequest,
-    space: Space,
-    paths: RunPaths,
-    means: AuditMeans,
-    console: Console,
+    proposals: Proposals, space: Space, paths: RunPaths, means: Means, console: Console
 ) -> bool:
     """Run what is left, if anything; Ray is imported and started for that alone."""
     resources = means.resources
@@ -221,10 +193,6 @@ def _finish(
     if reason is not None:
         say_finished(console, paths.name, before, reason)
         return True
-    from orchestrator.sweep.live_report import LiveReport
-    from orchestrator.sweep.progress import Progress
-    from orchestrator.sweep.sweep import SweepOptions, run_sweep
-
     left = proposals.trials - before
     resumed = f"Resuming: {before} trials are recorded. " if before else ""
     console.print(
@@ -233,28 +201,18 @@ def _finish(
     )
     if proposals.trials > MOST_FOR_TPE and space.file.search.algorithm == "tpe":
         console.print(f"Sampler: {describe_sampler('tpe', proposals.trials)}.")
-    live = LiveReport(paths, lambda: len(proposals.finished))
-    means.session.start()
-    with live:
-        return run_sweep(
-            space,
-            paths,
-            proposals,
-            resources,
-            SweepOptions(
-                data_dir=find_data_dir(request.data_dir),
-                lpips_weights=absolute_place(request.lpips_weights),
-                artefacts_gib=space.file.resources.artefacts_gib,
-                limits=means.limits,
-            ),
-            Progress(proposals, console),
-            [live],
-        )
+
+    def progress() -> "Progress":
+        from orchestrator.sweep.progress import Progress  # imports Ray
+
+        return Progress(proposals, console)
+
+    return means.run(space, paths, proposals, progress, limits=means.limits, reported=paths)
 
 
 def _say_what_ran(complete: bool, proposals: Proposals, paths: RunPaths, console: Console) -> None:
     done = len(proposals.finished)
-    failed = _failed(proposals)
+    failed = count_failed(proposals.finished.values())
     say_recorded(console, done, proposals.trials, failed)
     if proposals.ended is not None and done < proposals.trials and complete:
         console.print(f"The sweep ended early: {proposals.ended.reason}.")
@@ -267,7 +225,7 @@ def _audit(
     request: LaunchRequest,
     space: Space,
     paths: RunPaths,
-    means: AuditMeans,
+    means: Means,
     console: Console,
 ) -> bool:
     """Audit the best of a search that has ended; return False where that was interrupted."""
@@ -292,25 +250,20 @@ def _audit(
 
 def _last_words(complete: bool, proposals: Proposals, paths: RunPaths, console: Console) -> int:
     page = results.current_report(paths.root) if complete else None
-    report = report_address(paths.root, page or results.write_report(paths.root))
+    say_report(console, paths, page, complete=complete)
     if not complete:
-        console.print(f"Report so far: {report}", soft_wrap=True)
-        console.print(f"Interrupted; resume with: {redacted(command_line())}", soft_wrap=True)
+        say_interrupted(console, command_line())
         return FAILED
-    console.print(f"Report: {report}", soft_wrap=True)
-    return exit_code(len(proposals.finished), _failed(proposals))
+    finished = proposals.finished.values()
+    return exit_code(len(finished), count_failed(finished))
 
 
 def _lost(proposals: Proposals, console: Console) -> int:
     """Count the trials that ended by no fault of their own, and say what becomes of them."""
-    lost = sum(record.error == LOST for record in proposals.finished.values())
+    lost = sum(record.lost for record in proposals.finished.values())
     if lost:
         console.print(f"{lost} trials: {LOST}. They run when the sweep is resumed.")
     return lost
-
-
-def _failed(proposals: Proposals) -> int:
-    return sum(record.status == "failed" for record in proposals.finished.values())
 
 
 def command_line() -> str:

@@ -26,7 +26,7 @@ from results.choosing.words import (
     requirement_sentences,
 )
 from results.records.run import Run, load
-from results.records.values import counted, signed_text
+from results.records.values import counted, interval_text, signed_text
 from results.statistics.paired import compare
 
 FITS, NOTHING_FITS = 0, 3
@@ -156,7 +156,7 @@ def _against_undefended(pick: Audited, metric: str, selection: Selection) -> str
         return ""
     moved = found.difference
     significance = "" if found.told_apart else ", not significant"
-    difference = f"{signed_text(moved.value)} {moved.interval_text()}"
+    difference = f"{signed_text(moved.value)} {interval_text(moved)}"
     return f"; {difference} against undefended{significance}"
 
 

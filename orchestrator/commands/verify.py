@@ -18,7 +18,7 @@ from rich.text import Text
 from results.bundle import Bundle, load
 from results.bundle.comparison import Row, compare, falls_short
 from results.bundle.reference import TOLERANCE, differences
-from results.records.values import Value
+from results.records.values import value_text
 from trainables.datasets import Dataset, load_dataset
 from trainables.datasets.registry import FOLDER_PREFIX
 from trainables.device import given_device
@@ -100,7 +100,7 @@ def _attacked_again(bundle: Bundle, request: VerifyRequest, seed: int) -> tuple[
     return compare(bundle.card, found, worse)
 
 
-def _measured(bundle: Bundle, threats: Iterable[Threat], ctx: TrialContext) -> dict[str, Value]:
+def _measured(bundle: Bundle, threats: Iterable[Threat], ctx: TrialContext) -> dict[str, Measured]:
     pool = ctx.held_out
     right = ctx.answers(bundle.predictor, pool).label == pool.labels
     metrics: dict[str, MetricValue] = {
@@ -108,11 +108,7 @@ def _measured(bundle: Bundle, threats: Iterable[Threat], ctx: TrialContext) -> d
     }
     for threat in threats:
         metrics |= threat.measure(bundle.predictor, ctx).metrics
-    return {
-        name: Value(value.value, value.low, value.high, value.n)
-        for name, value in metrics.items()
-        if isinstance(value, Measured)
-    }
+    return {name: value for name, value in metrics.items() if isinstance(value, Measured)}
 
 
 def _dataset(bundle: Bundle, data_dir: str | None) -> Dataset:
@@ -175,8 +171,8 @@ def _print(
     console.print(f"reference inputs: answered as at the export, to {TOLERANCE:g}")
     table = Table("metric", "card", "n", "now", "n", "verdict", box=None, pad_edge=False)
     for row in rows:
-        card, n = ("", "") if row.card is None else (row.card.text(), str(row.card.n))
-        now = Text(row.now.text())  # a Text, since brackets are markup elsewhere
+        card, n = ("", "") if row.card is None else (value_text(row.card), str(row.card.n))
+        now = Text(value_text(row.now))  # a Text, since brackets are markup elsewhere
         table.add_row(row.metric, Text(card), n, now, str(row.now.n), row.verdict)
     console.print(table)
     good = not falls_short(rows)

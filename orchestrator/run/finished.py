@@ -23,14 +23,16 @@ import search_spaces
 import trainables
 from orchestrator.closing import (
     NO_CANDIDATE,
+    count_failed,
     exit_code,
     say_audit,
     say_finished,
     say_recorded,
+    say_report,
     say_why_failed,
 )
 from orchestrator.request import LaunchRequest
-from orchestrator.run.paths import RunPaths, check_writable, report_address, run_paths
+from orchestrator.run.paths import RunPaths, check_writable, run_paths
 from results.page.freshness import code_hash, run_state
 from results.records.run import Run
 from search_spaces.loader import read_space_file
@@ -74,14 +76,14 @@ def found_finished(request: LaunchRequest, console: Console) -> int | None:
     check_writable(request.runs)
     run = results.load(paths.root)
     recorded = len(run.records)
-    failed = sum(record.status == "failed" for record in run.records)
+    failed = count_failed(run.records)
     say_finished(console, paths.name, recorded, noted["reason"])
     say_recorded(console, recorded, int(run.manifest["trials"]), failed)
     if failed:
         say_why_failed(console, paths)
     if request.audit and run.manifest["space"].get("pools") != "published":
         _say_audit(run, paths, console)
-    console.print(f"Report: {report_address(paths.root, page)}", soft_wrap=True)
+    say_report(console, paths, page)
     return exit_code(recorded, failed)
 
 
@@ -95,7 +97,7 @@ def _say_audit(run: Run, paths: RunPaths, console: Console) -> None:
         paths.root,
         recorded=len(records),
         trials=int(run.audit.manifest["trials"]),
-        failed=sum(record.status == "failed" for record in records),
+        failed=count_failed(records),
     )
 
 

@@ -18,6 +18,7 @@ from trainables.defenses import DEFENSES
 from trainables.errors import InputError
 from trainables.metrics import METRICS, metric
 from trainables.records.record import LOST, TrialRecord
+from trainables.records.strict import UNREADABLE, why_unreadable
 from trainables.storage.folders import RemoteFolder, read_all, redacted
 from trainables.trial.stages import stage_versions
 
@@ -98,16 +99,16 @@ def read_records(paths: RunPaths) -> dict[str, TrialRecord]:
     names = [entry.name for entry in folder.entries(".json")]
     for name, content in read_all(folder, names):
         try:
-            record = TrialRecord.from_json(content.decode()).bare()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            record = TrialRecord.from_json(content).bare()
+        except UNREADABLE as error:
             folder.write(f"{name}.corrupt", content)
             folder.delete(name)
             logger.warning(
                 "%s/%s cannot be read (%s); set aside, its trial runs again",
-                folder.uri, name, error,
+                folder.uri, name, why_unreadable(error),
             )  # fmt: skip
             continue
-        if record.error == LOST:
+        if record.lost:
             folder.delete(name)
             logger.warning("trial %s runs again: %s", record.trial, LOST)
             continue

@@ -29,7 +29,7 @@ from orchestrator.search.samplers import build_sampler, successor
 from search_spaces import Space
 from search_spaces.domains import Flat, Range, Scalar
 from search_spaces.objectives import Objective
-from trainables.errors import StorageError
+from trainables.errors import InputError, StorageError
 from trainables.records.record import TrialRecord
 from trainables.records.value import Measured
 from trainables.trial.spec import TrialSpec
@@ -40,6 +40,7 @@ DUPLICATES_IN_A_ROW = 20
 """So many proposals of known trials end a search that cannot be enumerated."""
 MOST_ENUMERATED = 20_000
 """Draws up to which a space is enumerated when its search repeats itself."""
+MOST_IN_A_GRID = 1_000_000
 _TRIAL = "trial"
 
 
@@ -111,17 +112,18 @@ class Proposals:
         trials: int | None,
         deadline: float | None = None,
         gpu_hours: GpuHours | None = None,
+        grid: Mapping[str, Flat] | None = None,
     ) -> None:
         self.space, self.deadline, self.gpu_hours = space, deadline, gpu_hours
         self.finished = {name: self._bare(record) for name, record in records.items()}
         self.live: dict[str, list[optuna.Trial]] = {}
+        """Identity -> what the study asked for: a trial here is a spec's, not one of Optuna's."""
         self.ended: Ended | None = None
         self._duplicates = 0
         self._unseen: deque[Flat] | None = None
         self._first = deque(space.first_draws())
         if space.file.search.algorithm == "grid":
-            grid = space.distinct_specs(limit=1_000_000)
-            assert grid is not None  # the loader has refused a grid without points
+            grid = whole_grid(space) if grid is None else grid
             self._unseen, self._first = deque(grid.values()), deque()
             trials = len(grid) if trials is None else trials
         assert trials is not None  # the command line gives a number to other searches
@@ -135,19 +137,19 @@ class Proposals:
             self.ended = self._why_end()
             if self.ended is not None:
                 break
-            trial = self._ask()
-            flat = self.space.suggest(trial)
+            asked = self._ask()
+            flat = self.space.suggest(asked)
             spec = self.space.spec(flat)
-            trial.set_user_attr(_TRIAL, spec.trial)
+            asked.set_user_attr(_TRIAL, spec.trial)
             if spec.trial in self.finished:
                 self._duplicates += 1
-                self._tell(trial, self.finished[spec.trial])
+                self._tell(asked, self.finished[spec.trial])
             elif spec.trial in self.live:
                 self._duplicates += 1
-                self.live[spec.trial].append(trial)
+                self.live[spec.trial].append(asked)
             else:
                 self._duplicates = 0
-                self.live[spec.trial] = [trial]
+                self.live[spec.trial] = [asked]
                 return Proposal(flat, spec)
         return self.ended
 
@@ -170,8 +172,8 @@ class Proposals:
     def finish(self, record: TrialRecord) -> None:
         """Report a finished trial's record to the study."""
         self.finished[record.trial] = self._bare(record)
-        for trial in self.live.pop(record.trial, []):
-            self._tell(trial, record)
+        for asked in self.live.pop(record.trial, []):
+            self._tell(asked, record)
 
     def withdraw(self, trial: str, reason: str) -> None:
         """Take a trial back for which the budget does not suffice, and end the sweep."""
@@ -181,9 +183,9 @@ class Proposals:
 
     def close(self) -> None:
         """Report to the study that what still runs will not end, so that nothing runs for ever."""
-        for trials in self.live.values():
-            for trial in trials:
-                self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        for waiting in self.live.values():
+            for asked in waiting:
+                self.study.tell(asked, state=TrialState.FAIL, skip_if_finished=True)
         self.live.clear()
 
     def _why_end(self) -> Ended | None:
@@ -221,19 +223,29 @@ class Proposals:
             self.study.enqueue_trial(source.popleft())
         return self.study.ask()
 
-    def _tell(self, trial: optuna.Trial, record: TrialRecord) -> None:
+    def _tell(self, asked: optuna.Trial, record: TrialRecord) -> None:
         values = objective_values(self.space, record)
         if values is None:
-            self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            self.study.tell(asked, state=TrialState.FAIL, skip_if_finished=True)
             return
         for number, violation in enumerate(violations(self.space, record)):
-            trial.set_constraint(f"constraint{number}", violation)
-        self.study.tell(trial, values, skip_if_finished=True)
+            asked.set_constraint(f"constraint{number}", violation)
+        self.study.tell(asked, values, skip_if_finished=True)
 
     def _bare(self, record: TrialRecord) -> TrialRecord:
         """Keep of a record what the search and the live table need: thousands are held."""
         objectives = {objective.metric for objective in self.space.objectives}
         return record.bare(objectives | {bound.metric for bound in self.space.constraints})
+
+
+def whole_grid(space: Space) -> dict[str, Flat]:
+    """Return every trial of a grid by its identity. Raises InputError where it is too large."""
+    grid = space.distinct_specs(MOST_IN_A_GRID)  # the loader has refused a grid without points
+    if grid is None:
+        raise InputError(
+            f"space {space.name}: search: the grid has more than {MOST_IN_A_GRID:,} points"
+        )
+    return grid
 
 
 def budget_end(deadline: float | None, gpu_hours: GpuHours | None) -> Ended | None:
@@ -260,7 +272,7 @@ def violations(space: Space, record: TrialRecord) -> list[float]:
     Where attacks run, that nothing speaks for masked gradients is a constraint of its own: else the
     search would run after numbers that are not to be believed.
     """
-    found = [float(record.struck_off)] if "evasion" in space.file.threats else []
+    found = [float(record.is_struck_off)] if "evasion" in space.file.threats else []
     for constraint in space.constraints:
         value = record.metrics.get(constraint.metric)
         found.append(constraint.violation(value.value) if isinstance(value, Measured) else 1.0)

@@ -1,6 +1,6 @@
 """How much of a GPU each trial gets: as set, or as much as trials like it were measured to need.
 
-Measured sharing (`--gpus-per-trial auto`) rests on three things. A trial of a kind that was not
+Peaks sharing (`--gpus-per-trial auto`) rests on three things. A trial of a kind that was not
 measured yet takes a whole GPU. One that was measured gets the smallest share that holds the peak of
 its kind with room to spare. And the worker caps each trial at its share, so that one which outgrows
 it fails alone, and is run once more on a whole GPU. Knows nothing of Ray.
@@ -43,7 +43,7 @@ def weight_of(spec: Mapping[str, Any]) -> Weight:
     return Weight(identity_hash(same), sizes)
 
 
-class Measured:
+class Peaks:
     """The peaks that were measured, and the share that follows from them."""
 
     def __init__(self, records: Iterable[TrialRecord]) -> None:
@@ -85,7 +85,7 @@ class Packing:
 
     def __init__(self, gpus: float, *, auto: bool, records: Iterable[TrialRecord] = ()) -> None:
         self.gpus = gpus
-        self.measured = Measured(records) if auto else None
+        self.measured = Peaks(records) if auto else None
         self.again: deque[Proposal] = deque()
         """Trials that outgrew their share or lost their worker; they are run once more."""
         self._live: dict[str, float] = {}

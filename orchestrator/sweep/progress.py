@@ -73,7 +73,7 @@ class Progress(Stateless, tune.Callback):
         found = list(zip(self.front, self._on_front, strict=True))
         for record in records:
             self.failed += record.status == "failed"
-            if record.struck_off:
+            if record.is_struck_off:
                 continue
             for objective in objectives:
                 value = record.metrics.get(objective.metric)

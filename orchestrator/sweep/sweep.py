@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +223,7 @@ class _Search(Stateless, Searcher):
             self.packing.start_anew(proposal)
             return
         if record is None:
-            record = failed_record(proposal.spec, proposal.flat, LOST)
+            record = replace(failed_record(proposal.spec, proposal.flat, LOST), lost=True)
             write_record(record, self.paths.records)
         self.packing.take_back(record.trial, record)
         self.proposals.finish(record)

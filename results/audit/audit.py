@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from results.errors import ResultsError
-from results.records.record import UNDEFENDED, Record
+from results.records.record import UNDEFENDED_LABEL, Record, first_reason
 from results.records.run import Run
-from results.records.values import Value, counted
+from results.records.values import counted
 from results.statistics.effects import pooled
+from trainables.records.value import Measured
 
 Verdict = Literal["verified", "unverified", "masking suspected"]
 VERIFIED: Verdict = "verified"
@@ -41,7 +42,7 @@ class Audited:
     """The audit's usable records, a seed each; the first measured everything."""
     planned: int
     """Seeds that the audit was to train."""
-    values: Mapping[str, Value]
+    values: Mapping[str, Measured]
     """Metric -> mean over the seeds that measured it, with its two-way interval."""
     seeds: Mapping[str, int]
     """Metric -> seeds that measured it: what only one did has no variance between seeds in it."""
@@ -57,7 +58,7 @@ class Audited:
     @property
     def undefended(self) -> bool:
         """Whether nothing defends it."""
-        return self.label == UNDEFENDED
+        return self.label == UNDEFENDED_LABEL
 
     @property
     def data(self) -> str:
@@ -115,11 +116,13 @@ def _candidate(
             name: sum(record.value(name) is not None for record in measuring[name])
             for name in names
         },
-        missing={name: _reason(records, name) for name, value in values.items() if value is None},
+        missing={
+            name: first_reason(records, name) for name, value in values.items() if value is None
+        },
         verdict=verdict,
         because=because,
         why=str(row["why"]),
-        label=known[0].label if known else UNDEFENDED,
+        label=known[0].label if known else UNDEFENDED_LABEL,
     )
 
 
@@ -137,16 +140,8 @@ def _measuring(records: Sequence[Record], metric: str) -> list[Record]:
 
 def _faced(record: Record) -> tuple[int, int]:
     """Return how many membership attacks a model faced, and with how many shadow models."""
-    attacks = sum(
-        name.startswith("membership_auc_") and value is not None
-        for name, value in record.metrics.items()
-    )
+    attacks = sum(name.startswith("membership_auc_") for name in record.measured)
     return attacks, record.privacy.shadows or 0
-
-
-def _reason(records: Sequence[Record], metric: str) -> str:
-    reasons = [record.reasons[metric] for record in records if metric in record.reasons]
-    return reasons[0] if reasons else "not measured"
 
 
 def _verdict(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from scipy.special import bdtrc, betaincinv, ndtri
 from results.errors import ResultsError
 from results.records.record import Record
 from results.records.run import Run
-from results.records.values import Value, number_text
+from results.records.values import number_text, value_text
 from results.sections.certificates import CERTIFIED, share
+from trainables.records.value import Measured
 
 _EMPIRICAL = "robust_accuracy_l2"
 _CERTIFIED_AT = re.compile(rf"^{CERTIFIED}_at_(\d+(?:\.\d+)?)$")
@@ -34,8 +35,8 @@ class Violation:
 
     record: Record
     radius: float
-    certified: Value
-    empirical: Value
+    certified: Measured
+    empirical: Measured
 
     @property
     def same_points(self) -> bool:
@@ -47,10 +48,11 @@ class Violation:
         where = f"the same {self.certified.n:,} points" if self.same_points else "other points"
         return (
             f"trial {self.record.trial} ({self.record.label}, {self.record.spec.get('effort')}): "
-            f"certified accuracy {self.certified.text()} at L2 radius {number_text(self.radius)} "
-            f"lies above the accuracy {self.empirical.text()} under L2 attack at that radius, on "
-            f"{where}; what is proven no attack can refute, so the certificate or what scores the "
-            "attack has a bug: mend it and run the trial again, or remove its record"
+            f"certified accuracy {value_text(self.certified)} at L2 radius "
+            f"{number_text(self.radius)} lies above the accuracy {value_text(self.empirical)} "
+            f"under L2 attack at that radius, on {where}; what is proven no attack can refute, so "
+            "the certificate or what scores the attack has a bug: mend it and run the trial again, "
+            "or remove its record"
         )
 
 
@@ -80,7 +82,7 @@ def violations(record: Record) -> Iterator[Violation]:
                 yield found
 
 
-def answer_margin(stack: tuple[Mapping[str, Any], ...]) -> float:
+def answer_margin(stack: Sequence[Mapping[str, Any]]) -> float:
     """Return how far inside a certified ball the deployed answer is sure to be given, in L2.
 
     Randomized smoothing answers by a vote of fewer draws than certify, and abstains where it is
@@ -103,17 +105,17 @@ def answer_margin(stack: tuple[Mapping[str, Any], ...]) -> float:
     return 0.0
 
 
-def _empirical(record: Record) -> Iterator[tuple[float, Value]]:
+def _empirical(record: Record) -> Iterator[tuple[float, Measured]]:
     standard = record.value(_EMPIRICAL)
     if standard is not None and record.evasion.radius_l2 is not None:
         yield record.evasion.radius_l2, standard
-    for name, value in record.metrics.items():
+    for name, value in record.measured.items():
         match = _EMPIRICAL_AT.match(name)
-        if match and value is not None:
+        if match:
             yield float(match[1]), value
 
 
-def _certified(record: Record, radius: float) -> Iterator[Value]:
+def _certified(record: Record, radius: float) -> Iterator[Measured]:
     """Return the certified accuracy at a radius, from the points' own radii and from the
     metrics.
     """
@@ -122,10 +124,10 @@ def _certified(record: Record, radius: float) -> Iterator[Value]:
         pairs = zip(notes.radii, notes.right, strict=True)
         reaching = sum(right and reached >= radius + _HALF_DIGIT for reached, right in pairs)
         yield share(reaching, len(notes.radii))
-    for name, value in record.metrics.items():
+    for name, value in record.measured.items():
         match = _CERTIFIED_AT.match(name)
         # What is certified at a larger radius is so at this one too.
-        if match and value is not None and float(match[1]) >= radius - _HALF_DIGIT:
+        if match and float(match[1]) >= radius - _HALF_DIGIT:
             yield value
 
 

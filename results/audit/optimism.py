@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from results.audit.audit import Audited, audited
 from results.records.record import Objective
 from results.records.run import Run
-from results.records.values import Value
 from results.statistics.intervals import difference
+from trainables.records.value import Measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,9 +17,9 @@ class Gap:
     """One metric of one candidate: what the search saw and what the audit found."""
 
     candidate: Audited
-    search: Value
-    audit: Value
-    optimism: Value
+    search: Measured
+    audit: Measured
+    optimism: Measured
     """By how much the search's figure is the better one; negative where the audit's is."""
 
 
@@ -32,7 +32,7 @@ class Optimism:
     """Gaps of the chosen candidates, in the manifest's order."""
     undefended: tuple[Gap, ...]
     """Gaps of the undefended models, which nobody chose: due to other points and attacks."""
-    mean: Value | None
+    mean: Measured | None
     """Mean optimism of the chosen candidates; None where there is none. They share their points and
     so err together: its half-widths are the means of theirs."""
 
@@ -69,10 +69,10 @@ def _gap(objective: Objective, candidate: Audited) -> Gap | None:
     return Gap(candidate=candidate, search=search, audit=audit, optimism=better)
 
 
-def _mean(values: Sequence[Value]) -> Value | None:
+def _mean(values: Sequence[Measured]) -> Measured | None:
     if not values:
         return None
     value, low, high = (
         sum(getattr(each, end) for each in values) / len(values) for end in ("value", "low", "high")
     )
-    return Value(value, low, high, min(each.n for each in values))
+    return Measured(value, low, high, min(each.n for each in values))

@@ -9,7 +9,6 @@ from typing import Any
 from results.audit.audit import Audited
 from results.bundle.writing import Facts
 from results.records.record import stack_label
-from results.records.values import Value
 from trainables.datasets import Dataset
 from trainables.defenses import Defense, Stack
 from trainables.metrics import metric
@@ -193,7 +192,7 @@ def _measured(metrics: Mapping[str, MetricValue]) -> dict[str, Any]:
     return {name: _row(name, v) for name, v in metrics.items() if isinstance(v, Measured)}
 
 
-def _row(name: str, value: Value | Measured) -> dict[str, Any]:
+def _row(name: str, value: Measured) -> dict[str, Any]:
     known = metric(name)
     return {
         "value": value.value,

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from results.records.values import Value
+from results.records.values import value_text
 from trainables.metrics.attacks import OF_ATTACKS
+from trainables.records.value import Measured
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#])")
 _OF_ATTACKS = {metric.name for metric in OF_ATTACKS}
@@ -121,7 +122,7 @@ def _figures(audited: Mapping[str, Any], measured: Mapping[str, Any], *, all_: b
 def _value(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "not measured"
-    return _text(Value(row["value"], row["low"], row["high"], row["n"]).text())
+    return _text(value_text(Measured(row["value"], row["low"], row["high"], row["n"])))
 
 
 def _of(row: Mapping[str, Any] | None, what: str) -> str:

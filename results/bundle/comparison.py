@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from results.bundle.errors import BundleError
-from results.records.values import Value
 from results.statistics.intervals import difference, side
+from trainables.records.record import metric_to_plain
+from trainables.records.value import Measured
 
 Verdict = Literal["holds", "falls short", "not on the card"]
 COMPARED = re.compile(
@@ -24,22 +25,22 @@ class Row:
     """One figure of the card and the same measured now."""
 
     metric: str
-    card: Value | None
-    now: Value
+    card: Measured | None
+    now: Measured
     verdict: Verdict
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values."""
         return {
             "metric": self.metric,
-            "card": None if self.card is None else _plain(self.card),
-            "now": _plain(self.now),
+            "card": None if self.card is None else metric_to_plain(self.card),
+            "now": metric_to_plain(self.now),
             "verdict": self.verdict,
         }
 
 
 def compare(
-    card: Mapping[str, Any], now: Mapping[str, Value], worse: Mapping[str, bool]
+    card: Mapping[str, Any], now: Mapping[str, Measured], worse: Mapping[str, bool]
 ) -> tuple[Row, ...]:
     """Compare what is measured now with the card's figures of this very model.
 
@@ -65,11 +66,13 @@ def falls_short(rows: Sequence[Row]) -> bool:
     )
 
 
-def _figures(card: Mapping[str, Any]) -> dict[str, Value]:
+def _figures(card: Mapping[str, Any]) -> dict[str, Measured]:
     """Read the model's own figures; BundleError where the card is of another form."""
     try:
         return {
-            name: Value(float(row["value"]), float(row["low"]), float(row["high"]), int(row["n"]))
+            name: Measured(
+                float(row["value"]), float(row["low"]), float(row["high"]), int(row["n"])
+            )
             for name, row in card["measured"]["metrics"].items()
             if COMPARED.match(name)
         }
@@ -78,12 +81,8 @@ def _figures(card: Mapping[str, Any]) -> dict[str, Value]:
         raise BundleError(f"its card is of another format ({detail}); export it again") from None
 
 
-def _judge(card: Value | None, now: Value, more_is_worse: bool) -> Verdict:
+def _judge(card: Measured | None, now: Measured, more_is_worse: bool) -> Verdict:
     if card is None:
         return "not on the card"
     order = side(difference(now, card), 0.0)
     return "falls short" if order == ("higher" if more_is_worse else "lower") else "holds"
-
-
-def _plain(value: Value) -> dict[str, float | int]:
-    return {"value": value.value, "low": value.low, "high": value.high, "n": value.n}

@@ -1,7 +1,5 @@
 """A deployed stack written as a bundle, and read back before it is shown to anybody."""
 
-import importlib.metadata
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,6 +28,7 @@ from results.bundle.program import probabilities_program
 from results.bundle.reference import TOLERANCE, differences, make_reference
 from trainables.datasets import LabelledImages
 from trainables.deployed.predictor import Predictor
+from trainables.records.versions import installed_versions
 
 _CPU = torch.device("cpu")
 _PACKAGES = ("defense-sweep", "torch", "torchvision", "numpy", "scikit-learn", "safetensors")
@@ -77,7 +76,7 @@ def write(
     facts = Facts(
         predictor=restored.predictor,
         created=created,
-        versions=_versions(),
+        versions=installed_versions(_PACKAGES),
         program=PROGRAM if content else None,
         no_program=reason,
         reference_points=len(reference.images),
@@ -113,13 +112,3 @@ def _answers_again(folder: Path) -> None:
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """Return the single numbers among what was fitted, without the curves of trainings."""
     return {n: v for n, v in values.items() if isinstance(v, int | float)}
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # run from a checkout that is not installed
-    return found

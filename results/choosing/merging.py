@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from results.audit.audit import Audited
-from results.records.record import Objective, Record
-from results.statistics.intervals import UNTOLD
-from results.statistics.intervals import compare as compare_values
 from results.statistics.paired import compare as compare_paired
 
 Point = TypeVar("Point")
@@ -56,17 +53,3 @@ def merged_audited(candidates: Sequence[Audited], metrics: Sequence[str]) -> lis
         return all(each is not None and not each.told_apart for each in found)
 
     return merged(candidates, alike)
-
-
-def merged_records(
-    records: Sequence[Record], objectives: Sequence[Objective]
-) -> list[Group[Record]]:
-    """Merge trials of the search that differ in no objective beyond their intervals."""
-
-    def alike(first: Record, second: Record) -> bool:
-        pairs = [(first.value(each.metric), second.value(each.metric)) for each in objectives]
-        return all(
-            a is not None and b is not None and compare_values(a, b) == UNTOLD for a, b in pairs
-        )
-
-    return merged(records, alike)

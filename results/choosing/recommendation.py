@@ -9,7 +9,7 @@ from typing import Any
 from results.audit.audit import SUSPECTED, UNVERIFIED, Audited
 from results.choosing.selection import Selection, select
 from results.records.run import Run
-from results.records.values import counted, signed_text
+from results.records.values import counted, interval_text, signed_text, value_text
 from results.sections.matrix import AuditedRow, Matrix
 from results.statistics.intervals import verdict_text
 
@@ -124,7 +124,7 @@ def plain_recommendation(advice: Recommendation) -> dict[str, Any]:
 
 def _reasons(run: Run, chosen: Audited, found: Matrix | None) -> list[str]:
     figures = [
-        f"{each.metric} {value.text()} (n = {value.n:,})"
+        f"{each.metric} {value_text(value)} (n = {value.n:,})"
         for each in run.objectives
         if (value := chosen.values.get(each.metric)) is not None
     ]
@@ -143,7 +143,7 @@ def _reasons(run: Run, chosen: Audited, found: Matrix | None) -> list[str]:
 def _against_undefended(run: Run, row: AuditedRow) -> str:
     parts = [
         f"{each.metric} {signed_text(change.difference.value)} "
-        f"{change.difference.interval_text()} ({verdict_text(change.verdict)})"
+        f"{interval_text(change.difference)} ({verdict_text(change.verdict)})"
         for each in run.objectives
         if (change := row.changes.get(each.metric)) is not None
     ]

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from results.errors import ResultsError
-from results.records.values import Value, number_text
+from results.records.values import number_text
+from trainables.records.value import Measured
 
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -41,18 +42,18 @@ class Requirement:
         """Write it as it is typed."""
         return f"{self.metric}{self.op}{self.threshold:g}"
 
-    def end(self, value: Value, optimistic: bool = False) -> float:
+    def end(self, value: Measured, optimistic: bool = False) -> float:
         """Return the end of an interval that is held against it: the one farther from it.
 
         The nearer one where the reader is optimistic.
         """
         return value.low if self.at_least != optimistic else value.high
 
-    def met(self, value: Value, optimistic: bool = False) -> bool:
+    def met(self, value: Measured, optimistic: bool = False) -> bool:
         """Return whether a value meets it, by the end that counts."""
         return OPERATORS[self.op](self.end(value, optimistic), self.threshold)
 
-    def shortfall(self, value: Value, optimistic: bool = False) -> float:
+    def shortfall(self, value: Measured, optimistic: bool = False) -> float:
         """Return by how much a value misses it, in units of the metric; 0 where it meets it."""
         if self.met(value, optimistic):
             return 0.0
@@ -70,7 +71,7 @@ class Goal:
         """Write it in words."""
         return f"{'highest' if self.maximized else 'lowest'} {self.metric}"
 
-    def loss(self, value: Value, optimistic: bool = False) -> float:
+    def loss(self, value: Measured, optimistic: bool = False) -> float:
         """Return the end of an interval that counts as a loss: less is better."""
         end = value.low if self.maximized != optimistic else value.high
         return -end if self.maximized else end
@@ -101,17 +102,11 @@ def check_metric(metric: str, known: Iterable[str], where: str) -> None:
     names = list(known)
     if metric in names:
         return
-    matcher = difflib.SequenceMatcher(b=metric)
-
-    def likeness(name: str) -> float:
-        matcher.set_seq1(name)
-        return matcher.ratio()
-
-    ordered = sorted(names, key=likeness, reverse=True)
-    more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
+    closest = difflib.get_close_matches(metric, names, n=_NAMED, cutoff=0)
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     raise ResultsError(
         f"{where}: unknown metric {metric!r}; known, the closest first: "
-        f"{', '.join(ordered[:_NAMED])}{more} (`list metrics` explains them)"
+        f"{', '.join(closest)}{more} (`list metrics` explains them)"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from results.audit.audit import Audited
 from results.choosing.merging import Group
 from results.choosing.selection import NearestMiss, Selection
-from results.records.values import counted, number_text
+from results.records.values import counted, number_text, value_text
 
 KNEE = (
     "the knee of the front: the largest loss if removed, averaged over all weightings of the "
@@ -23,7 +23,7 @@ def measured_text(candidate: Audited, metric: str) -> str:
     if value is None:
         return f"not measured: {candidate.missing.get(metric, 'its audit did not measure it')}"
     seeds = counted(candidate.seeds.get(metric, 1), "seed")
-    return f"{value.text()} (n = {value.n:,}, {seeds})"
+    return f"{value_text(value)} (n = {value.n:,}, {seeds})"
 
 
 def requirement_sentences(selection: Selection) -> list[str]:
@@ -51,8 +51,8 @@ def nearest_sentence(nearest: NearestMiss, optimistic: bool) -> str:
         value = nearest.candidate.values[metric]
         end = number_text(miss.requirement.end(value, optimistic))
         parts.append(
-            f"{text} by {number_text(miss.shortfall)} ({metric} is {value.text()}, of which {end} "
-            "counts)"
+            f"{text} by {number_text(miss.shortfall)} ({metric} is {value_text(value)}, of which "
+            f"{end} counts)"
         )
     return f"The nearest miss is {nearest.candidate.label}, which misses {'; '.join(parts)}."
 

@@ -11,10 +11,10 @@ from results.audit.audit import Audited
 from results.page.figure_infos import pareto_info
 from results.records.record import Record
 from results.records.run import Run
-from results.records.values import Value
 from results.sections.costs import COSTS
 from results.sections.matrix import HEADLINES
 from results.statistics.fronts import Front
+from trainables.records.value import Measured
 
 MOST_TRIALS = 2_000
 """With more trials the page takes the front, the audited, the best, and a sample of the others."""
@@ -77,7 +77,7 @@ def _thinned(
 
 
 def _measured(kept: Sequence[Record]) -> set[str]:
-    return {name for record in kept for name, value in record.metrics.items() if value}
+    return {name for record in kept for name in record.measured}
 
 
 def _offered(run: Run, kept: Sequence[Record], candidates: Sequence[Audited]) -> list[str]:
@@ -144,7 +144,7 @@ def _trials(
             "label": record.label if record.stack else "undefended",
             "seed": record.spec.get("seed"),
             "undefended": not record.stack,
-            "struck": record.struck_off,
+            "struck": record.why_struck_off,
             "verdict": candidate.verdict if candidate else "unverified",
             "because": candidate.because if candidate else "",
             "front": record.trial in members,
@@ -179,7 +179,7 @@ def _column(kept: Sequence[Record], metric: str) -> list[list[float] | None]:
     return [_rounded(record.value(metric)) for record in kept]
 
 
-def _rounded(value: Value | None) -> list[float] | None:
+def _rounded(value: Measured | None) -> list[float] | None:
     if value is None:
         return None
     ends = (value.value, value.low, value.high)

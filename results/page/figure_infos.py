@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from results.records.record import UNDEFENDED, Record
-from results.records.values import Value, counted, number_text
+from results.records.record import UNDEFENDED_LABEL, Record
+from results.records.values import counted, number_text
 from results.statistics.effects import STRUCK_OFF, Effect
 from results.statistics.fronts import Front
+from trainables.records.value import Measured
 
 MAX_CURVES = 8
 MOST_INTERVALS = 500
@@ -22,8 +23,8 @@ FRAME_DEPTH = 0.3
 class ParetoPoint:
     """One trial in the plane of clean accuracy (x) and another objective (y)."""
 
-    x: Value
-    y: Value
+    x: Measured
+    y: Measured
     family: str
     on_front: bool
 
@@ -188,13 +189,14 @@ def hypervolume_info(front: Front) -> HypervolumeInfo | None:
 
 def curves_info(front: Front) -> CurvesInfo | None:
     """Return the curves of the first members that recorded any; None where none did."""
-    recorded = [member for member in front.members if any(member.curves.values())]
+    recorded = [member for member in front.members if any(member.own.curves.values())]
     if not recorded:
         return None
     curves = []
     for member in recorded[:MAX_CURVES]:
+        kept = member.own.curves
         train, held = (
-            tuple(tuple(member.curves.get(f"{pool}_{what}", ())) for what in ("loss", "accuracy"))
+            tuple(tuple(kept.get(f"{pool}_{what}", ())) for what in ("loss", "accuracy"))
             for pool in ("train", "validation")
         )
         curves.append(
@@ -232,7 +234,7 @@ def effects_info(effects: Sequence[Effect], front: Front) -> EffectsInfo | None:
 def family(record: Record) -> str:
     """Return the legend entry of a trial: its defense's name, or how many are stacked."""
     if not record.stack:
-        return UNDEFENDED
+        return UNDEFENDED_LABEL
     return (
         str(record.stack[0]["name"]) if len(record.stack) == 1 else f"stack of {len(record.stack)}"
     )
@@ -240,7 +242,7 @@ def family(record: Record) -> str:
 
 def effect_label(effect: Effect) -> str:
     """Return the row label of an effect, in full."""
-    return f"{effect.record.label}{' [struck off]' if effect.struck_off else ''}"
+    return f"{effect.record.label}{' [struck off]' if effect.is_struck_off else ''}"
 
 
 def _point(record: Record, front: Front, on_front: bool) -> ParetoPoint:
@@ -256,7 +258,7 @@ def _frame(points: Sequence[ParetoPoint]) -> Frame | None:
     """
     floor = min(
         [max(point.x.value for point in points) - FRAME_DEPTH]
-        + [point.x.value for point in points if point.family == UNDEFENDED]
+        + [point.x.value for point in points if point.family == UNDEFENDED_LABEL]
     )
     near = [point for point in points if point.x.value >= floor]
     if len(near) == len(points):
@@ -280,7 +282,7 @@ def is_stack(name: str) -> bool:
 
 
 def _family_order(name: str) -> tuple[int, str]:
-    return (0 if name == UNDEFENDED else 2 if is_stack(name) else 1, name)
+    return (0 if name == UNDEFENDED_LABEL else 2 if is_stack(name) else 1, name)
 
 
 def _axis(metric: str, maximized: bool) -> str:

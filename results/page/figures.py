@@ -27,12 +27,12 @@ from results.page.figure_infos import (
     is_stack,
 )
 from results.records.files import replace_bytes
-from results.records.record import UNDEFENDED
-from results.records.values import Value
+from results.records.record import UNDEFENDED_LABEL
 from results.sections.certificates import CertificatesInfo, short_labels
 from results.sections.reproduction import PublishedFigure
 from results.sections.robustness import RobustnessInfo, curve_label
 from results.statistics.effects import STRUCK_OFF, Effect
+from trainables.records.value import Measured
 
 DPI = 150
 # Okabe and Ito's palette, without its yellow, which is hard to see on white.
@@ -117,7 +117,7 @@ def draw_pareto(info: ParetoInfo) -> Figure:
     for name in info.families:
         for on_front in (False, True):
             chosen = [p for p in info.points if p.family == name and p.on_front == on_front]
-            if info.dense and not on_front and name != UNDEFENDED:
+            if info.dense and not on_front and name != UNDEFENDED_LABEL:
                 _draw_many(axes, chosen, colours[name], name)
             else:
                 _draw_family(axes, name, chosen, colours[name], faint=crowded and not on_front)
@@ -281,7 +281,7 @@ def _draw_family(
     if not points:
         return
     colour, marker = look
-    plain = name == UNDEFENDED
+    plain = name == UNDEFENDED_LABEL
     on_front = points[0].on_front
     axes.errorbar(
         [p.x.value for p in points],
@@ -342,7 +342,7 @@ def _draw_changes(axes: Axes, rows: Sequence[Effect], metric: str) -> None:
             )  # fmt: skip
 
 
-def _reach(values: Sequence[Value]) -> tuple[list[float], list[float]]:
+def _reach(values: Sequence[Measured]) -> tuple[list[float], list[float]]:
     """Return how far the intervals reach below and above their values."""
     below = [max(0.0, value.value - value.low) for value in values]
     return below, [max(0.0, value.high - value.value) for value in values]
@@ -356,7 +356,7 @@ def _radius_tick(multiple: float, radius: float | None) -> str:
 
 def _families(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Assign each family its own pair of colour and marker; the undefended is a black star."""
-    looks = {UNDEFENDED: ("black", "*")}
+    looks = {UNDEFENDED_LABEL: ("black", "*")}
     stacks = [name for name in names if is_stack(name)]
     singles = [name for name in names if name not in looks and name not in stacks]
     for group, colours, markers in (

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from results.records.files import replace_text
-from results.records.mirror import is_uri
 from results.records.run import AUDIT
+from trainables.storage.folders import is_uri
 
 PAGE = "index.html"
 _STAMP = ".report_written_from.json"
@@ -25,7 +25,7 @@ def current_report(run: str | Path) -> Path | None:
     It must where records, an audit or the manifest changed since, where a file of the report did,
     and where this package's code did. A run at a URI has its report written each time.
     """
-    if is_uri(run):
+    if is_uri(str(run)):
         return None
     path = Path(run)
     try:

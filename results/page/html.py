@@ -13,7 +13,7 @@ from results.choosing.recommendation import run_address
 from results.page.content import Content
 from results.page.data import page_data, script_text
 from results.records.record import Record
-from results.records.values import number_text, signed_text
+from results.records.values import interval_text, number_text, signed_text, value_text
 from results.sections.certificates import certificate_columns, confidence_text
 from results.sections.costs import COSTS
 from results.sections.findings import counts_sentence, measured_on
@@ -52,12 +52,14 @@ def page_text(content: Content, pictures: Sequence[Picture], *, running: bool = 
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": number_text, "signed": signed_text, "breakable": _breakable,
+        "number": number_text, "signed": signed_text, "interval": interval_text,
+        "in_full": value_text, "breakable": _breakable,
         "in_words": verdict_text,
         "confidence": confidence_text, "attack": attack_text, "poisoned_rows": rows_text,
         "strongest": strongest_text, "delta": delta_text, "draws": draws_of,
     }  # fmt: skip
     run = content.run
+    objectives = {objective.metric for objective in run.objectives}
     names = run.metric_names()
     page = _page_data(content)
     return environment.get_template("report.html.j2").render(
@@ -87,13 +89,13 @@ def page_text(content: Content, pictures: Sequence[Picture], *, running: bool = 
         poisoning_columns=COLUMNS,
         counts_sentence=counts_sentence(content.counts),
         measured_on=measured_on(run),
-        last=_moment(max((record.finished for record in run.records), default="")),
+        last=_moment(max((record.own.finished for record in run.records), default="")),
         pictures={picture.name: picture for picture in pictures},
         glossary=[(name, run.manifest["metrics"][name]) for name in names
                   if name in run.manifest["metrics"]],
         failures=[record for record in run.records if record.status != "completed"],
-        missing=[(record, name) for record in run.usable for name in record.reasons
-                 if name in {objective.metric for objective in run.objectives}],
+        missing=[(record, name) for record in run.usable for name in record.metrics
+                 if name in objectives and record.value(name) is None],
     )  # fmt: skip
 
 

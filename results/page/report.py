@@ -31,13 +31,14 @@ from results.page.report_json import plain
 from results.page.tables import write_tables
 from results.records.files import replace_file, replace_text
 from results.records.garbage import without_collections
-from results.records.mirror import is_uri, put_report
+from results.records.mirror import put_report
 from results.records.run import load
 from results.sections.attacked_images import draw_images
 from results.sections.inversion import draw_reconstructions
 from results.sections.poisoning import draw_scores
 from results.sections.privacy import draw_membership
 from results.sections.reproduction import PublishedTable
+from trainables.storage.folders import is_uri
 
 PLOTLY = "plotly.min.js"
 """Lies next to the page, which needs no network for it."""
@@ -63,7 +64,7 @@ def write_report(run_path: str | Path, *, running: bool = False) -> Path:
     ResultsError where the folder is not a run, or where an attack refutes a certificate of it.
     """
     # Taken before the run is read: what comes in between makes the report stale.
-    source = None if running or is_uri(run_path) else written_from(Path(run_path))
+    source = None if running or is_uri(str(run_path)) else written_from(Path(run_path))
     run = load(run_path)
     check_certificates(run)
     folder = run.path / "report"
@@ -75,7 +76,7 @@ def write_report(run_path: str | Path, *, running: bool = False) -> Path:
     replace_text(folder / "report.json", _json(plain(content)))
     _put_plotly(folder / PLOTLY)
     page = replace_text(folder / "index.html", page_text(content, pictures, running=running))
-    if is_uri(run_path):
+    if is_uri(str(run_path)):
         put_report(run.path, str(run_path))
     if source is not None:
         note_written(run.path, source)

@@ -20,6 +20,7 @@ from results.sections.privacy import plain_privacy
 from results.sections.reproduction import PublishedTable
 from results.sections.robustness import DETECTION, RobustnessCurve
 from results.statistics.fronts import Front
+from trainables.records.record import metric_to_plain
 
 FORMAT = 1
 
@@ -45,7 +46,7 @@ def plain(content: Content) -> dict[str, Any]:
                     "direction": best.objective.direction,
                     "trial": best.record.trial,
                     "defense": best.record.label,
-                    "value": best.value.plain(),
+                    "value": metric_to_plain(best.value),
                     "change": asdict(best.change) if best.change else None,
                     "costs": [asdict(cost) for cost in best.costs],
                 }
@@ -157,14 +158,16 @@ def _plain_curve(curve: RobustnessCurve) -> dict[str, Any]:
     return {
         "trial": curve.record.trial,
         "defense": curve.record.label,
-        "points": [{"multiple": multiple, **value.plain()} for multiple, value in curve.points],
-        "unbounded": curve.unbounded.plain() if curve.unbounded else None,
+        "points": [
+            {"multiple": multiple, **metric_to_plain(value)} for multiple, value in curve.points
+        ],
+        "unbounded": metric_to_plain(curve.unbounded) if curve.unbounded else None,
     }
 
 
 def _plain_detection(record: Record) -> dict[str, Any]:
     values = {name: record.value(name) for name in DETECTION}
-    return {name: value.plain() if value else None for name, value in values.items()}
+    return {name: metric_to_plain(value) if value else None for name, value in values.items()}
 
 
 def _plain_published(table: PublishedTable | None) -> dict[str, Any] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,11 +13,11 @@ from urllib.parse import urlsplit
 
 from results.errors import ResultsError
 from results.records.files import replace_file
+from trainables.storage.folders.uris import HARMLESS, cache_folder
 
 if TYPE_CHECKING:
     from pyarrow import fs
 
-CACHE_VARIABLE = "DEFENSE_SWEEP_CACHE"
 REPORT = ("trials.parquet", "report")
 """What is put back: a file, and all of a folder."""
 LIBRARY = "report/plotly.min.js"
@@ -26,17 +25,9 @@ LIBRARY = "report/plotly.min.js"
 _MANIFEST = "manifest.json"
 _PLACES = ("", "records", "audit", "audit/records")
 """Folders of a run that are read."""
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _THREADS = 32
 """An object store answers each of thousands of small reads in tens of milliseconds."""
-_SHOWN = ("region", "scheme", "endpoint_override", "tls_ca_file_path")
-"""Parameters of a URI that may be shown; any other may be a secret."""
 _Item = TypeVar("_Item")
-
-
-def is_uri(run: str | Path) -> bool:
-    """Return whether this is a URI and not a folder's path."""
-    return _URI.match(str(run)) is not None
 
 
 def mirrored(uri: str) -> Path:
@@ -46,7 +37,7 @@ def mirrored(uri: str) -> Path:
     from the copy. ResultsError where no run lies there or the store cannot be read.
     """
     filesystem, root = _opened(uri)
-    folder = _cache() / "runs" / hashlib.sha256(shown(uri).encode()).hexdigest()[:16]
+    folder = cache_folder() / "runs" / hashlib.sha256(shown(uri).encode()).hexdigest()[:16]
     with _told(uri):
         there = _listed(filesystem, root)
         if _MANIFEST not in there:
@@ -88,13 +79,16 @@ def put_report(folder: Path, uri: str) -> None:
 
 
 def shown(uri: str) -> str:
-    """Return a URI without its credentials, as it may be printed."""
+    """Return a URI without its credentials, as it may be printed.
+
+    All that is given is one URI, whatever is in it: `redacted` looks for URIs in a text.
+    """
     try:
         parts = urlsplit(uri)
     except ValueError:
         return uri.partition("://")[0] + "://.."
     bucket = parts.netloc.rpartition("@")[2]
-    kept = [p for p in parts.query.split("&") if p.partition("=")[0] in _SHOWN and "@" not in p]
+    kept = [p for p in parts.query.split("&") if p.partition("=")[0] in HARMLESS and "@" not in p]
     place = ".." if ":" in bucket else bucket + parts.path
     return f"{parts.scheme}://{place}" + (f"?{'&'.join(kept)}" if kept else "")
 
@@ -187,10 +181,3 @@ def _told(uri: str) -> Iterator[None]:
     except (OSError, ArrowException) as error:
         reason = " ".join(str(error).split())[:300]
         raise ResultsError(f"{shown(uri)}: the storage cannot be used ({reason})") from None
-
-
-def _cache() -> Path:
-    given = os.environ.get(CACHE_VARIABLE)
-    base = os.environ.get("XDG_CACHE_HOME")
-    user = Path(base) if base else Path.home() / ".cache"
-    return Path(given).expanduser().absolute() if given else user / "defense-sweep"

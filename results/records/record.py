@@ -2,55 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
-from results.records.certification_notes import CertificationNotes
-from results.records.evasion_notes import EvasionNotes
-from results.records.poisoning_notes import PoisoningNotes
-from results.records.privacy_notes import PrivacyNotes
-from results.records.values import Value
+from results.records.certification_notes import CertificationNotes, certification_notes
+from results.records.evasion_notes import EvasionNotes, evasion_notes
+from results.records.poisoning_notes import PoisoningNotes, poisoning_notes
+from results.records.privacy_notes import PrivacyNotes, privacy_notes
+from trainables.records.record import TrialRecord
+from trainables.records.value import Measured, MetricValue, Missing
 
-UNDEFENDED = "none"
+UNDEFENDED_LABEL = "none"
+"""Label of a stack in which nothing defends."""
 MASKING = "masking_suspected"
 MASKED = "masking suspected"
 NOT_ADAPTIVE = "not attacked adaptively"
+_POINTS = "points"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One trial's record."""
+    """A trial's record as it is shown: what its notes say is read, and its stack has a name."""
 
-    trial: str
-    status: str
-    error: str | None
-    spec: Mapping[str, Any]
-    stack: tuple[Mapping[str, Any], ...]
-    """Defenses in the order of the spec, each {"name": .., parameter: value}."""
+    own: TrialRecord
+    """The record without its notes, which are its bulk: those that matter here are below."""
     label: str
     """The stack in words; "none" where nothing defends."""
-    metrics: Mapping[str, Value | None]
-    reasons: Mapping[str, str]
-    """Metric -> why it has no value."""
-    curves: Mapping[str, list[float]] = field(default_factory=dict)
-    timings: Mapping[str, float] = field(default_factory=dict)
-    stage_versions: Mapping[str, int] = field(default_factory=dict)
-    stale_stages: tuple[str, ...] = ()
+    stale_stages: tuple[str, ...]
     """Stages that ran in another version than the manifest names."""
-    finished: str = ""
-    evasion: EvasionNotes = field(default_factory=EvasionNotes)
-    certification: CertificationNotes | None = None
+    evasion: EvasionNotes
+    certification: CertificationNotes | None
     """None where certificates were not measured."""
-    privacy: PrivacyNotes = field(default_factory=PrivacyNotes)
-    poisoning: PoisoningNotes | None = None
+    privacy: PrivacyNotes
+    poisoning: PoisoningNotes | None
     """None where nothing was poisoned."""
-    outcomes: Mapping[str, str] = field(default_factory=dict)
+    outcomes: Mapping[str, str]
     """Metric -> "1" or "0" for each of its points: right (clean_accuracy), robust
     (robust_accuracy); empty where they were not kept. Strings of one length in the records of one
     scenario are of the same points in the same order."""
+
+    @staticmethod
+    def of(record: TrialRecord, versions: Mapping[str, int]) -> Record:
+        """Read a record's notes; `versions` are those of the run's stages.
+
+        Where the notes have another shape, it raises as for any bad JSON.
+        """
+        notes = record.notes
+        return Record(
+            own=replace(record, notes={}),
+            label=stack_label(record.spec["stack"]),
+            stale_stages=tuple(
+                stage
+                for stage, version in record.stage_versions.items()
+                if versions.get(stage, version) != version
+            ),
+            evasion=evasion_notes(notes),
+            certification=certification_notes(notes),
+            privacy=privacy_notes(notes),
+            poisoning=poisoning_notes(notes),
+            outcomes=_outcomes(notes),
+        )
+
+    @property
+    def trial(self) -> str:
+        """The trial's identity."""
+        return self.own.trial
+
+    @property
+    def status(self) -> str:
+        """How the trial ended."""
+        return self.own.status
+
+    @property
+    def error(self) -> str | None:
+        """What it failed of."""
+        return self.own.error
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The canonical spec."""
+        return self.own.spec
+
+    @property
+    def stack(self) -> Sequence[Mapping[str, Any]]:
+        """Defenses in the order of the spec, each {"name": .., parameter: value}."""
+        stack: Sequence[Mapping[str, Any]] = self.own.spec["stack"]
+        return stack
+
+    @property
+    def metrics(self) -> Mapping[str, MetricValue]:
+        """Every metric, measured or missing."""
+        return self.own.metrics
+
+    @property
+    def measured(self) -> dict[str, Measured]:
+        """The metrics that have a value."""
+        metrics = self.own.metrics
+        return {name: value for name, value in metrics.items() if isinstance(value, Measured)}
 
     @property
     def stale(self) -> bool:
@@ -71,7 +122,7 @@ class Record:
         return ""
 
     @property
-    def struck_off(self) -> str:
+    def why_struck_off(self) -> str:
         """Why it may be on no front and best at nothing, in words; empty where it may."""
         struck = self.masking and self.evasion.strikes
         reasons = [f"{MASKED}: {self.masking}"] if struck else []
@@ -102,9 +153,15 @@ class Record:
         ]
         return ", ".join(words for applies, words in kinds if applies)
 
-    def value(self, metric: str) -> Value | None:
+    def value(self, metric: str) -> Measured | None:
         """Return a metric's value, or None where it was not measured."""
-        return self.metrics.get(metric)
+        found = self.own.metrics.get(metric)
+        return found if isinstance(found, Measured) else None
+
+    def reason(self, metric: str) -> str | None:
+        """Return why a metric has no value; None where it has one or was not asked for."""
+        found = self.own.metrics.get(metric)
+        return found.reason if isinstance(found, Missing) else None
 
     def scenario(self) -> str:
         """Return what must agree before two trials differ by their defenses alone."""
@@ -130,9 +187,15 @@ class Objective:
         return self.direction == "maximize"
 
 
+def first_reason(records: Iterable[Record], metric: str) -> str:
+    """Return why a metric has no value, by the first record that says so."""
+    found = (record.reason(metric) for record in records)
+    return next((reason for reason in found if reason is not None), "not measured")
+
+
 def stack_label(stack: Iterable[Mapping[str, Any]]) -> str:
     """Write a stack as `a(eps=0.0314) + b(T=1.5)`; settings that are off or unset are left out."""
-    return " + ".join(_defense_label(defense) for defense in stack) or UNDEFENDED
+    return " + ".join(_defense_label(defense) for defense in stack) or UNDEFENDED_LABEL
 
 
 def setting_text(value: Any) -> str:
@@ -153,3 +216,13 @@ def _defense_label(defense: Mapping[str, Any]) -> str:
 
 def _sorted_json(parts: Mapping[str, Any]) -> str:
     return orjson.dumps(parts, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _outcomes(notes: Mapping[str, Any]) -> dict[str, str]:
+    plain = {
+        name: marks for name, marks in (notes.get("outcomes") or {}).items() if name != _POINTS
+    }
+    for metric, marks in plain.items():
+        if not isinstance(marks, str) or not marks or set(marks) - {"0", "1"}:
+            raise ValueError(f"its outcomes of {metric} are not 0 or 1 for each of its points")
+    return plain

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-
-import orjson
+from typing import TYPE_CHECKING, Any
 
 from results.errors import ResultsError
-from results.records.certification_notes import certification_notes
-from results.records.evasion_notes import evasion_notes
 from results.records.garbage import without_collections
-from results.records.mirror import is_uri, mirrored
-from results.records.poisoning_notes import poisoning_notes
-from results.records.privacy_notes import privacy_notes
-from results.records.record import Objective, Record, stack_label
-from results.records.values import Value
+from results.records.mirror import mirrored
+from results.records.record import Objective, Record
+from trainables.records.record import TrialRecord
+from trainables.records.strict import UNREADABLE, strict_json, why_unreadable
+from trainables.storage.folders import is_uri
 
 if TYPE_CHECKING:
     import pandas as pd
 
-STATUSES = ("completed", "failed", "stopped")
 FORMAT = 1
 AUDIT = "audit"
 """The folder of a run's audit, within the run's own."""
-_POINTS = "points"
-_SPEC_PARTS = ("data", "model", "training", "stack", "effort", "seed")
 _REQUIRED = ("run", "trials", "space", "objectives", "metrics")
 
 
@@ -65,12 +57,12 @@ class Run:
     @cached_property
     def eligible(self) -> tuple[Record, ...]:
         """The usable records that may be on a front or best at something."""
-        return tuple(record for record in self.usable if not record.struck_off)
+        return tuple(record for record in self.usable if not record.why_struck_off)
 
     @cached_property
     def struck_off(self) -> tuple[Record, ...]:
         """The usable records that may not, although their figures are shown."""
-        return tuple(record for record in self.usable if record.struck_off)
+        return tuple(record for record in self.usable if record.why_struck_off)
 
     @cached_property
     def undefended(self) -> Mapping[str, tuple[Record, ...]]:
@@ -115,7 +107,7 @@ def load(run: str | Path) -> Run:
     A record that cannot be read is named in `corrupt`. ResultsError where the folder or its
     manifest is missing or no manifest at all.
     """
-    path = mirrored(str(run)) if is_uri(run) else Path(run)
+    path = mirrored(str(run)) if is_uri(str(run)) else Path(run)
     if not path.is_dir():
         raise ResultsError(
             f"no run at {path}: no such folder; use the folder that `launch` printed"
@@ -129,10 +121,10 @@ def load(run: str | Path) -> Run:
             if file.name.startswith("."):
                 continue
             try:
-                records.append(_record(_strict_json(file), file.stem, versions))
-            except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-                corrupt.append((file.name, _reason(error)))
-    records.sort(key=lambda record: (record.finished == "", record.finished, record.trial))
+                records.append(_record(strict_json(file.read_bytes()), file.stem, versions))
+            except UNREADABLE as error:
+                corrupt.append((file.name, why_unreadable(error)))
+    records.sort(key=lambda record: (not record.own.finished, record.own.finished, record.trial))
     return Run(path=path, manifest=manifest, records=tuple(records), corrupt=tuple(corrupt))
 
 
@@ -141,9 +133,9 @@ def _manifest(file: Path) -> Mapping[str, Any]:
     if not file.is_file():
         raise ResultsError(f"no manifest at {file}: is this a run's folder? Else {hint}")
     try:
-        manifest = _strict_json(file)
+        manifest = strict_json(file.read_bytes())
     except (OSError, ValueError) as error:
-        raise ResultsError(f"cannot read {file}: {_reason(error)}; {hint}") from None
+        raise ResultsError(f"cannot read {file}: {why_unreadable(error)}; {hint}") from None
     if not isinstance(manifest, dict):
         raise ResultsError(f"{file} holds no JSON object; {hint}")
     missing = [name for name in _REQUIRED if name not in manifest]
@@ -158,76 +150,7 @@ def _manifest(file: Path) -> Mapping[str, Any]:
 
 
 def _record(plain: Any, stem: str, versions: Mapping[str, int]) -> Record:
-    if not isinstance(plain, dict):
-        raise ValueError("holds no JSON object")
-    if plain["trial"] != stem:
-        raise ValueError(f"is the record of trial {plain['trial']}")
-    if plain["status"] not in STATUSES:
-        raise ValueError(f"unknown status {plain['status']!r}; known: {', '.join(STATUSES)}")
-    lacking = [part for part in _SPEC_PARTS if part not in plain["spec"]]
-    if lacking:
-        raise ValueError(f"its spec lacks {', '.join(lacking)}")
-    stack = tuple(plain["spec"]["stack"])
-    ran: dict[str, int] = plain.get("stage_versions") or {}
-    metrics: dict[str, Value | None] = {}
-    reasons: dict[str, str] = {}
-    for name, row in (plain.get("metrics") or {}).items():
-        metrics[name] = _value(row)
-        if row["value"] is None:
-            reasons[name] = str(row.get("reason", "no reason given"))
-    return Record(
-        trial=plain["trial"],
-        status=plain["status"],
-        error=plain.get("error"),
-        spec=plain["spec"],
-        stack=stack,
-        label=stack_label(stack),
-        metrics=metrics,
-        reasons=reasons,
-        curves=plain.get("curves") or {},
-        timings=plain.get("timings") or {},
-        stage_versions=ran,
-        stale_stages=tuple(s for s, version in ran.items() if versions.get(s, version) != version),
-        finished=plain.get("finished") or "",
-        evasion=evasion_notes(plain.get("notes") or {}),
-        certification=certification_notes(plain.get("notes") or {}),
-        privacy=privacy_notes(plain.get("notes") or {}),
-        poisoning=poisoning_notes(plain.get("notes") or {}),
-        outcomes=_outcomes(plain.get("notes") or {}),
-    )
-
-
-def _value(row: Mapping[str, Any]) -> Value | None:
-    if row["value"] is None:
-        return None
-    return Value(float(row["value"]), float(row["low"]), float(row["high"]), int(row["n"]))
-
-
-def _outcomes(notes: Mapping[str, Any]) -> dict[str, str]:
-    plain = {
-        name: marks for name, marks in (notes.get("outcomes") or {}).items() if name != _POINTS
-    }
-    for metric, marks in plain.items():
-        if not isinstance(marks, str) or not marks or set(marks) - {"0", "1"}:
-            raise ValueError(f"its outcomes of {metric} are not 0 or 1 for each of its points")
-    return plain
-
-
-def _strict_json(file: Path) -> Any:
-    content = file.read_bytes()
-    try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError:  # the slower reader has the better words for what is wrong
-        return json.loads(content.decode(), parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number")
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"lacks {error.args[0]!r}"
-    if isinstance(error, json.JSONDecodeError):
-        return f"is not JSON ({error})"
-    return str(error) or type(error).__name__
+    record = TrialRecord.from_plain(plain)
+    if record.trial != stem:
+        raise ValueError(f"is the record of trial {record.trial}")
+    return Record.of(record, versions)

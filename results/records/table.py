@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from results.records.record import Record, setting_text
+from trainables.records.value import Measured
 
 _MISSING = SimpleNamespace(value=math.nan, low=math.nan, high=math.nan)
 
@@ -66,7 +67,8 @@ def _training_columns(records: Sequence[Record]) -> dict[str, pd.Series]:
 
 def _metric_columns(records: Sequence[Record], name: str) -> dict[str, pd.Series]:
     # Column by column, numbers alone: a run of thousands of trials holds a million values.
-    found = [record.metrics.get(name) or _MISSING for record in records]
+    rows = [record.own.metrics.get(name) for record in records]
+    found = [row if isinstance(row, Measured) else _MISSING for row in rows]
     return {
         name: _numbers([value.value for value in found]),
         f"{name}_low": _numbers([value.low for value in found]),

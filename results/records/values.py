@@ -1,38 +1,16 @@
-"""A measured number as results knows it: the value, its 95 % interval and its items."""
+"""Measured numbers in words."""
 
-import math
-from dataclasses import dataclass
+from trainables.records.value import Measured
 
 
-# It is not frozen because of the time: to make one would take six times as long, and a run of
-# thousands of trials holds a million.
-@dataclass(slots=True, unsafe_hash=True)
-class Value:
-    """A number with the ends of its 95 % interval and the number of items behind it."""
+def value_text(value: Measured) -> str:
+    """Write a value with its interval as `0.843 [0.801, 0.877]`."""
+    return f"{number_text(value.value)} {interval_text(value)}"
 
-    value: float
-    low: float
-    high: float
-    n: int
 
-    def __post_init__(self) -> None:
-        # Asked of the sum first, for the same reason.
-        if not math.isfinite(self.value + self.low + self.high) and not all(
-            math.isfinite(number) for number in (self.value, self.low, self.high)
-        ):
-            raise ValueError(f"a value and its interval must be finite, but got {self}")
-
-    def plain(self) -> dict[str, float]:
-        """Return it as {value, low, high, n}."""
-        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
-
-    def text(self) -> str:
-        """Write it as `0.843 [0.801, 0.877]`."""
-        return f"{number_text(self.value)} {self.interval_text()}"
-
-    def interval_text(self) -> str:
-        """Write the interval alone as `[0.801, 0.877]`."""
-        return f"[{number_text(self.low)}, {number_text(self.high)}]"
+def interval_text(value: Measured) -> str:
+    """Write the interval alone as `[0.801, 0.877]`."""
+    return f"[{number_text(value.low)}, {number_text(value.high)}]"
 
 
 def number_text(number: float) -> str:

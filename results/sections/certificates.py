@@ -10,8 +10,11 @@ from typing import Any
 
 from results.records.record import Record, setting_text, stack_label
 from results.records.run import Run
-from results.records.values import Value, counted, number_text
+from results.records.values import counted, number_text, value_text
 from results.statistics.fronts import Front
+from results.statistics.intervals import Z
+from trainables.records.record import metric_to_plain
+from trainables.records.value import Measured
 
 MAX_SHOWN = 6
 CERTIFIED = "certified_accuracy"
@@ -24,7 +27,6 @@ DETAILS = (
     "certification_draws",
     "certification_seconds",
 )
-_Z = 1.959963984540054
 _AT_THRESHOLD = re.compile(rf"^{CERTIFIED}_at_(\d+(?:\.\d+)?)$")
 
 
@@ -33,10 +35,10 @@ class CertifiedCurve:
     """The certified accuracy of one trial over the L2 radius, a step function."""
 
     record: Record
-    points: tuple[tuple[float, Value], ...]
+    points: tuple[tuple[float, Measured], ...]
     """(radius, certified accuracy), the first at 0: a value holds from the radius before, which it
     does not include, up to its own."""
-    beyond: Value
+    beyond: Measured
     """The certified accuracy beyond the last radius: of no point at all."""
 
     @property
@@ -44,7 +46,7 @@ class CertifiedCurve:
         """The largest radius that is certified of a right class."""
         return self.points[-1][0]
 
-    def at(self, radius: float) -> Value:
+    def at(self, radius: float) -> Measured:
         """Return the share of points whose right class is certified at this radius at least."""
         reaching = (value for reached, value in self.points if reached >= radius)
         return next(reaching, self.beyond)
@@ -68,7 +70,7 @@ class CertificatesInfo:
         span = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
         labels = short_labels([curve.record for curve in self.curves])
         ends = "; ".join(
-            f"{label} starts at {curve.points[0][1].text()} and ends at "
+            f"{label} starts at {value_text(curve.points[0][1])} and ends at "
             f"{number_text(curve.largest)}"
             for label, curve in zip(labels, self.curves, strict=True)
         )
@@ -111,15 +113,15 @@ def certified_curve(record: Record) -> CertifiedCurve | None:
     return CertifiedCurve(record=record, points=tuple(points), beyond=share(0, n))
 
 
-def share(count: int, n: int) -> Value:
+def share(count: int, n: int) -> Measured:
     """Return the share `count` of `n` items with its 95 % Wilson score interval (Wilson, 1927)."""
-    value, weight = count / n, _Z * _Z / n
+    value, weight = count / n, Z * Z / n
     centre = (value + weight / 2) / (1 + weight)
     half = math.sqrt(value * (1 - value) * weight + weight * weight / 4) / (1 + weight)
     # At 0 and at n the interval ends there, which rounding may miss.
     low = 0.0 if count == 0 else centre - half
     high = 1.0 if count == n else centre + half
-    return Value(value, low, high, n)
+    return Measured(value, low, high, n)
 
 
 def certifying(run: Run) -> tuple[Record, ...]:
@@ -193,10 +195,12 @@ def plain_certificates(
             "norm": "l2",
             "failure_probability": record.certification.failure_probability,
             "metrics": {
-                name: value.plain() if (value := record.value(name)) else None for name in names
+                name: metric_to_plain(value) if (value := record.value(name)) else None
+                for name in names
             },
             "curve": [
-                {"radius": radius, **value.plain()} for radius, value in curves[record.trial].points
+                {"radius": radius, **metric_to_plain(value)}
+                for radius, value in curves[record.trial].points
             ]
             if record.trial in curves
             else None,

@@ -9,8 +9,8 @@ from typing import Any
 from results.audit.audit import Audited
 from results.records.record import Record
 from results.records.run import Run
-from results.records.values import Value
 from results.statistics.fronts import Front
+from trainables.records.value import Measured
 
 COSTS = (
     "training_seconds",
@@ -32,7 +32,7 @@ class Cost:
     guarantee: str
     """In words: `certified by pixeldp`, `empirical` or `none`."""
     audited: bool
-    values: Mapping[str, Value]
+    values: Mapping[str, Measured]
 
 
 def costs(run: Run, front: Front, candidates: Sequence[Audited]) -> tuple[Cost, ...]:
@@ -106,5 +106,5 @@ def _singles(run: Run) -> list[Record]:
     return sorted(found.values(), key=lambda record: len(record.stack))
 
 
-def _known(values: Mapping[str, Value]) -> dict[str, Value]:
+def _known(values: Mapping[str, Measured]) -> dict[str, Measured]:
     return {name: values[name] for name in COSTS if name in values}

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from results.records.record import Objective, Record
 from results.records.run import Run
-from results.records.values import Value, counted, number_text, signed_text
+from results.records.values import counted, interval_text, number_text, signed_text, value_text
 from results.sections.status import Counts, best_record, counts
 from results.statistics.effects import Change, change, undefended
 from results.statistics.fronts import Front, membership
 from results.statistics.intervals import UNTOLD, verdict_text
+from trainables.records.value import Measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +22,12 @@ class Best:
 
     objective: Objective
     record: Record
-    value: Value
+    value: Measured
     change: Change | None
     """To the undefended trial; None where there is none or the best is undefended itself."""
     costs: tuple[Change, ...]
     """The other objectives compared with the undefended trial."""
-    others: tuple[tuple[str, Value], ...]
+    others: tuple[tuple[str, Measured], ...]
     """(metric, value) of the other objectives of this trial."""
 
 
@@ -155,7 +156,7 @@ def standard_radius(run: Run) -> float | None:
     return float(radius) if radius is not None and len(sets) < 2 else None
 
 
-def _best(run: Run, objective: Objective, record: Record, value: Value) -> Best:
+def _best(run: Run, objective: Objective, record: Record, value: Measured) -> Best:
     plain = undefended(run, record) if record.stack else ()
     rest = [other for other in run.objectives if other.metric != objective.metric]
     costs = [change(run, other, [record], plain) for other in rest]
@@ -176,8 +177,8 @@ def _best(run: Run, objective: Objective, record: Record, value: Value) -> Best:
 def _best_sentence(best: Best) -> str:
     extreme = "highest" if best.objective.maximized else "lowest"
     words = (
-        f"The {extreme} {best.objective.metric} is {best.value.text()} on {best.value.n:,} points, "
-        f"by {best.record.label} (trial {best.record.trial[:10]}){_catch(best)}."
+        f"The {extreme} {best.objective.metric} is {value_text(best.value)} on {best.value.n:,} "
+        f"points, by {best.record.label} (trial {best.record.trial[:10]}){_catch(best)}."
     )
     if not best.record.stack:
         return f"{words} No defense improved on the undefended model here."
@@ -189,8 +190,8 @@ def _best_sentence(best: Best) -> str:
         UNTOLD: "so the difference is not significant on these points",
     }[best.change.verdict]
     return (
-        f"{words} Undefended: {best.change.undefended.text()}; the difference is "
-        f"{signed_text(best.change.difference.value)} {best.change.difference.interval_text()}, "
+        f"{words} Undefended: {value_text(best.change.undefended)}; the difference is "
+        f"{signed_text(best.change.difference.value)} {interval_text(best.change.difference)}, "
         f"{conclusion}."
     )
 
@@ -198,7 +199,7 @@ def _best_sentence(best: Best) -> str:
 def _catch(best: Best) -> str:
     """Write what a best is worse in, and that it may be no gain, to end the sentence naming it."""
     losses = " and ".join(
-        f"{cost.metric} ({signed_text(cost.difference.value)} {cost.difference.interval_text()})"
+        f"{cost.metric} ({signed_text(cost.difference.value)} {interval_text(cost.difference)})"
         for cost in best.costs
         if cost.verdict == "worse"
     )
@@ -214,7 +215,7 @@ def _cost_sentence(best: Best) -> str:
     if not best.costs:
         return ""
     parts = [
-        f"{cost.metric} {signed_text(cost.difference.value)} {cost.difference.interval_text()} "
+        f"{cost.metric} {signed_text(cost.difference.value)} {interval_text(cost.difference)} "
         f"({verdict_text(cost.verdict)})"
         for cost in best.costs
     ]

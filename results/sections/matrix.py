@@ -136,7 +136,7 @@ def plain_matrix(found: Matrix | None) -> dict[str, object] | None:
         ],
         "alone": [
             {"trial": effect.record.trial, "defense": effect.record.label,
-             "struck_off": effect.struck_off, "changes": _plain_changes(changes)}
+             "struck_off": effect.is_struck_off, "changes": _plain_changes(changes)}
             for effect, changes in found.singles
         ],
         "audited": [

@@ -15,6 +15,7 @@ from results.records.poisoning_notes import ScoreHistogram
 from results.records.record import Record, setting_text
 from results.records.run import Run
 from results.records.values import counted
+from trainables.records.record import metric_to_plain
 
 SUCCESS = "backdoor_success_rate"
 RECALL = "poison_recall"
@@ -142,7 +143,8 @@ def plain_poisoning(records: Sequence[Record]) -> list[dict[str, Any]]:
             "poisoned_rows": record.poisoning.poisoned_rows if record.poisoning else None,
             "training_rows": record.poisoning.training_rows if record.poisoning else None,
             "metrics": {
-                name: value.plain() if (value := record.value(name)) else None for name in COLUMNS
+                name: metric_to_plain(value) if (value := record.value(name)) else None
+                for name in COLUMNS
             },
             "row_scores": [asdict(each) for each in record.poisoning.histograms]
             if record.poisoning

@@ -15,7 +15,9 @@ from results.page.figures import PALETTE
 from results.records.privacy_notes import Scores
 from results.records.record import Record, setting_text
 from results.records.run import Run
-from results.records.values import Value
+from results.records.values import value_text
+from trainables.records.record import metric_to_plain
+from trainables.records.value import Measured
 
 AUC = "membership_auc"
 RATES = ("membership_balanced_accuracy", "tpr_at_fpr_0_01", "tpr_at_fpr_0_001")
@@ -41,7 +43,7 @@ class ScoresOf:
 
     label: str
     attack: str
-    auc: Value
+    auc: Measured
     scores: Scores
 
 
@@ -56,7 +58,7 @@ class MembershipInfo:
 
     def alt(self) -> str:
         """Describe the figure in words."""
-        found = "; ".join(f"{_title(panel)}, AUC {panel.auc.text()}" for panel in self.panels)
+        found = "; ".join(f"{_title(panel)}, AUC {value_text(panel.auc)}" for panel in self.panels)
         left_out = self.trials - len(self.panels)
         rest = f" {left_out} more are not shown." if left_out else ""
         return (
@@ -156,7 +158,8 @@ def plain_privacy(records: Sequence[Record]) -> list[dict[str, Any]]:
             "shadows": record.privacy.shadows,
             "dp_delta": record.privacy.dp_delta,
             "metrics": {
-                name: value.plain() if (value := record.value(name)) else None for name in names
+                name: metric_to_plain(value) if (value := record.value(name)) else None
+                for name in names
             },
         }
         for record in records

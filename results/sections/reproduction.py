@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from results.records.record import Record, setting_text
+from results.records.record import Record, first_reason, setting_text
 from results.records.run import Run
-from results.records.values import Value
+from results.records.values import value_text
 from results.statistics.effects import pooled
 from results.statistics.intervals import HIGHER, LOWER, Order, difference, side
+from trainables.records.value import Measured
 
 HOLDS, FAILS, UNTOLD = "holds", "fails", "cannot be told"
 _EXPECTED: Mapping[str, Order] = {
@@ -30,7 +31,7 @@ class Cell:
     metric: str
     published: float | None
     """None: no figure was published; ours stands alone."""
-    ours: Value | None
+    ours: Measured | None
     """Pooled over the seeds."""
     seeds: int
     reason: str
@@ -59,7 +60,7 @@ class Point:
     """One point of a published figure."""
 
     x: float
-    ours: Value | None
+    ours: Measured | None
     published: float | None
 
 
@@ -164,7 +165,7 @@ def _cell(
 ) -> Cell:
     ours = pooled(run, records, metric)
     if ours is None and not reason:
-        reason = next((r.reasons[metric] for r in records if metric in r.reasons), "not measured")
+        reason = first_reason(records, metric)
     return Cell(
         row=row["name"],
         label=row.get("label") or row["name"],
@@ -193,7 +194,7 @@ def _claim(claim: Mapping[str, Any], cells: Mapping[tuple[str, str], Cell]) -> C
     expect, text = claim["expect"], str(claim["text"])
     if expect == "unanswered":
         return Claim(text=text, verdict=UNTOLD, because=claim.get("why") or "no reason given")
-    named: list[tuple[str, Value]] = []
+    named: list[tuple[str, Measured]] = []
     for row, metric in claim["cells"]:
         cell = cells.get((row, metric))
         if cell is None or cell.ours is None:
@@ -214,7 +215,7 @@ def _claim(claim: Mapping[str, Any], cells: Mapping[tuple[str, str], Cell]) -> C
 
 
 def _verdict(
-    checks: Sequence[tuple[str, Value]], expected: Order, threshold: float
+    checks: Sequence[tuple[str, Measured]], expected: Order, threshold: float
 ) -> tuple[str, str]:
     """Return the verdict on intervals that should all lie on one side, and the one that decides."""
     if not checks:
@@ -229,7 +230,7 @@ def _verdict(
     else:
         verdict, place = HOLDS, margins.index(min(margins))
     name, value = checks[place]
-    return verdict, f"{name}: {value.text()} against {threshold:g}"
+    return verdict, f"{name}: {value_text(value)} against {threshold:g}"
 
 
 def _figure(figure: Mapping[str, Any], cells: Mapping[tuple[str, str], Cell]) -> PublishedFigure:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from results.records.evasion_notes import UNATTACKED, WITHSTOOD
 from results.records.record import Record
 from results.records.run import Run
-from results.records.values import Value, counted
+from results.records.values import counted, value_text
 from results.statistics.fronts import CLEAN, Front
+from trainables.records.value import Measured
 
 MAX_SHOWN = 6
 ROBUST = "robust_accuracy"
@@ -32,10 +33,10 @@ class RobustnessCurve:
     """The robust accuracy of one trial over the radius."""
 
     record: Record
-    points: tuple[tuple[float, Value], ...]
+    points: tuple[tuple[float, Measured], ...]
     """(multiple of the standard radius, robust accuracy), from small to large; at 0 the clean
     accuracy."""
-    unbounded: Value | None
+    unbounded: Measured | None
     """In the ball that holds every image; None where it was not measured."""
 
 
@@ -80,7 +81,7 @@ class RobustnessInfo:
         if not known:
             return "The ball that holds every image, in which it must reach 0, was not measured."
         above = [
-            f"{record.label} (trial {record.trial[:10]}): {value.text()}"
+            f"{record.label} (trial {record.trial[:10]}): {value_text(value)}"
             for record, value in known
             if value.value > 0
         ]
@@ -147,9 +148,9 @@ def robustness_info(front: Front, radius: float | None) -> RobustnessInfo | None
 def robustness_curve(record: Record) -> RobustnessCurve | None:
     """Return a trial's curve; None where no radius besides the standard one was measured."""
     points = {}
-    for name, value in record.metrics.items():
+    for name, value in record.measured.items():
         match = _AT_MULTIPLE.match(name)
-        if match and value is not None:
+        if match:
             points[float(match[1].replace("_", "."))] = value
     if not points:
         return None

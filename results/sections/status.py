@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from results.records.record import Objective, Record
 from results.records.run import Run
-from results.records.values import Value
 from results.statistics.fronts import fronts
+from trainables.records.value import Measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class BestValue:
 
     metric: str
     direction: str
-    value: Value
+    value: Measured
     label: str
     trial: str
 
@@ -63,7 +63,7 @@ def counts(run: Run) -> Counts:
     )
 
 
-def best_record(run: Run, objective: Objective) -> tuple[Record, Value] | None:
+def best_record(run: Run, objective: Objective) -> tuple[Record, Measured] | None:
     """Return the eligible trial with the best value; the earliest of ties, None where none has."""
     rows = [(r, value) for r in run.eligible if (value := r.value(objective.metric)) is not None]
     sign = -1.0 if objective.maximized else 1.0

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from results.records.record import Objective, Record, setting_text
 from results.records.run import Run
-from results.records.values import Value
 from results.statistics.intervals import HIGHER, LOWER, difference, pool, side, two_way
 from results.statistics.outcomes import outcome_matrix
+from trainables.records.value import Measured
 
 STRUCK_OFF = "struck off"
 
@@ -19,9 +19,9 @@ class Change:
     """One objective of a defended trial compared with the undefended one."""
 
     metric: str
-    defended: Value
-    undefended: Value
-    difference: Value
+    defended: Measured
+    undefended: Measured
+    difference: Measured
     """Defended minus undefended."""
     verdict: str
     """better, worse, cannot be told, or struck off: it looks better, but cannot be trusted."""
@@ -35,7 +35,7 @@ class Effect:
     """The first of the seeds."""
     seeds: int
     changes: tuple[Change, ...]
-    struck_off: bool = False
+    is_struck_off: bool = False
     """Whether one of the seeds is struck off."""
 
 
@@ -48,7 +48,7 @@ def bounds(run: Run, metric: str) -> tuple[float, float] | None:
     return (-1.0, 1.0) if "difference" in declared.get("interval", "") else (0.0, 1.0)
 
 
-def pooled(run: Run, records: Sequence[Record], metric: str) -> Value | None:
+def pooled(run: Run, records: Sequence[Record], metric: str) -> Measured | None:
     """Return the mean of a metric over the seeds that measured it; None where none did.
 
     Its interval is two-way: from the outcomes of each point where the records hold them, and else
@@ -78,7 +78,7 @@ def change(
 
 
 def changed(
-    objective: Objective, after: Value, before: Value, moved: Value | None = None
+    objective: Objective, after: Measured, before: Measured, moved: Measured | None = None
 ) -> Change:
     """Return what changes from `before`, undefended, to `after`, defended.
 
@@ -110,12 +110,12 @@ def effects_over(run: Run, objectives: Sequence[Objective]) -> tuple[Effect, ...
         plain = undefended(run, records[0])
         changes = [change(run, objective, records, plain) for objective in objectives]
         known = tuple(single for single in changes if single is not None)
-        struck = any(record.struck_off for record in records)
+        struck = any(record.why_struck_off for record in records)
         if struck:
             known = tuple(map(disbelieved, known))
         if known:
             effects.append(
-                Effect(record=records[0], seeds=len(records), changes=known, struck_off=struck)
+                Effect(record=records[0], seeds=len(records), changes=known, is_struck_off=struck)
             )
     return tuple(sorted(effects, key=_order))
 
@@ -137,7 +137,7 @@ def _order(effect: Effect) -> tuple[str, list[tuple[bool, float, str]], str]:
     return str(defense["name"]), keys, effect.record.trial
 
 
-def _verdict(moved: Value, objective: Objective) -> str:
+def _verdict(moved: Measured, objective: Objective) -> str:
     order = side(moved, 0.0)
     if order not in (HIGHER, LOWER):
         return str(order)

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from results.records.record import Objective, Record
 from results.records.run import Run
+from results.statistics.intervals import Z
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 CLEAN = "clean_accuracy"
-_Z = 1.959963984540054
 _DRAWS, _FEWEST_DRAWS = 400, 100
 _MOST_DRAWN = 1_000_000
 """Draws times trials: beyond it a report would take longer than the 100 draws are worth."""
@@ -137,7 +137,7 @@ def split_normal(
 ) -> Floats:
     """Draw around each value from a normal whose 95 % interval reaches from `below` to `above`."""
     noise = generator.standard_normal(values.shape)
-    return values + noise * np.where(noise < 0, values - below, above - values) / _Z
+    return values + noise * np.where(noise < 0, values - below, above - values) / Z
 
 
 def draws_of(trials: int) -> int:
@@ -160,7 +160,7 @@ def fronts(run: Run) -> tuple[Front, ...]:
     """Return the front over all objectives, and one per other objective against clean accuracy.
 
     Trials of different data sets or efforts are never compared: each gets its own fronts. A trial
-    that is struck off (`Record.struck_off`) is compared on none.
+    that is struck off (`Record.why_struck_off`) is compared on none.
     """
     groups = {_group(record): None for record in run.usable} or {("", ""): None}
     choices: list[tuple[str, tuple[Objective, ...]]] = [("all", run.objectives)]
@@ -218,7 +218,7 @@ def _why_left_out(
         return f"{' and '.join(missing)} missing"
     if group != ("", "") and _group(record) != group:
         return "another data set or effort"
-    return _STRUCK_OFF if record.struck_off else None
+    return _STRUCK_OFF if record.why_struck_off else None
 
 
 def _array(
@@ -227,7 +227,7 @@ def _array(
     """Return the objectives (N, D) of records that have them all, or one end of their intervals."""
     found = np.empty((len(records), len(objectives)))
     for place, each in enumerate(objectives):
-        values = [record.metrics[each.metric] for record in records]
+        values = [record.own.metrics[each.metric] for record in records]
         found[:, place] = list(map(attrgetter(end), values))
     return found
 

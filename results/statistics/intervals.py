@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
-from results.records.values import Value
+from trainables.records.value import Measured
 
 Floats = NDArray[np.float64]
 Order = Literal["higher", "lower", "cannot be told"]
@@ -23,7 +23,8 @@ LOWER: Order = "lower"
 UNTOLD: Order = "cannot be told"
 SHARES = (0.0, 1.0)
 _UPPER = 0.975
-_Z = 1.959963984540054
+Z = float(ndtri(_UPPER))
+"""Standard normal deviate of a two-sided 95 % interval."""
 _INTERPLAY = 0.5
 """Share of the points' variance that is attributed to a seed and a point together, where only
 summaries are known: as if the mistakes of two seeds correlated by 0.5 (phi)."""
@@ -46,7 +47,7 @@ class Components:
         return float(stdtrit(self.df, _UPPER))
 
 
-def difference(a: Value, b: Value) -> Value:
+def difference(a: Measured, b: Measured) -> Measured:
     """Return a - b, its interval by the square-and-add method from the two intervals.
 
     Holds for independent a and b; two trials that were measured on the same points vary together,
@@ -56,7 +57,7 @@ def difference(a: Value, b: Value) -> Value:
     value = a.value - b.value
     low = value - math.hypot(a.value - a.low, b.high - b.value)
     high = value + math.hypot(a.high - a.value, b.value - b.low)
-    return Value(value, low, high, min(a.n, b.n))
+    return Measured(value, low, high, min(a.n, b.n))
 
 
 def components(outcomes_KN: Floats) -> Components:
@@ -85,7 +86,7 @@ def components(outcomes_KN: Floats) -> Components:
     )
 
 
-def two_way(outcomes_KN: Floats) -> Value:
+def two_way(outcomes_KN: Floats) -> Measured:
     """Return the share of outcomes (K, N) of 0 or 1 that are 1: seeds and points both vary.
 
     The interval is the set of shares p with (mean - p)^2 <= t^2 (c p (1 - p) + V), V the variance
@@ -100,7 +101,7 @@ def two_way(outcomes_KN: Floats) -> Value:
     return _score_interval(mean, weight, parts.seeds, parts.quantile, N)
 
 
-def pool(values: Sequence[Value], within: tuple[float, float] | None = None) -> Value:
+def pool(values: Sequence[Measured], within: tuple[float, float] | None = None) -> Measured:
     """Return the mean over the K seeds of one spec, that were measured on the same items.
 
     Where only the seeds' intervals are known: the items' variance is the mean of theirs, as the
@@ -124,13 +125,13 @@ def pool(values: Sequence[Value], within: tuple[float, float] | None = None) -> 
         (-1, [single.value - single.low for single in values]),
         (1, [single.high - single.value for single in values]),
     ):
-        variance = math.fsum(half**2 for half in halves) / len(values) / _Z**2
+        variance = math.fsum(half**2 for half in halves) / len(values) / Z**2
         parts = _summarized(values, mean, variance, n)
         ends.append(mean + sign * parts.quantile * math.sqrt(parts.points + parts.seeds))
     low, high = ends
     if within is not None:
         low, high = max(low, min(within[0], mean)), min(high, max(within[1], mean))
-    return Value(mean, low, high, n)
+    return Measured(mean, low, high, n)
 
 
 def verdict_text(verdict: str) -> str:
@@ -138,12 +139,12 @@ def verdict_text(verdict: str) -> str:
     return "not significant" if verdict == UNTOLD else verdict
 
 
-def compare(a: Value, b: Value) -> Order:
+def compare(a: Measured, b: Measured) -> Order:
     """Return whether a is higher or lower than b, where the interval of a - b excludes zero."""
     return side(difference(a, b), 0.0)
 
 
-def side(value: Value, threshold: float) -> Order:
+def side(value: Measured, threshold: float) -> Order:
     """Return on which side of a threshold the whole interval lies."""
     if value.low > threshold:
         return HIGHER
@@ -152,7 +153,7 @@ def side(value: Value, threshold: float) -> Order:
     return UNTOLD
 
 
-def _summarized(values: Sequence[Value], mean: float, points: float, n: int) -> Components:
+def _summarized(values: Sequence[Measured], mean: float, points: float, n: int) -> Components:
     count = len(values)
     between = math.fsum((single.value - mean) ** 2 for single in values) / (count - 1)
     seeds = max(between - _INTERPLAY * points, 0.0) / count
@@ -169,17 +170,17 @@ def _satterthwaite(total: float, *parts: tuple[float, int]) -> float:
     return max(fewest, total**2 / spread) if spread > 0 else float(max(df for _, df in parts))
 
 
-def _weight(share: Value) -> float:
+def _weight(share: Measured) -> float:
     """Return c of which an interval of a share is the score interval: 1 / n of Wilson's own."""
     weights = [
-        (share.value - end) ** 2 / (_Z**2 * end * (1 - end))
+        (share.value - end) ** 2 / (Z**2 * end * (1 - end))
         for end in (share.low, share.high)
         if 0 < end < 1
     ]
     return math.fsum(weights) / len(weights) if weights else 0.0
 
 
-def _score_interval(mean: float, weight: float, seeds: float, t: float, n: int) -> Value:
+def _score_interval(mean: float, weight: float, seeds: float, t: float, n: int) -> Measured:
     """Solve (mean - p)^2 = t^2 (weight p (1 - p) + seeds) for p, within [0, 1]."""
     square = t * t * weight
     half = math.sqrt(
@@ -188,4 +189,4 @@ def _score_interval(mean: float, weight: float, seeds: float, t: float, n: int) 
     centre = (mean + square / 2) / (1 + square)
     # Rounding must not push the mean itself out, as at 0 and 1.
     low, high = min(mean, max(0.0, centre - half)), max(mean, min(1.0, centre + half))
-    return Value(mean, low, high, n)
+    return Measured(mean, low, high, n)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy.special import bdtr
 
 from results.audit.audit import Audited
-from results.records.values import Value
 from results.statistics.intervals import components, difference
 from results.statistics.outcomes import outcome_matrix
+from trainables.records.value import Measured
 
 Floats = NDArray[np.float64]
 DRAWS = 2000
@@ -41,7 +41,7 @@ class Comparison:
     """One metric of two audited candidates, the first minus the second."""
 
     metric: str
-    difference: Value
+    difference: Measured
     paired: bool
     """Whether it is from the outcomes of the same points; else from the two intervals."""
     mcnemar: McNemar | None
@@ -71,7 +71,7 @@ def mcnemar(first_N: Floats, second_N: Floats) -> McNemar:
     )
 
 
-def paired_bootstrap(first_KN: Floats, second_JN: Floats, *, draws: int = DRAWS) -> Value:
+def paired_bootstrap(first_KN: Floats, second_JN: Floats, *, draws: int = DRAWS) -> Measured:
     """Return the difference of two means of outcomes on the same points, with its interval.
 
     Points are resampled for both at once; the seeds, trained apart, vary by what the points do not
@@ -80,7 +80,7 @@ def paired_bootstrap(first_KN: Floats, second_JN: Floats, *, draws: int = DRAWS)
     means_RC = resampled_means([first_KN, second_JN], draws=draws)
     low, high = np.quantile(means_RC[:, 0] - means_RC[:, 1], _ENDS)
     value = float(first_KN.mean() - second_JN.mean())
-    return Value(value, min(value, float(low)), max(value, float(high)), first_KN.shape[1])
+    return Measured(value, min(value, float(low)), max(value, float(high)), first_KN.shape[1])
 
 
 def resampled_means(outcomes: Sequence[Floats], *, draws: int, seed: int = _SEED) -> Floats:

@@ -60,7 +60,7 @@ def test_a_context_without_data_has_neither_pools_nor_store(tmp_path: Path) -> N
     ctx = context_of(spec_of(), tmp_path)
     bare = context_without_data(ctx.spec, ctx.dataset, Fitted({}), ctx.device)
     assert bare.dataset.shape == ctx.dataset.shape and len(bare.dataset.images) == 0
-    for look in (lambda: bare.pools.train, lambda: bare.store.size_bytes()):
+    for look in (lambda: bare.pools.train, lambda: bare.store.progress("model")):
         with pytest.raises(InputError, match=r"a bundle has no ctx\."):
             look()
 

@@ -92,7 +92,6 @@ def test_the_points_are_the_image_the_stem_layers_and_the_features(name: str) ->
     layers = [f"layer{number}" for number in range(1, ROWS[name].layers + 1)]
     assert list(model.points) == ["image", *layers, "features"]
     assert model.noise_points == ("image", *layers)
-    assert model.dropout_points == (*layers, "features")
     assert [layer for layer, _ in model.stem.named_children()] == layers
     assert all(type(point) is nn.Identity for point in model.points.values())
 

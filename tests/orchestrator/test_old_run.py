@@ -22,7 +22,9 @@ from trainables.trial.stages import stage_versions
 pytestmark = pytest.mark.slow
 
 PINNED: dict[str, Any] = json.loads(NUMBERS.read_text())
-UNDEFENDED = next(trial for trial, row in PINNED["trials"].items() if row["defense"] == "none")
+UNDEFENDED_TRIAL = next(
+    trial for trial, row in PINNED["trials"].items() if row["defense"] == "none"
+)
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_status_counts_its_trials(old: Path, capsys: pytest.CaptureFixture[str])
 def test_select_chooses_as_it_did(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("select", str(old), "--json") == 0
     plain = json.loads(capsys.readouterr().out)
-    assert (plain["verified"], plain["knee"]) == (2, UNDEFENDED)
+    assert (plain["verified"], plain["knee"]) == (2, UNDEFENDED_TRIAL)
     assert {pick["trial"] for pick in plain["picks"]} <= set(PINNED["trials"])
     assert call("select", str(old), "--require", "robust_accuracy>=0.99") == 3
 

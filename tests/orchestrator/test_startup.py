@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
+import results
 from orchestrator.commands.list import LISTS
+from orchestrator.request import LaunchRequest
+from orchestrator.run.finished import note_finished
+from orchestrator.run.paths import run_paths
+from search_spaces import Overrides
 from tests.orchestrator.command_line import REPOSITORY
 from tests.results.audits import write_demo_audit
 
@@ -49,6 +54,22 @@ def test_a_run_is_read_without_any_slow_library(command: str, tmp_path: Path) ->
     code, printed, slow = imported(command, str(write_demo_audit(tmp_path / "run")))
     assert (code, slow) == (0, "")
     assert "demo" in printed
+
+
+def test_a_launch_with_nothing_left_to_do_imports_no_slow_library(tmp_path: Path) -> None:
+    results.write_report(write_demo_audit(tmp_path / "demo"))
+    asked = LaunchRequest(
+        space="smoke", overrides=Overrides(), runs=str(tmp_path), name="demo", data_dir=None,
+        lpips_weights=None, address=None, max_concurrent=None, cpus_per_trial=None,
+        gpus_per_trial=None, max_gpu_hours=None, time_budget=None, trial_time_limit=None,
+        trial_memory_gib=None, dry_run=False, download=False,
+    )  # fmt: skip
+    note_finished(asked, run_paths(str(tmp_path), "demo"), "as many as were asked for")
+    code, printed, slow = imported(
+        "launch", "--space", "smoke", "--runs", str(tmp_path), "--name", "demo"
+    )
+    assert (code, slow) == (0, "")
+    assert "Run demo is finished" in printed
 
 
 def test_results_and_bundles_load_without_what_draws_and_fits() -> None:

@@ -1,22 +1,32 @@
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from trainables.records.record import (
+    LOST,
     TrialRecord,
     metric_from_plain,
     metric_to_plain,
     read_record,
     write_record,
 )
+from trainables.records.strict import UNREADABLE, why_unreadable
 from trainables.records.value import Measured, Missing
 from trainables.storage.folders import LocalFolder, write_atomically
 
 RECORD = TrialRecord(
     trial="abc",
-    spec={"seed": 0, "stack": [{"name": "temperature", "T": 1.5}]},
+    spec={
+        "data": {"name": "digits"},
+        "model": {"name": "small_cnn"},
+        "training": {"epochs": 1},
+        "stack": [{"name": "temperature", "T": 1.5}],
+        "effort": "screen",
+        "seed": 0,
+    },
     sampled={"deployment": "temperature"},
     status="completed",
     metrics={
@@ -27,6 +37,7 @@ RECORD = TrialRecord(
     timings={"training": 0.1},
     artefacts={"model": "model-1"},
     notes={"evasion": {"broken_by": ["pgd", "none"]}},
+    finished="2026-01-01T10:00:00+00:00",
 )
 
 
@@ -43,6 +54,45 @@ def test_a_missing_metric_is_null_with_its_reason() -> None:
 @pytest.mark.parametrize("value", [Measured(1.0, 1.0, 1.0, 3), Missing("why")])
 def test_metrics_come_back_from_their_plain_form(value: Measured | Missing) -> None:
     assert metric_from_plain(metric_to_plain(value)) == value
+
+
+def test_a_lost_trial_is_told_from_one_that_failed_by_itself() -> None:
+    failed = replace(RECORD, status="failed", error=LOST)
+    assert not TrialRecord.from_json(failed.to_json()).lost
+    assert TrialRecord.from_json(replace(failed, lost=True).to_json()).lost
+    assert replace(failed, lost=True).bare().lost
+
+
+@pytest.mark.parametrize(("error", "lost"), [(LOST, True), ("no memory", False), (None, False)])
+def test_a_record_of_an_older_program_is_lost_by_its_words(error: str | None, lost: bool) -> None:
+    plain = json.loads(RECORD.to_json()) | {"status": "failed", "error": error}
+    del plain["lost"]
+    assert TrialRecord.from_plain(plain).lost == lost
+
+
+def test_parts_that_an_older_program_did_not_write_are_empty() -> None:
+    needed = {"trial": "abc", "status": "completed", "spec": RECORD.spec}
+    read = TrialRecord.from_plain(needed | {"part of a later program": 1})
+    assert read == TrialRecord(trial="abc", status="completed", spec=RECORD.spec, sampled={})
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[]", "holds no JSON object"),
+        ('{"trial": "a"', "is not JSON (Expecting ',' delimiter: line 1 column 14 (char 13))"),
+        ('{"trial": NaN}', "NaN is not a number"),
+        ('{"trial": "a", "status": "failed"}', "lacks 'spec'"),
+        ('{"trial": "a", "spec": {}, "status": "odd"}',
+         "unknown status 'odd'; known: completed, failed, stopped"),
+        ('{"trial": "a", "spec": {"data": 1, "stack": []}, "status": "failed"}',
+         "its spec lacks model, training, effort, seed"),
+    ],
+)  # fmt: skip
+def test_what_is_not_a_record_is_refused_in_words(content: str, words: str) -> None:
+    with pytest.raises(UNREADABLE) as caught:
+        TrialRecord.from_json(content)
+    assert isinstance(caught.value, Exception) and why_unreadable(caught.value) == words
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

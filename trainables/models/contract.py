@@ -19,9 +19,6 @@ from torch import Tensor, nn
 from trainables.errors import InputError
 from trainables.models.norms import Norm
 
-PARTS = ("features", "points", "head")
-"""What a defense or a threat may need of a model."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelArguments:
@@ -75,11 +72,6 @@ class Classifier(nn.Module):
     def noise_points(self) -> tuple[str, ...]:
         """Return the points where noise may go: the image and after each stem layer."""
         return tuple(name for name in self.points if name != "features")
-
-    @property
-    def dropout_points(self) -> tuple[str, ...]:
-        """Return the points where dropout may go: after each stem layer and on the features."""
-        return tuple(name for name in self.points if name != "image")
 
     def features(self, x: Tensor) -> Tensor:
         """Return the penultimate features (B, D), before whatever is inserted at 'features'."""

@@ -196,10 +196,6 @@ class ArtefactStore:
         """Name an artefact: its kind and the hash of its identity."""
         return f"{kind}-{identity_hash(identity)}"
 
-    def size_bytes(self) -> int:
-        """Add up the artefacts' files."""
-        return sum(entry.size for entry in self._artefacts())
-
     def evict(self, *, keep: Iterable[str], max_bytes: int) -> list[str]:
         """Delete artefacts, the longest unused first, until the rest fits; those in `keep` stay.
 

@@ -1,6 +1,5 @@
 """One trial, in stages: a spec in, a record out. Imports no Ray."""
 
-import importlib.metadata
 import json
 import logging
 import platform
@@ -29,6 +28,7 @@ from trainables.errors import DeviceError, InputError, StorageError
 from trainables.metrics.perceptual import find_weights
 from trainables.records.record import TrialRecord, metric_from_plain, metric_to_plain
 from trainables.records.value import MetricValue
+from trainables.records.versions import installed_versions
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.threats import THREATS, Findings, Threat
 from trainables.threats import clean as clean_stage
@@ -41,6 +41,8 @@ from trainables.trial.spec import TrialSpec
 from trainables.trial.usage import UsageLog
 
 logger = logging.getLogger(__name__)
+
+_PACKAGES = ("defense-sweep", "torch", "torchvision", "numpy", "scikit-learn")
 
 
 def stage_versions() -> dict[str, int]:
@@ -175,7 +177,7 @@ def _record(
         artefacts=dict(found.used),
         notes=dict(found.notes),
         hardware=hardware,
-        versions=_versions(),
+        versions=installed_versions(_PACKAGES),
         stage_versions=stage_versions(),
         started=found.started,
         finished=_now(),
@@ -291,17 +293,3 @@ def _hardware(device: torch.device, threads: int, use: GpuUse) -> dict[str, Any]
         **precisions(device),
         **use.plain(),
     }
-
-
-def _versions() -> dict[str, str]:
-    names = ("defense-sweep", "torch", "torchvision", "numpy", "scikit-learn")
-    return {"python": platform.python_version()} | {
-        name: version for name in names if (version := _version(name))
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None  # run from a checkout that is not installed

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from tests.conftest import TrainedNet
+from tests.defenses.pixeldp_sizes import largest_size
 from tests.defenses.robustness import trained_with
 from tests.making import EPS, LinearSoftmax, context_of, spec_of
 from trainables.defenses import Stack, build_defense, build_stack
 from trainables.defenses.certified.pixeldp import PixelDP, PixelDPNoise, PixelDPPredictor, noise_of
-from trainables.defenses.certified.pixeldp_certificate import ceiling, certified_sizes
+from trainables.defenses.certified.pixeldp_certificate import certified_sizes
 from trainables.defenses.prediction.ensemble import EnsemblePredictor
 from trainables.deployed.predictor import REFUSED, Predictor
 from trainables.deployed.votes import count_votes
@@ -291,7 +292,7 @@ def test_certificates_are_the_sizes_of_the_votes(normalized: TrainedNet) -> None
     assert found.failure_probability == 0.01 and found.radius.dtype == torch.float64
     assert torch.equal(found.label == REFUSED, ~certified)
     assert bool((found.draws[certified] == 400).all()) and bool((found.draws <= 400).all())
-    assert float(found.radius.max()) < ceiling(defense.sigma, predictor.sensitivity)
+    assert float(found.radius.max()) < largest_size(defense.sigma, predictor.sensitivity)
     right = found.label == normalized.y[:40]
     assert float(right[certified].double().mean()) > 0.9
     again = predictor.certificates(x, _seed())
@@ -315,7 +316,7 @@ def test_giving_up_early_loses_no_certificate(normalized: TrainedNet) -> None:
                 sensitivity=predictor.sensitivity,
             )
         )
-        large = 0.1 * ceiling(predictor.noise.sigma, predictor.sensitivity)
+        large = 0.1 * largest_size(predictor.noise.sigma, predictor.sensitivity)
         early = found.draws < n
         assert bool((found.radius[early] == 0).all())
         # Of what was given up, the counts that are expected certify next to nothing either ..

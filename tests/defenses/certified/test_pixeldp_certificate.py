@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta, multinomial, norm
 
+from tests.defenses.pixeldp_sizes import largest_size, size_of_bounds
 from trainables.defenses.certified.clopper_pearson import lower
 from trainables.defenses.certified.pixeldp_certificate import (
     DELTAS,
-    ceiling,
     certified_sizes,
     label_bounds,
     noise_sigma,
@@ -34,26 +34,7 @@ def _size_by_bisection(counts: list[int], n: int, sigma: float, eta: float) -> f
         for label, k in enumerate(counts)
         if label != top
     )
-    return _size_of_bounds(p_lb, p_ub, sigma)
-
-
-def _size_of_bounds(p_lb: float, p_ub: float, sigma: float) -> float:
-    best = 0.0
-    for step in range(1, 301):
-        delta = step / 1000
-
-        def robust(eps: float, delta: float = delta) -> bool:
-            return p_lb >= math.exp(2 * eps) * p_ub + (1 + math.exp(eps)) * delta
-
-        low, high = 0.0, 1.0
-        if robust(1.0):
-            low = 1.0
-        elif robust(0.0):
-            for _ in range(60):
-                middle = (low + high) / 2
-                low, high = (middle, high) if robust(middle) else (low, middle)
-        best = max(best, sigma * low / math.sqrt(2 * math.log(1.25 / delta)))
-    return best
+    return size_of_bounds(p_lb, p_ub, sigma)
 
 
 def _split(n: int, share: float, labels: int = 10) -> Counts:
@@ -121,15 +102,14 @@ def test_no_size_passes_the_ceiling(
     epsilon: float, delta: float, n: int, share: float, eta: float, sensitivity: float
 ) -> None:
     sigma = noise_sigma(0.1, epsilon, delta)
-    most = ceiling(sigma, sensitivity)
-    assert most == pytest.approx(_size_of_bounds(1.0, 0.0, sigma) / sensitivity, rel=1e-9)
+    most = largest_size(sigma, sensitivity)
     counts = np.concatenate([_split(n, share), _split(n, 1.0)])
     sizes = certified_sizes(counts, n, sigma=sigma, eta=eta, sensitivity=sensitivity)
     assert sizes.max() < most
 
 
 def test_the_ceiling_of_the_papers_defaults_is_1_447_attack_bounds() -> None:
-    assert ceiling(SIGMA) == pytest.approx(1.4471, abs=5e-5)
+    assert largest_size(SIGMA, 1.0) == pytest.approx(1.4471, abs=5e-5)
     # Up to 10,000 draws, whatever the counts, 1.446 is never reached.
     assert certified_sizes(_split(10_000, 1.0), 10_000, sigma=SIGMA, eta=0.05)[0] < 1.446
 
@@ -192,6 +172,6 @@ def _wrong(counts: Counts, p: npt.NDArray[np.float64], n: int, eta: float) -> np
     """Return which counts certify a label that is not the likeliest, or more than p proves."""
     found = certified_sizes(counts, n, sigma=1.0, eta=eta)
     best, second = np.sort(p)[::-1][:2]
-    true = _size_of_bounds(float(best), float(second), 1.0)
+    true = size_of_bounds(float(best), float(second), 1.0)
     other = p[counts.argmax(1)] < best
     return np.asarray((found > 0) & (other | (found > true)), dtype=np.bool_)

@@ -119,7 +119,7 @@ def test_it_changes_the_loss_alone_and_raises_no_alarm(tmp_path: Path) -> None:
         record = run_trial(spec, ArtefactStore(tmp_path))
         assert record.error is None, record.error
         values = {k: v.value for k, v in record.metrics.items() if isinstance(v, Measured)}
-        return values, record.struck_off
+        return values, record.is_struck_off
 
     (plain, _), (masked, struck) = measured(), measured(ConfidenceMasking(top_k=1, digits=0))
     assert masked["clean_accuracy"] == plain["clean_accuracy"]

@@ -194,7 +194,7 @@ def test_a_masked_defense_that_leads_the_search_is_struck_off_by_its_audit(tmp_p
     assert len({_value(record, "clean_accuracy") for record in loaded.usable}) == 1
     ranked = sorted(loaded.usable, key=lambda record: _value(record, "robust_accuracy"))
     _, second, leader = ranked
-    assert leader.label == planted.NAME and not leader.struck_off
+    assert leader.label == planted.NAME and not leader.why_struck_off
     assert _value(leader, "robust_accuracy") > _value(second, "robust_accuracy") + 0.2
     _, best = audited(loaded)
     assert (best.label, best.verdict) == (planted.NAME, SUSPECTED)

@@ -60,7 +60,7 @@ def _run(folder: Path, *stack: Defense, pools: str = "search") -> tuple[Run, Aud
         search=found,
         records=(found,),
         planned=1,
-        values={name: value for name, value in found.metrics.items() if value is not None},
+        values=found.measured,
         seeds={},
         verdict="verified",
         because="1 seed",
@@ -236,8 +236,8 @@ def test_a_reproduction_is_not_exported(exported: Exported, tmp_path: Path) -> N
     (found,) = exported.run.records
     published = {**found.spec, "data": {**found.spec["data"], "pools": "published"}}
     chosen = Audited(
-        search=replace(found, spec=published), records=(), planned=0, values={}, seeds={},
-        verdict="verified", because="", why="front", label="toy",
+        search=replace(found, own=replace(found.own, spec=published)), records=(), planned=0,
+        values={}, seeds={}, verdict="verified", because="", why="front", label="toy",
     )  # fmt: skip
     with pytest.raises(InputError, match="published pools"):
         export(RunPaths(tmp_path / "run"), exported.run, chosen, tmp_path / "out", Console())

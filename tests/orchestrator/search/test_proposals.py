@@ -6,10 +6,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from orchestrator.search.proposals import Ended, Proposal, Proposals
+from orchestrator.search.proposals import Ended, Proposal, Proposals, whole_grid
 from orchestrator.search.samplers import Succeeding
 from search_spaces import Space, load_space
 from tests.search_spaces.writing import write_space
+from trainables.errors import InputError
 from trainables.records.record import TrialRecord
 from trainables.records.value import Measured, Missing
 
@@ -95,6 +96,19 @@ def test_a_grid_runs_all_combinations(tmp_path: Path) -> None:
     path = write_space(tmp_path, defenses=FINITE, search={"algorithm": "grid"})
     records = run_all(make(load_space(str(path)), tmp_path, trials=None))
     assert len({record.trial for record in records}) == 9
+
+
+def test_a_grid_that_was_enumerated_before_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = load_space(str(write_space(tmp_path, defenses=FINITE, search={"algorithm": "grid"})))
+    grid = whole_grid(space)
+    monkeypatch.setattr("orchestrator.search.proposals.MOST_IN_A_GRID", 8)
+    with pytest.raises(InputError, match="search: the grid has more than 8 points"):
+        whole_grid(space)
+    proposals = Proposals(space, tmp_path / "journal", {}, trials=None, grid=grid)
+    assert proposals.trials == len(grid) == 9
+    assert {record.trial for record in run_all(proposals)} == set(grid)
 
 
 def test_a_space_that_cannot_be_enumerated_ends_after_proposals_in_a_row_that_are_known(
@@ -237,7 +251,7 @@ def test_what_is_held_of_a_finished_trial_has_no_curves_notes_or_other_metrics(
     )
     proposals.finish(full)
     held = proposals.finished[full.trial]
-    assert held.struck_off and not held.curves
+    assert held.is_struck_off and not held.curves
     assert held.notes == {"evasion": {"masking": {"strikes": True}}}
     assert set(held.metrics) == {"clean_accuracy", "generalization_gap"}
 

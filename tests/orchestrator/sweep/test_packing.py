@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from orchestrator.search.proposals import Proposal
-from orchestrator.sweep.packing import Measured, Packing, weight_of
+from orchestrator.sweep.packing import Packing, Peaks, weight_of
 from orchestrator.sweep.resources import MOST_ON_A_GPU
 from tests.making import spec_of
 from trainables.defenses import Defense, build_defense
@@ -51,7 +51,7 @@ def record_of(spec: TrialSpec, peak: int | None, **changes: Any) -> TrialRecord:
     ],
 )
 def test_a_share_holds_the_measured_peak_and_a_fifth_more(peak: int, share: float) -> None:
-    found = Measured([record_of(spec_of(), peak)]).share(spec_of(epochs=7).canonical())
+    found = Peaks([record_of(spec_of(), peak)]).share(spec_of(epochs=7).canonical())
     assert found == share
     assert share == 1 or share * TOTAL >= 1.2 * peak * 0.999  # cut to Ray's grain of 1e-4
 
@@ -59,13 +59,13 @@ def test_a_share_holds_the_measured_peak_and_a_fifth_more(peak: int, share: floa
 @pytest.mark.parametrize("count", range(1, MOST_ON_A_GPU + 1))
 def test_shares_of_one_gpu_never_add_up_to_more(count: int) -> None:
     peak = int(TOTAL / count / 1.2) - 1
-    share = Measured([record_of(spec_of(), peak)]).share(spec_of().canonical())
+    share = Peaks([record_of(spec_of(), peak)]).share(spec_of().canonical())
     assert share is not None
     assert share * count <= 1 and share * count == pytest.approx(1, abs=1e-3)
 
 
 def test_nothing_is_known_of_a_kind_that_was_not_measured() -> None:
-    measured = Measured([record_of(spec_of(SMOOTHING), 1_000)])
+    measured = Peaks([record_of(spec_of(SMOOTHING), 1_000)])
     assert measured.share(spec_of(SMOOTHING).canonical()) is not None
     for other in (
         spec_of(SMOOTHING, train_images=301),
@@ -79,27 +79,27 @@ def test_nothing_is_known_of_a_kind_that_was_not_measured() -> None:
 
 
 def test_a_larger_ensemble_is_not_known_from_a_smaller_one() -> None:
-    measured = Measured([record_of(spec_of(ensemble(3)), 1_000)])
+    measured = Peaks([record_of(spec_of(ensemble(3)), 1_000)])
     assert measured.share(spec_of(ensemble(2)).canonical()) is not None
     assert measured.share(spec_of(ensemble(4)).canonical()) is None
 
 
 def test_a_stack_is_known_from_its_parts_and_takes_the_neediest() -> None:
-    measured = Measured([record_of(spec_of(SMOOTHING), 1_000), record_of(spec_of(FILTER), 9_000)])
+    measured = Peaks([record_of(spec_of(SMOOTHING), 1_000), record_of(spec_of(FILTER), 9_000)])
     assert measured.share(spec_of(SMOOTHING, FILTER).canonical()) == 0.5
     assert measured.share(spec_of(SMOOTHING).canonical()) == 1 / MOST_ON_A_GPU
 
 
 def test_a_trial_that_failed_or_had_no_gpu_teaches_nothing() -> None:
     records = [record_of(spec_of(), 1_000, status="failed"), record_of(spec_of(), None)]
-    assert Measured(records).share(spec_of().canonical()) is None
+    assert Peaks(records).share(spec_of().canonical()) is None
 
 
 def test_the_smallest_gpu_seen_is_the_one_that_a_share_must_hold_on() -> None:
     small = record_of(spec_of(), 4_000)
     large = replace(small, hardware={"gpu_peak_mib": 4_000, "gpu_total_mib": 80_000})
-    assert Measured([large]).share(spec_of().canonical()) == 1 / MOST_ON_A_GPU
-    assert Measured([large, small]).share(spec_of().canonical()) == 0.2
+    assert Peaks([large]).share(spec_of().canonical()) == 1 / MOST_ON_A_GPU
+    assert Peaks([large, small]).share(spec_of().canonical()) == 0.2
 
 
 def test_trials_wait_while_each_gpu_has_one_that_is_measured() -> None:

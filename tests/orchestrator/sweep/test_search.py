@@ -46,7 +46,7 @@ def test_a_trial_that_stays_lost_is_recorded_as_failed_and_ends_the_sweep(search
     (identity,) = search.proposals.finished
     record = read_record(search.paths.records, identity)
     assert record is not None and record.status == "failed"
-    assert record.error == "its worker or its storage failed, again and again"
+    assert record.lost and record.error == "its worker or its storage failed, again and again"
     assert search.suggest("last") == Searcher.FINISHED
 
 

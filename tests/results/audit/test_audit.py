@@ -96,7 +96,7 @@ def test_values_are_means_over_seeds_and_say_how_many(tmp_path: Path) -> None:
     assert clean.value == pytest.approx(0.94, abs=0.002)
     assert clean.n == POINTS
     # Three seeds on the same points tell more than one seed, but far less than three test sets.
-    one_seed = candidate.records[0].metrics["clean_accuracy"]
+    one_seed = candidate.records[0].value("clean_accuracy")
     assert one_seed is not None
     widths = [each.high - each.low for each in (clean, one_seed)]
     assert 0.6 < widths[0] / widths[1] < 1.2

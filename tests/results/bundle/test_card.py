@@ -13,7 +13,6 @@ from results.audit.audit import Audited
 from results.bundle.card import Measurements, model_card
 from results.bundle.card_text import card_markdown
 from results.bundle.writing import Facts
-from results.records.values import Value
 from tests.making import EPS, context_of, spec_of
 from trainables.defenses import DEFENSES, Defense, Stack, build_defense
 from trainables.deployed.predictor import Predictor
@@ -22,7 +21,7 @@ from trainables.records.value import Measured, Missing
 from trainables.threats import build_threat
 from trainables.trial.trainer import new_model
 
-VALUE = Value(0.8125, 0.75, 0.875, 270)
+VALUE = Measured(0.8125, 0.75, 0.875, 270)
 
 
 @dataclass(frozen=True, kw_only=True)

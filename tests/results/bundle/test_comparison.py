@@ -2,16 +2,16 @@ import pytest
 
 from results.bundle import BundleError
 from results.bundle.comparison import compare, falls_short
-from results.records.values import Value
 from trainables.metrics import intervals
+from trainables.records.value import Measured
 
 
-def _value(successes: int, n: int) -> Value:
+def _value(successes: int, n: int) -> Measured:
     found = intervals.proportion(successes, n)
-    return Value(found.value, found.low, found.high, found.n)
+    return Measured(found.value, found.low, found.high, found.n)
 
 
-def _verdict(metric: str, card: Value, now: Value, *, more_is_worse: bool = False) -> str:
+def _verdict(metric: str, card: Measured, now: Measured, *, more_is_worse: bool = False) -> str:
     plain = {"value": card.value, "low": card.low, "high": card.high, "n": card.n}
     rows = compare(
         {"measured": {"metrics": {metric: plain}}}, {metric: now}, {metric: more_is_worse}

@@ -6,6 +6,7 @@ from pathlib import Path
 from results import load, write_report
 from results.audit.audit import audited
 from results.choosing.recommendation import Recommendation, recommendation, run_address
+from results.records.values import value_text
 from results.sections.matrix import matrix
 from tests.results.audits import Candidate, demo_candidates, write_audited, write_demo_audit
 from tests.results.run_folders import demo_records, manifest, write_run
@@ -31,7 +32,7 @@ def test_a_verified_defense_is_recommended_with_audited_figures_and_differences(
     assert advice.headline == f"Recommended where nothing is required: {advice.chosen.label}."
     value = advice.chosen.values["robust_accuracy"]
     words = " ".join(advice.sentences)
-    assert f"robust_accuracy {value.text()} (n = {value.n:,})" in words
+    assert f"robust_accuracy {value_text(value)} (n = {value.n:,})" in words
     assert "Against the undefended model after the same audit: clean_accuracy -0.0" in words
     assert "the undefended model" in words
 

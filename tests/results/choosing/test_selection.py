@@ -11,10 +11,10 @@ from results.choosing.requirements import Goal, Requirement, parse_requirement
 from results.choosing.selection import known_metrics, select
 from results.choosing.words import nearest_sentence, plain_selection, requirement_sentences
 from results.records.run import Run, load
-from results.records.values import Value
 from results.statistics.knee import marginal_utilities
 from tests.results.audits import Candidate, demo_candidates, scores, write_audited, write_demo_audit
 from tests.results.run_folders import fgsm, manifest, record, write_run
+from trainables.records.value import Measured
 
 KNOWN = ("clean_accuracy", "robust_accuracy", "latency_ms_p95", "certified_accuracy_at_0.25")
 
@@ -85,13 +85,13 @@ def test_what_is_no_requirement_is_refused_in_one_line(text: str, words: str) ->
 def test_the_far_end_of_the_interval_counts_unless_told_otherwise(
     text: str, met: bool, met_optimistically: bool
 ) -> None:
-    value, requirement = Value(0.86, 0.8, 0.9, 100), parse_requirement(text, KNOWN)
+    value, requirement = Measured(0.86, 0.8, 0.9, 100), parse_requirement(text, KNOWN)
     assert requirement.met(value) is met
     assert requirement.met(value, optimistic=True) is met_optimistically
 
 
 def test_a_shortfall_is_from_the_end_that_counts_to_the_threshold() -> None:
-    value = Value(0.86, 0.8, 0.9, 100)
+    value = Measured(0.86, 0.8, 0.9, 100)
     above, below = need("clean_accuracy>=0.85", "clean_accuracy<=0.85")
     assert above.shortfall(value) == pytest.approx(0.05)
     assert below.shortfall(value) == pytest.approx(0.05)

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from results.audit.audit import audited
-from results.records.mirror import CACHE_VARIABLE
 from results.records.run import load
 from tests.results.audits import write_demo_audit
+from trainables.storage.folders.uris import CACHE_VARIABLE
 
 
 def test_the_copy_of_a_run_holds_its_audit_and_follows_what_goes(

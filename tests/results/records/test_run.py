@@ -95,7 +95,7 @@ def test_a_record_without_notes_is_neither_masked_nor_adaptive_nor_struck_off(
     run = load(write_run(tmp_path, manifest(), rows))
     assert not run.corrupt
     for single in run.records:
-        assert (single.masking, single.evasion.adaptive, single.struck_off) == ("", None, "")
+        assert (single.masking, single.evasion.adaptive, single.why_struck_off) == ("", None, "")
         assert (single.evasion.surfaces, single.not_comparable) == ((), "")
     assert run.eligible == run.usable and not run.struck_off
 
@@ -112,7 +112,7 @@ def test_who_is_struck_off_is_read_from_the_notes_or_from_the_metric(tmp_path: P
         record("f", notes=evasion_notes("noise wins"), status="stopped"),
     ]
     run = load(write_run(tmp_path, manifest(), rows))
-    assert {single.trial: single.struck_off for single in run.struck_off} == {
+    assert {single.trial: single.why_struck_off for single in run.struck_off} == {
         "b": "masking suspected: noise wins",
         "c": "not attacked adaptively: no gradient; no margin",
         "d": "masking suspected: the record does not say which sign",

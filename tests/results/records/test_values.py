@@ -2,7 +2,8 @@
 
 import pytest
 
-from results.records.values import Value, counted, number_text, signed_text
+from results.records.values import counted, number_text, signed_text, value_text
+from trainables.records.value import Measured
 
 
 @pytest.mark.parametrize(
@@ -15,6 +16,6 @@ def test_numbers_are_short_and_keep_tiny_ones_apart_from_zero(number: float, tex
 
 
 def test_values_carry_their_interval_and_differences_their_sign() -> None:
-    assert Value(0.843, 0.801, 0.877, 270).text() == "0.843 [0.801, 0.877]"
+    assert value_text(Measured(0.843, 0.801, 0.877, 270)) == "0.843 [0.801, 0.877]"
     assert (signed_text(0.1), signed_text(-0.1)) == ("+0.100", "-0.100")
     assert (counted(1, "trial"), counted(1234, "trial")) == ("1 trial", "1,234 trials")

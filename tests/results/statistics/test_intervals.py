@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import ndtri
 
-from results.records.values import Value
 from results.sections.certificates import share
 from results.statistics.intervals import compare, components, difference, pool, side, two_way
 from trainables.metrics import intervals
+from trainables.records.value import Measured
 
 Floats = NDArray[np.float64]
 Z = 1.959964
-Interval = Callable[[Floats], Value]
+Interval = Callable[[Floats], Measured]
 """Outcomes (K, N) -> their mean with its interval."""
 
 
@@ -74,7 +74,7 @@ def test_outcomes_that_are_all_the_same_keep_an_interval_within_the_range(outcom
 
 
 def test_one_seed_is_its_own_pool() -> None:
-    value = Value(0.5, 0.4, 0.6, 100)
+    value = Measured(0.5, 0.4, 0.6, 100)
     assert pool([value]) == value
 
 
@@ -90,21 +90,21 @@ def test_equal_seeds_do_not_shrink_the_items_interval(count: int) -> None:
 
 
 def test_pool_of_exact_values_is_the_t_interval_of_the_seeds() -> None:
-    found = pool([Value(single, single, single, 1) for single in (2.0, 3.0, 4.0)])
+    found = pool([Measured(single, single, single, 1) for single in (2.0, 3.0, 4.0)])
     half = 4.3026527 / math.sqrt(3)
     assert found.low == pytest.approx(3 - half)
     assert found.high == pytest.approx(3 + half)
-    same = pool([Value(7.0, 7.0, 7.0, 1)] * 3)
+    same = pool([Measured(7.0, 7.0, 7.0, 1)] * 3)
     assert (same.low, same.value, same.high) == (7, 7, 7)
 
 
 def test_pool_of_skewed_intervals_stays_skewed() -> None:
-    found = pool([Value(10.0, 9.0, 14.0, 50), Value(10.2, 9.2, 14.2, 50)])
+    found = pool([Measured(10.0, 9.0, 14.0, 50), Measured(10.2, 9.2, 14.2, 50)])
     assert found.high - found.value > 3 * (found.value - found.low)
 
 
 def test_pool_is_clipped_to_the_metrics_range() -> None:
-    found = pool([Value(-0.9, -1.0, 0.1, 50), Value(0.2, -0.8, 1.0, 50)], within=(-1.0, 1.0))
+    found = pool([Measured(-0.9, -1.0, 0.1, 50), Measured(0.2, -0.8, 1.0, 50)], within=(-1.0, 1.0))
     assert (found.low, found.high) == (-1.0, 1.0)
 
 
@@ -114,19 +114,19 @@ def test_pool_of_nothing_is_refused() -> None:
 
 
 def test_compare_tells_only_what_the_interval_tells() -> None:
-    low, high = Value(0.2, 0.15, 0.25, 100), Value(0.8, 0.75, 0.85, 100)
+    low, high = Measured(0.2, 0.15, 0.25, 100), Measured(0.8, 0.75, 0.85, 100)
     assert compare(high, low) == "higher"
     assert compare(low, high) == "lower"
-    assert compare(low, Value(0.22, 0.17, 0.27, 100)) == "cannot be told"
+    assert compare(low, Measured(0.22, 0.17, 0.27, 100)) == "cannot be told"
 
 
 def test_an_interval_that_touches_the_threshold_is_not_told() -> None:
-    assert side(Value(0.1, 0.0, 0.2, 9), 0.0) == "cannot be told"
+    assert side(Measured(0.1, 0.0, 0.2, 9), 0.0) == "cannot be told"
 
 
 def test_a_value_must_be_finite() -> None:
     with pytest.raises(ValueError, match="finite"):
-        Value(math.nan, 0.0, 1.0, 3)
+        Measured(math.nan, 0.0, 1.0, 3)
 
 
 SHARES = (0.2, 0.5, 0.8, 0.9, 0.97)
@@ -181,38 +181,40 @@ def holds(interval: Interval) -> bool:
     return lowest >= 0.93 - 2 * 0.0074 and overall >= 0.93 and width <= 1.3
 
 
-def _summaries(outcomes_KN: Floats) -> list[Value]:
+def _summaries(outcomes_KN: Floats) -> list[Measured]:
     return [share(int(row.sum()), len(row)) for row in outcomes_KN]
 
 
-def pooled_shares(outcomes_KN: Floats) -> Value:
+def pooled_shares(outcomes_KN: Floats) -> Measured:
     """Pool the seeds' own Wilson intervals, without a look at the points."""
     return pool(_summaries(outcomes_KN), (0.0, 1.0))
 
 
-def points_alone(outcomes_KN: Floats) -> Value:
+def points_alone(outcomes_KN: Floats) -> Measured:
     """Take the mean for one seed's: no variance between seeds. Wrong."""
     return share(round(float(outcomes_KN.mean()) * outcomes_KN.shape[1]), outcomes_KN.shape[1])
 
 
-def all_independent(outcomes_KN: Floats) -> Value:
+def all_independent(outcomes_KN: Floats) -> Measured:
     """Take every outcome for a point of its own. Wrong."""
     return share(int(outcomes_KN.sum()), outcomes_KN.size)
 
 
-def seeds_alone(outcomes_KN: Floats) -> Value:
+def seeds_alone(outcomes_KN: Floats) -> Measured:
     """Return the plain t interval of the seeds' means: the points that they share do not vary."""
     seeds = outcomes_KN.mean(1)
     half = 4.3026527 * float(seeds.std(ddof=1)) / math.sqrt(3)
-    return Value(float(seeds.mean()), float(seeds.mean()) - half, float(seeds.mean()) + half, 3)
+    return Measured(float(seeds.mean()), float(seeds.mean()) - half, float(seeds.mean()) + half, 3)
 
 
-def plain_t_with_points(outcomes_KN: Floats) -> Value:
+def plain_t_with_points(outcomes_KN: Floats) -> Measured:
     """Add the t interval of two degrees of freedom to the points' interval: far too wide."""
     points, seeds = points_alone(outcomes_KN), seeds_alone(outcomes_KN)
     half = seeds.high - seeds.value
     low = points.value - math.hypot(points.value - points.low, half)
-    return Value(points.value, low, points.value + math.hypot(points.high - points.value, half), 3)
+    return Measured(
+        points.value, low, points.value + math.hypot(points.high - points.value, half), 3
+    )
 
 
 @pytest.mark.parametrize("interval", [two_way, pooled_shares])
@@ -241,11 +243,11 @@ def test_intervals_of_membership_areas_cover_and_are_not_too_wide() -> None:
 
 def _area_of_three_seeds(
     separation: float, spread: float, generator: np.random.Generator, rows: int = 135
-) -> Value:
+) -> Measured:
     """Simulate DeLong's areas of three models that leak alike on the same rows, and pool them."""
     shared = generator.standard_normal((2, rows))
-    areas: Sequence[Value] = [
-        Value(area.value, area.low, area.high, area.n)
+    areas: Sequence[Measured] = [
+        Measured(area.value, area.low, area.high, area.n)
         for own in generator.standard_normal((3, 2, rows))
         for members, others in [math.sqrt(0.85) * shared + math.sqrt(0.15) * own]
         for area in [
@@ -265,7 +267,7 @@ def test_intervals_of_means_over_shared_points_cover_and_are_not_too_wide() -> N
             seeds = spread * generator.standard_normal(3)
             rows = points + seeds[:, None] + 0.2 * generator.standard_normal((3, 300))
             means = [intervals.mean(row) for row in rows]
-            found.append(pool([Value(m.value, m.low, m.high, m.n) for m in means]))
+            found.append(pool([Measured(m.value, m.low, m.high, m.n) for m in means]))
         covered += [each.low <= 1.0 <= each.high for each in found]
         ideal = 2 * Z * float(np.std([each.value for each in found]))
         widths.append(np.mean([each.high - each.low for each in found]) / ideal)

@@ -65,12 +65,6 @@ def certified_sizes(
     return np.asarray(sizes.max(1), dtype=np.float64)
 
 
-def ceiling(sigma: float, sensitivity: float = 1.0) -> float:
-    """Return the largest L2 size, in pixel units, that any counts could certify."""
-    epsilons = _largest_epsilons(np.ones(1), np.zeros(1))
-    return float((sigma * epsilons / _noise_per_size(DELTAS) / sensitivity).max())
-
-
 def label_bounds(counts: Numbers, draws: Numbers, eta: float) -> tuple[Floats, Floats]:
     """Return the lower bound of the top label (B,) and the largest upper bound of the others
     (B,).
