@@ -3,11 +3,13 @@
 import hashlib
 import importlib
 import importlib.util
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from trainables.code_files import files_of_module
 from trainables.errors import InputError
 
 IMPORT_FIX = "write package.module:name, and start where Python can import that module"
@@ -28,16 +30,24 @@ def import_attribute(path: str, kind: str) -> Any:
 
 
 def code_fingerprint(path: str, kind: str) -> str:
-    """Return the sha256 of the file that a path's module lies in: changed code is another identity.
+    """Return the sha256 of a path's module: changed code is another identity.
 
-    Raises InputError where there is no such file.
+    It covers the module's file and all that it imports from its own package or folder, and is the
+    file's own sha256 where it imports nothing from there. Raises InputError where there is no such
+    file.
     """
     module_name, _ = _split(path, kind)
     with running_user_code(f"{kind} {path!r}: {module_name} cannot be imported"):
         spec = importlib.util.find_spec(module_name)
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         raise InputError(f"{kind} {path!r}: no file holds a module {module_name!r}; {IMPORT_FIX}")
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+    files = files_of_module(module_name, Path(spec.origin))
+    digests = {
+        name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in sorted(files.items())
+    }
+    if len(digests) == 1:
+        return digests[module_name]
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
 @contextmanager

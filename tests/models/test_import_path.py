@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import sys
 from collections.abc import Iterator
@@ -5,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from tests.models.making import dataset_of
 from trainables.errors import InputError
 from trainables.models import build_model, model_code_fingerprint
+from trainables.models.own_model import answers_randomly
 
 MODULE = "users_own_models"
 CODE = """
@@ -41,17 +44,47 @@ def gives_none(**arguments):
 def wrong_width(**arguments):
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(7))
 
-def not_finite(*, num_classes, **arguments):
-    return Lazy(lambda x: torch.full((len(x), num_classes), float("nan")))
+class Changed(nn.Module):
+    # A linear network whose answer is changed by a function of it and its logits.
+    def __init__(self, channels, height, width, num_classes, change):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, num_classes))
+        self.norm = nn.BatchNorm2d(channels, track_running_stats=False)
+        self.change = change
+    def forward(self, x):
+        return self.change(self, x, self.layers(x))
 
-def whole_numbers(*, num_classes, **arguments):
-    return Lazy(lambda x: torch.zeros(len(x), num_classes, dtype=torch.int64))
+def changed(change):
+    return lambda *, mean, std, **sizes: Changed(change=change, **sizes)
 
-def a_tuple(*, num_classes, **arguments):
-    return Lazy(lambda x: (torch.zeros(len(x), num_classes),))
+not_finite = changed(lambda net, x, y: y * float("nan"))
+not_finite_on_some = changed(lambda net, x, y: torch.where(x.amax() > 0.5, torch.inf, y))
+whole_numbers = changed(lambda net, x, y: y.long())
+a_tuple = changed(lambda net, x, y: (y,))
+a_tuple_in_training = changed(lambda net, x, y: (y, y) if net.training else y)
+squeezed = changed(lambda net, x, y: y.squeeze())
+in_place = changed(lambda net, x, y: net.layers(x.mul_(2)))
+in_place_in_training = changed(lambda net, x, y: net.layers(x.neg_()) if net.training else y)
+by_its_batch = changed(lambda net, x, y: net.layers(net.norm(x)))
+by_its_place = changed(lambda net, x, y: y + torch.arange(len(y))[:, None])
+detached = changed(lambda net, x, y: y.detach())
+halved = changed(lambda net, x, y: y.bfloat16())
+doubled = changed(lambda net, x, y: y.double())
+random = changed(lambda net, x, y: y + torch.randn_like(y))
+
+def no_parameters(*, num_classes, **arguments):
+    return Lazy(lambda x: x.flatten(1)[:, :num_classes])
+
+def frozen(*, channels, height, width, num_classes, **arguments):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(channels * height * width, num_classes))
+    return net.requires_grad_(False)
 
 def breaks_on_a_batch(**arguments):
     return nn.Linear(3, 3)
+
+def with_batch_norm(*, channels, height, width, num_classes, **arguments):
+    layers = (nn.BatchNorm2d(channels), nn.Flatten(), nn.LazyLinear(num_classes), nn.Dropout())
+    return nn.Sequential(*layers)
 """
 
 
@@ -97,12 +130,54 @@ def test_a_users_factory_builds_a_model_in_training_mode() -> None:
         (f"{MODULE}:wrong_width", "float32 (2, 7)"),
         (f"{MODULE}:whole_numbers", "int64"),
         (f"{MODULE}:a_tuple", "a tuple"),
-        (f"{MODULE}:not_finite", "not finite"),
+        (f"{MODULE}:not_finite", "not finite for black images"),
+        (f"{MODULE}:not_finite_on_some", "not finite for random images"),
+        (f"{MODULE}:a_tuple_in_training", "a tuple for (2, 1, 8, 8) in training mode"),
+        (f"{MODULE}:a_tuple_in_training", "leave out auxiliary outputs"),
+        (f"{MODULE}:squeezed", "float32 (10,) for (1, 1, 8, 8) of one image"),
+        (f"{MODULE}:squeezed", "keep the batch axis"),
+        (f"{MODULE}:in_place", "changes its input in place; work on a copy"),
+        (f"{MODULE}:in_place_in_training", "changes its input in place in training mode"),
+        (f"{MODULE}:by_its_batch", "answers an image differently alone"),
+        (f"{MODULE}:by_its_place", "independent of the batch"),
+        (f"{MODULE}:detached", "carry no gradient"),
+        (f"{MODULE}:no_parameters", "no parameters to train"),
+        (f"{MODULE}:frozen", "no parameters to train"),
         (f"{MODULE}:breaks_on_a_batch", "fails on a batch (2, 1, 8, 8)"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(name: str, reason: str) -> None:
     assert reason in _error(name)
+
+
+@pytest.mark.parametrize("name", ["halved", "doubled"])
+def test_logits_of_another_precision_are_cast(name: str) -> None:
+    model = build_model(f"{MODULE}:{name}", dataset=dataset_of(1, 8))
+    assert model(torch.rand(2, 1, 8, 8)).dtype == torch.float32
+    assert copy.deepcopy(model)(torch.rand(2, 1, 8, 8)).dtype == torch.float32
+
+
+def test_a_network_that_is_random_in_eval_mode_is_known_and_accepted() -> None:
+    x = torch.rand(2, 1, 8, 8)
+    for name, random in (("random", True), ("with_batch_norm", False), ("halved", False)):
+        model = build_model(f"{MODULE}:{name}", dataset=dataset_of(1, 8)).train()
+        state = torch.get_rng_state()
+        assert answers_randomly(model, x) is random
+        assert model.training and torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_trial_of_a_network_leaves_no_trace() -> None:
+    """Its weights are drawn once: lazy layers at the first batch, and nothing else is drawn."""
+    torch.manual_seed(7)
+    model = build_model(f"{MODULE}:with_batch_norm", dataset=dataset_of(1, 8))
+    after = torch.rand(())
+    assert model.training and int(model.get_buffer("0.num_batches_tracked")) == 0
+    assert model.get_buffer("0.running_mean").tolist() == [0]
+    torch.manual_seed(7)
+    layer = nn.LazyLinear(dataset_of(1, 8).num_classes)
+    layer(torch.zeros(2, 64))
+    assert torch.equal(layer.weight, model.get_parameter("2.weight"))
+    assert torch.equal(after, torch.rand(()))
 
 
 @pytest.mark.parametrize("words", [{"norm": "group"}, {"activation": "elu"}])

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from typing import cast, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainables.datasets import Dataset
 from trainables.errors import InputError
-from trainables.imports import code_fingerprint, import_attribute, running_user_code
+from trainables.imports import code_fingerprint
 from trainables.models.cnn_bn import cnn_bn
 from trainables.models.contract import Classifier, ModelArguments
 from trainables.models.lenet5 import lenet5
 from trainables.models.norms import ACTIVATIONS, Norm
+from trainables.models.own_model import build_own
 from trainables.models.pixeldp_cnn import pixeldp_cnn
 from trainables.models.resnet18 import resnet18
 from trainables.models.small_cnn import small_cnn
@@ -111,7 +112,7 @@ def build_model(
 
 
 def model_code_fingerprint(name: str) -> str:
-    """Return the sha256 of the file that holds a user's factory, so that a change is another model.
+    """Return the sha256 of the code of a user's factory, so that a change is another model.
 
     Our own models give "": their code is versioned. Raises InputError where there is no such file.
     """
@@ -138,56 +139,4 @@ def _build_own(name: str, dataset: Dataset, norm: str, activation: str) -> nn.Mo
             f"model {name!r} is your own, so norm ({norm}) and activation ({activation}) cannot be "
             "chosen here; leave them out"
         )
-    factory = _import_factory(name)
-    channels, height, width = dataset.shape
-    with running_user_code(
-        f"model {name!r}: called with channels, height, width, num_classes, mean, std it failed"
-    ):
-        model = factory(
-            channels=channels,
-            height=height,
-            width=width,
-            num_classes=dataset.num_classes,
-            mean=dataset.mean,
-            std=dataset.std,
-        )
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"model {name!r} returned a {type(model).__name__}; it must return an nn.Module"
-        )
-    _check_logits(name, model, dataset)
-    return model
-
-
-def _import_factory(name: str) -> Callable[..., object]:
-    factory = import_attribute(name, "model")
-    if not callable(factory):
-        raise InputError(f"model {name!r} is not callable; name a factory")
-    return cast(Callable[..., object], factory)
-
-
-def _check_logits(name: str, model: nn.Module, dataset: Dataset) -> None:
-    """Raise InputError where a batch of two black images does not yield finite (2, K) logits."""
-    first = next(model.parameters(), None)
-    x = torch.zeros(2, *dataset.shape, device=None if first is None else first.device)
-    was_training = model.training
-    with (
-        torch.no_grad(),
-        running_user_code(f"model {name!r}: it fails on a batch {tuple(x.shape)}"),
-    ):
-        logits = model.eval()(x)
-    model.train(was_training)
-    expected = (2, dataset.num_classes)
-    if not isinstance(logits, Tensor) or logits.shape != expected or not logits.is_floating_point():
-        raise InputError(
-            f"model {name!r} returns {_describe(logits)} for {tuple(x.shape)}; "
-            f"it must return floating-point logits {expected}"
-        )
-    if not logits.isfinite().all():
-        raise InputError(f"model {name!r} returns logits that are not finite for black images")
-
-
-def _describe(output: object) -> str:
-    if isinstance(output, Tensor):
-        return f"{output.dtype} {tuple(output.shape)}"
-    return f"a {type(output).__name__}"
+    return build_own(name, dataset)
