@@ -86,6 +86,7 @@ def launch(
     ] = None,
     lpips_weights: options.LpipsOption = None,
     download: options.DownloadOption = False,
+    accept_changes: options.AcceptOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the trials, ranges and estimated hours.")
     ] = False,
@@ -132,6 +133,7 @@ def launch(
         trial_memory_gib=trial_memory_gib,
         dry_run=dry_run,
         download=download,
+        accept_changes=accept_changes,
         audit=not no_audit,
         audit_candidates=audit_candidates,
         audit_seeds=audit_seeds,

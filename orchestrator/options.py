@@ -26,6 +26,12 @@ ResizeOption = Annotated[
 SkipBadOption = Annotated[
     bool, typer.Option("--skip-bad-images", help="Leave out images that cannot be read.")
 ]
+AcceptOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes", help="Start a run's trials again where its images or code changed."
+    ),
+]
 LpipsOption = Annotated[
     str | None, typer.Option(help="File or URI of torchvision's AlexNet weights, for LPIPS.")
 ]

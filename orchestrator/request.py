@@ -35,6 +35,8 @@ class LaunchRequest:
     trial_memory_gib: float | None
     dry_run: bool
     download: bool
+    accept_changes: bool = False
+    """Whether a resume may go on with other images or code than the run began with."""
     audit: bool = True
     """Whether the best are audited after the search."""
     audit_candidates: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,8 @@ def stored_space(manifest: Mapping[str, Any]) -> Space:
             "resources": manifest.get("resources", {}),
             "audit": manifest.get("audit_asked", {}),
         }
-        return build_space(SpaceFile.model_validate(plain))
+        space = build_space(SpaceFile.model_validate(plain))
+        return replace(space, accepted=str(manifest.get("inputs", {}).get("accepted", "")))
     except KeyError as error:
         raise InputError(f"the run's manifest lacks {error}; launch the run again") from None
     except ValidationError as error:

@@ -58,6 +58,8 @@ class Space:
     """Defense -> parameter -> domain."""
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
+    accepted: str = ""
+    """Hash of images and code that have replaced those that a run began with: other trials."""
 
     @property
     def name(self) -> str:
@@ -213,6 +215,7 @@ class Space:
             image_size=scenario.image_size,
             resize=scenario.resize,
             skip_bad_images=scenario.skip_bad_images,
+            accepted=self.accepted,
             pools=self.file.pools,
             train_images=self.file.train_images,
             measured_images=self.file.measured_images,

@@ -24,7 +24,9 @@ from orchestrator.closing import (
     say_interrupted,
     say_report,
 )
+from orchestrator.commands.checks import check_runs
 from orchestrator.commands.means import Means, joined, resources_here, trial_limits
+from orchestrator.run.inputs import refuse_changes
 from orchestrator.run.manifest import only_driver, read_manifest, read_records
 from orchestrator.run.paths import RunPaths
 from orchestrator.search.gpu_hours import GpuHours
@@ -127,7 +129,10 @@ def audit(request: AuditRequest, command: str, console: Console) -> int:
     """
     paths = request.run
     results.load(paths.root)  # says in words where there is no run
-    space = stored_space(read_manifest(paths) or {})
+    manifest = read_manifest(paths) or {}
+    space = stored_space(manifest)
+    checked = check_runs(space, data_dir=request.data_dir, lpips_weights=request.lpips_weights)
+    refuse_changes(manifest, checked.inputs, paths.shown)
     here = resources_here(request, space)
     with ExitStack() as stack:
         limits = trial_limits(space)

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from orchestrator.run.inputs import found_inputs, refuse_changes
 from orchestrator.run.paths import RunPaths
 from results.audit.audit import Audited
 from results.bundle.card import Measurements, model_card
@@ -62,7 +63,9 @@ def export(
     spec = _spec(run, chosen)
     console.print(Text(f"Exporting {chosen.label} to {out} (seed {spec.seed})"), soft_wrap=True)
     store = ArtefactStore(paths.artefacts)
-    deployed, ctx, rows = _deployed(spec, store, data_dir, console)
+    ctx = prepare_trial(spec, store, data_dir=data_dir)
+    refuse_changes(run.manifest, found_inputs([ctx.dataset], [ctx]), paths.shown)
+    deployed, rows = _deployed(spec, ctx, console)
     record = run_trial(
         spec,
         store,
@@ -84,11 +87,8 @@ def export(
     console.print(Text(f"Check it: python -m orchestrator verify {out}"), soft_wrap=True)
 
 
-def _deployed(
-    spec: TrialSpec, store: ArtefactStore, data_dir: str | None, console: Console
-) -> tuple[Deployed, TrialContext, int]:
+def _deployed(spec: TrialSpec, ctx: TrialContext, console: Console) -> tuple[Deployed, int]:
     """Train and deploy before anything is measured: what cannot be bundled is said at once."""
-    ctx = prepare_trial(spec, store, data_dir=data_dir)
     _say(console, "training")
     trained = ctx.train(spec.stack, ctx.pools.train, spec.seed)
     # The weights are cloned: a predictor holds the same tensors.
@@ -96,7 +96,7 @@ def _deployed(
     _say(console, "deployment")
     _, fitted = deploy_noting(ctx, spec.stack, trained.model)
     deployed = Deployed(spec=spec, dataset=ctx.dataset, weights=weights, fitted=fitted)
-    return deployed, ctx, len(trained.members)
+    return deployed, len(trained.members)
 
 
 def _spec(run: Run, chosen: Audited) -> TrialSpec:

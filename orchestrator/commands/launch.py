@@ -1,15 +1,14 @@
 """`launch`: check everything, then run or resume a sweep and write its report."""
 
-import logging
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 
 import results
@@ -28,10 +27,12 @@ from orchestrator.closing import (
     say_why_failed,
 )
 from orchestrator.commands.audit import audit_options, run_audit
+from orchestrator.commands.checks import check_runs
 from orchestrator.commands.dry_run import print_plan
 from orchestrator.commands.means import Means, joined, resources_here, trial_limits
 from orchestrator.request import LaunchRequest
 from orchestrator.run.finished import note_finished
+from orchestrator.run.inputs import Inputs, set_aside, settled_inputs
 from orchestrator.run.manifest import (
     only_driver,
     read_manifest,
@@ -45,19 +46,14 @@ from orchestrator.search.gpu_hours import check_gpu_hours
 from orchestrator.search.proposals import Proposals, budget_end, whole_grid
 from orchestrator.search.samplers import MOST_FOR_TPE, describe_sampler
 from orchestrator.sweep.resources import TrialResources
+from results.records.values import counted
 from search_spaces import Space, load_space
 from search_spaces.domains import Flat
-from trainables.datasets import Dataset, load_dataset
 from trainables.errors import InputError
-from trainables.metrics.perceptual import find_weights, load_lpips
 from trainables.records.record import LOST
-from trainables.storage.artefacts import ArtefactStore
-from trainables.trial.context import TrialContext, build_context
 
 if TYPE_CHECKING:
     from orchestrator.sweep.progress import Progress
-
-logger = logging.getLogger(__name__)
 
 
 def launch(request: LaunchRequest, console: Console) -> int:
@@ -73,13 +69,23 @@ def launch(request: LaunchRequest, console: Console) -> int:
     )
     grid = whole_grid(space) if space.file.search.algorithm == "grid" else None
     trials = planned_trials(space, grid)
-    dataset = check_runs(space, request)
+    checked = check_runs(
+        space,
+        data_dir=request.data_dir,
+        lpips_weights=request.lpips_weights,
+        download=request.download,
+    )
+    checked.say(console)
     if request.dry_run:
         options = _audit_options(space, request, resources) if request.audit else None
-        print_plan(space, paths, trials, resources, dataset, options, console)
+        print_plan(space, paths, trials, resources, checked.datasets[0], options, console)
         return DONE
     check_writable(request.runs)
-    _refuse_other_run(paths, space)
+    before = _refuse_other_run(paths, space)
+    inputs = settled_inputs(before, checked.inputs, paths, accept=request.accept_changes)
+    if inputs.accepted:
+        space = replace(space, accepted=inputs.accepted)
+        grid = grid and whole_grid(space)
     with ExitStack() as stack:
         # A cluster is joined before anything is written: it may not be there.
         means = joined(
@@ -94,8 +100,16 @@ def launch(request: LaunchRequest, console: Console) -> int:
         )
         check_gpu_hours(request.max_gpu_hours, means.resources.gpus)
         stack.enter_context(only_driver(paths))
+        _begin_again(before, inputs, paths, console)
         records = read_records(paths)
-        write_manifest(paths, space, command=means.command, trials=trials, data_title=dataset.title)
+        write_manifest(
+            paths,
+            space,
+            command=means.command,
+            trials=trials,
+            data_title=checked.datasets[0].title,
+            further={"inputs": inputs.plain()},
+        )
         proposals = Proposals(
             space,
             paths.journal,
@@ -116,12 +130,28 @@ def launch(request: LaunchRequest, console: Console) -> int:
     return code
 
 
-def _refuse_other_run(paths: RunPaths, space: Space) -> None:
+def _refuse_other_run(paths: RunPaths, space: Space) -> dict[str, Any] | None:
+    """Return the manifest of the run that is there; None where there is none."""
     manifest = read_manifest(paths)
     if manifest is None:
         refuse_foreign_folder(paths)
     else:
         refuse_other_space(paths, manifest["space"], space.canonical())
+    return manifest
+
+
+def _begin_again(
+    before: Mapping[str, Any] | None, inputs: Inputs, paths: RunPaths, console: Console
+) -> None:
+    """Set aside what was made of images or code that a resume has replaced."""
+    accepted = (before or {}).get("inputs", {}).get("accepted", "")
+    if inputs.accepted != accepted:
+        moved = set_aside(paths, accepted)
+        console.print(
+            f"The images or the code of this run changed: {counted(moved, 'record')} set aside, "
+            "its trials start again",
+            soft_wrap=True,
+        )
 
 
 def planned_trials(space: Space, grid: Mapping[str, Flat] | None) -> int:
@@ -132,55 +162,6 @@ def planned_trials(space: Space, grid: Mapping[str, Flat] | None) -> int:
     if grid is None:
         raise InputError(f"space {space.name}: search: set trials: NUMBER, or pass --trials")
     return len(grid)
-
-
-def check_runs(space: Space, request: LaunchRequest) -> Dataset:
-    """Load each scenario's data and fit every defense to its model, before a sweep is begun.
-
-    Returns the first scenario's data set. Raises InputError for what no trial could run with.
-    """
-    if request.lpips_weights is not None:
-        weights = find_weights(request.lpips_weights)
-        assert weights is not None  # one was named
-        load_lpips(weights)
-    datasets, contexts = [], []
-    store = ArtefactStore(Path("unused"))
-    for number, scenario in enumerate(space.scenarios):
-        dataset = load_dataset(
-            scenario.dataset,
-            data_dir=request.data_dir,
-            image_size=scenario.image_size,
-            resize=scenario.resize,
-            skip_bad_images=scenario.skip_bad_images,
-            device=torch.device("cpu"),
-            download=request.download,
-        )
-        datasets.append(dataset)
-        base = {"scenario": number} if len(space.scenarios) > 1 else {}
-        draws: list[Flat] = [{**base}]
-        for slot, names in space.slots.items():
-            draws += [{**base, f"slot.{slot}": name} for name in names]
-        for flat in draws:
-            contexts.append(build_context(space.spec(flat), dataset, store, torch.device("cpu")))
-    _check_models([ctx for ctx in contexts if ctx.spec.stack])
-    return datasets[0]
-
-
-def _check_models(contexts: Sequence[TrialContext]) -> None:
-    """Ask each defense whether it can be trained with the layers of its model.
-
-    What some cannot is said, and stands in the records of their trials; InputError where none can.
-    """
-    refused = []
-    for ctx in contexts:
-        try:
-            ctx.check_model()
-        except InputError as error:
-            refused.append(f"{ctx.spec.model.name}: {error}")
-    if refused and len(refused) == len(contexts):
-        raise InputError(refused[0])
-    for words in refused:
-        logger.warning("%s. Trials with it will fail; the others run", words)
 
 
 def _finish(

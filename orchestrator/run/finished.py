@@ -152,16 +152,24 @@ def _data_dir(request: LaunchRequest) -> str | None:
 
 
 def _data(file: SpaceFile, request: LaunchRequest) -> list[list[Any]]:
-    """Return the dates of the folders that the images lie in, and of the LPIPS weights."""
+    """Return size and dates of every file of the user's images, and of the LPIPS weights.
+
+    The date of a file's last change, unlike that of its contents, cannot be set back.
+    """
     names = {scenario.dataset for scenario in file.scenarios}
     places = [Path(name.removeprefix(_FOLDER)) for name in names if name.startswith(_FOLDER)]
     folder = _data_dir(request)
     if folder and any(n != _NEEDS_NO_FILES and not n.startswith(_FOLDER) for n in names):
         places.append(Path(folder))
-    below = [inner for place in places if place.is_dir() for inner in place.glob("*/")]
+    below = [inner for place in places for inner in place.rglob("*")]
     weights = [Path(request.lpips_weights)] if request.lpips_weights else []
     found = sorted({*places, *below, *weights})
-    return [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in found if p.exists()]
+    return [[str(p), *_dates(p)] for p in found if p.exists()]
+
+
+def _dates(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _driven(paths: RunPaths) -> bool:

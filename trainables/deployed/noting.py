@@ -18,6 +18,7 @@ from trainables.defenses.stack import Stack
 from trainables.deployed.fits import Fitted, Fitting
 from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
+from trainables.models import model_fingerprint
 from trainables.storage.artefacts import Artefact
 from trainables.trial.context import TrialContext
 from trainables.trial.deployment_spec import DeploymentSpec
@@ -56,7 +57,10 @@ def context_without_data(
     closed: dict[str, Any] = {
         name: _Guarded(None, lambda: False, f"a bundle has no ctx.{name}") for name in _GUARDED
     }
-    return TrialContext(spec, without_images(dataset), **closed, device=device, fits=fits)
+    code = model_fingerprint(spec.model.name, dataset)
+    return TrialContext(
+        spec, without_images(dataset), **closed, device=device, model_code=code, fits=fits
+    )
 
 
 def without_images(dataset: Dataset) -> Dataset:

@@ -2,7 +2,13 @@
 
 from trainables.models.contract import Classifier, ModelArguments, missing_parts
 from trainables.models.norms import ACTIVATIONS, Norm, activation, norm_layer
-from trainables.models.registry import MODELS, ModelEntry, build_model, model_code_fingerprint
+from trainables.models.registry import (
+    MODELS,
+    ModelEntry,
+    build_model,
+    model_code_fingerprint,
+    model_fingerprint,
+)
 
 __all__ = [
     "ACTIVATIONS",
@@ -15,5 +21,6 @@ __all__ = [
     "build_model",
     "missing_parts",
     "model_code_fingerprint",
+    "model_fingerprint",
     "norm_layer",
 ]

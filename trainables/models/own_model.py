@@ -3,6 +3,7 @@
 Axes: B batch, K classes.
 """
 
+import hashlib
 from collections.abc import Callable
 from typing import cast
 
@@ -46,6 +47,28 @@ def build_own(name: str, dataset: Dataset) -> nn.Module:
     _Trial(name, model, dataset).check()
     model.register_forward_hook(_as_float32)
     return model
+
+
+def given_weights(name: str, dataset: Dataset) -> str:
+    """Return the sha256 of the weights that a factory loads, or "" where it draws all of them.
+
+    The network is built under two seeds: what is the same in both, and not one number throughout as
+    a layer's initial zeros are, is what the factory brings along.
+    """
+    states = []
+    for seed in (0, 1):
+        with forked_rng(torch.device("cpu")):
+            torch.manual_seed(seed)
+            states.append(build_own(name, dataset).state_dict())
+    digest = hashlib.sha256()
+    found = False
+    for key, value in states[0].items():
+        same = torch.equal(value, states[1][key])
+        if same and value.numel() > 1 and not bool((value == value.flatten()[0]).all()):
+            found = True
+            digest.update(key.encode())
+            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest() if found else ""
 
 
 def answers_randomly(model: nn.Module, x: Tensor) -> bool:

@@ -14,7 +14,7 @@ from trainables.models.cnn_bn import cnn_bn
 from trainables.models.contract import Classifier, ModelArguments
 from trainables.models.lenet5 import lenet5
 from trainables.models.norms import ACTIVATIONS, Norm
-from trainables.models.own_model import build_own
+from trainables.models.own_model import build_own, given_weights
 from trainables.models.pixeldp_cnn import pixeldp_cnn
 from trainables.models.resnet18 import resnet18
 from trainables.models.small_cnn import small_cnn
@@ -120,6 +120,13 @@ def model_code_fingerprint(name: str) -> str:
         _model_entry(name)
         return ""
     return code_fingerprint(name, "model")
+
+
+def model_fingerprint(name: str, dataset: Dataset) -> str:
+    """Return what makes a user's model another one: its code, and the weights that it loads."""
+    code = model_code_fingerprint(name)
+    weights = given_weights(name, dataset) if ":" in name else ""
+    return f"{code}+{weights}" if weights else code
 
 
 def _model_entry(name: str) -> ModelEntry:

@@ -18,7 +18,7 @@ from trainables.deployed.fits import Fits
 from trainables.deployed.predictor import Prediction, Predictor, ask_in_batches
 from trainables.device import full_precision
 from trainables.errors import InputError
-from trainables.models import missing_parts, model_code_fingerprint
+from trainables.models import missing_parts, model_fingerprint
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.storage.identity import identity_hash, seed_from
 from trainables.training.evaluation import batches, in_batches
@@ -55,6 +55,8 @@ class TrialContext:
     device: torch.device
     lpips_weights: Path | None = None
     """The file of the LPIPS backbone's weights, looked up before; None: they are not here."""
+    model_code: str = ""
+    """Fingerprint of a user's own network and of the weights that it loads; "" for ours."""
     log: UsageLog = field(default_factory=UsageLog)
     """What the trial came to use."""
     answered: AnswerCache = field(default_factory=AnswerCache)
@@ -126,7 +128,7 @@ class TrialContext:
                 **self.spec.canonical(),
                 "threats": [],
                 "stack": self.spec.stack.identity(),
-                "code": model_code_fingerprint(self.spec.model.name),
+                "code": self.model_code,
                 "dataset": self.dataset.fingerprint,
             }
         )
@@ -267,7 +269,8 @@ def build_context(
         train_images=spec.data.train_images,
         measured_images=spec.data.measured_images,
     )
-    ctx = TrialContext(spec, dataset, pools, store, device, lpips_weights)
+    code = model_fingerprint(spec.model.name, dataset)
+    ctx = TrialContext(spec, dataset, pools, store, device, lpips_weights, code)
     with seeded(0, device):
         model = trainer.new_model(ctx, Stack())
     for defense in spec.stack:

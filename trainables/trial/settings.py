@@ -34,6 +34,8 @@ class DataSpec:
     """How a folder's images that are not square become so."""
     skip_bad_images: bool = False
     """Whether a folder's images that cannot be read are left out."""
+    accepted: str = ""
+    """Hash of the images and the user's code that have replaced those that a run began with."""
 
     def __post_init__(self) -> None:
         check_parameters(self, "data")
@@ -55,10 +57,8 @@ class DataSpec:
         Later fields stand in it only where they are not the default: identities outlive them.
         """
         plain = asdict(self)
-        for name, default in (("resize", "crop"), ("skip_bad_images", False)):
-            if plain[name] == default:
-                del plain[name]
-        return plain
+        later = {"resize": "crop", "skip_bad_images": False, "accepted": ""}
+        return {name: v for name, v in plain.items() if name not in later or v != later[name]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

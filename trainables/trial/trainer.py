@@ -17,7 +17,7 @@ from trainables.datasets.images import content_hash
 from trainables.defenses.defense import Defense, DefenseContext
 from trainables.defenses.stack import Stack
 from trainables.device import full_precision
-from trainables.models import build_model, model_code_fingerprint
+from trainables.models import build_model
 from trainables.storage.artefacts import Artefact
 from trainables.storage.identity import identity_hash, seed_from
 from trainables.training import loop
@@ -34,6 +34,10 @@ class TrainingContext(DefenseContext, Protocol):
     @property
     def spec(self) -> DeploymentSpec:
         """What is trained and deployed."""
+
+    @property
+    def model_code(self) -> str:
+        """Fingerprint of a user's own network."""
 
     @property
     def curve_pool(self) -> LabelledImages:
@@ -150,7 +154,7 @@ def _identity(
         else None,
         "model": {
             **asdict(ctx.spec.model),
-            "code": model_code_fingerprint(ctx.spec.model.name),
+            "code": ctx.model_code,
         },
         "training": asdict(ctx.spec.training),
         "stack": stack.training_identity(),

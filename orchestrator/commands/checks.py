@@ -1,0 +1,88 @@
+"""What is checked before a sweep or an audit begins: the data, and every defense on its model."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from orchestrator.run.inputs import Inputs, found_data, found_inputs
+from search_spaces import Space
+from search_spaces.domains import Flat
+from trainables.datasets import Dataset, load_dataset
+from trainables.errors import InputError
+from trainables.metrics.perceptual import find_weights, load_lpips
+from trainables.storage.artefacts import ArtefactStore
+from trainables.trial.context import TrialContext, build_context
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checked:
+    """What the trials of a space are made of."""
+
+    datasets: tuple[Dataset, ...]
+    """One a scenario."""
+    inputs: Inputs
+
+    def say(self, console: Console) -> None:
+        """Print what was found in each data set, and what its loader did."""
+        for dataset in {each.name: each for each in self.datasets}.values():
+            words = found_data(dataset).words()
+            console.print(f"Data: {dataset.title}, {words}", soft_wrap=True, markup=False)
+            for note in dataset.notes:
+                console.print(f"Data: {note}", soft_wrap=True, markup=False)
+
+
+def check_runs(
+    space: Space, *, data_dir: str | None, lpips_weights: str | None, download: bool = False
+) -> Checked:
+    """Load each scenario's data and fit every defense to its model, before a sweep is begun.
+
+    Raises InputError for what no trial could run with.
+    """
+    if lpips_weights is not None:
+        weights = find_weights(lpips_weights)
+        assert weights is not None  # one was named
+        load_lpips(weights)
+    datasets, contexts = [], []
+    store = ArtefactStore(Path("unused"))
+    for number, scenario in enumerate(space.scenarios):
+        dataset = load_dataset(
+            scenario.dataset,
+            data_dir=data_dir,
+            image_size=scenario.image_size,
+            resize=scenario.resize,
+            skip_bad_images=scenario.skip_bad_images,
+            device=torch.device("cpu"),
+            download=download,
+        )
+        datasets.append(dataset)
+        base = {"scenario": number} if len(space.scenarios) > 1 else {}
+        draws: list[Flat] = [{**base}]
+        for slot, names in space.slots.items():
+            draws += [{**base, f"slot.{slot}": name} for name in names]
+        for flat in draws:
+            contexts.append(build_context(space.spec(flat), dataset, store, torch.device("cpu")))
+    _check_models([ctx for ctx in contexts if ctx.spec.stack])
+    return Checked(tuple(datasets), found_inputs(datasets, contexts))
+
+
+def _check_models(contexts: Sequence[TrialContext]) -> None:
+    """Ask each defense whether it can be trained with the layers of its model.
+
+    What some cannot is said, and stands in the records of their trials; InputError where none can.
+    """
+    refused = []
+    for ctx in contexts:
+        try:
+            ctx.check_model()
+        except InputError as error:
+            refused.append(f"{ctx.spec.model.name}: {error}")
+    if refused and len(refused) == len(contexts):
+        raise InputError(refused[0])
+    for words in refused:
+        logger.warning("%s. Trials with it will fail; the others run", words)
