@@ -105,8 +105,9 @@ def _find(name_or_path: str) -> Path:
     raise InputError(f"unknown space {name_or_path!r}; known: {', '.join(known)}, or a .yaml file")
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML without the silent loss of a key that appears twice."""
+class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML without the silent loss of a key that appears twice; libyaml's parser is ten times as
+    fast as Python's."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()

@@ -7,6 +7,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from trainables.trial.limits import parse_duration
 
 Count = Annotated[int, Field(ge=1, strict=True)]
+NONE = "none"
+"""Stands for no defense in a slot."""
 Named = dict[str, dict[str, Any] | None]
 """Name -> its parameters."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from search_spaces.domains import AnyOf, Choice, Chooser, Domain, Flat, Range, Scalar, parse_domain
 from search_spaces.enumeration import NotEnumerableError, check_points, enumerate_draws
 from search_spaces.objectives import Constraint, Objective, build_constraint, build_objectives
-from search_spaces.schema import ModelSection, ScenarioSection, SpaceFile
+from search_spaces.schema import NONE, ModelSection, ScenarioSection, SpaceFile
 from trainables.datasets import Resize, absolute_name, dataset_entry
 from trainables.defenses import (
     SLOTS,
@@ -27,8 +27,6 @@ from trainables.threats import Threat, build_threat
 from trainables.threats.clean import METRIC_NAMES as CLEAN_METRICS
 from trainables.trial.settings import DataSpec, ModelSpec, TrainingSpec
 from trainables.trial.spec import TrialSpec
-
-NONE = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

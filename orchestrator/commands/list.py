@@ -98,16 +98,17 @@ def list_metrics() -> list[Row]:
 
 def list_spaces() -> list[Row]:
     """List the spaces that come with the project."""
-    from search_spaces import available, load_space
+    from search_spaces.loader import available, read_space_file
+    from search_spaces.schema import NONE
 
     rows = []
     for name in available():
-        space = load_space(name)
-        parameters = {defense: sorted(domains) for defense, domains in space.domains.items()}
-        published = space.file.published
-        rows.append(
-            _row(name, space.file.description, published.source if published else "", parameters)
-        )
+        file = read_space_file(name)
+        searched = {
+            defense: sorted(raw or {}) for defense, raw in file.defenses.items() if defense != NONE
+        }
+        source = file.published.source if file.published else ""
+        rows.append(_row(name, file.description, source, searched))
     return rows
 
 
