@@ -10,6 +10,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.schema import SearchSection
 
+_GENERATIONS = 5
+"""Generations of NSGA that a budget holds at least, where it is large enough."""
+_POPULATION = (8, 50)
+"""Fewest and most trials of a generation; Optuna's own is 50."""
 MOST_FOR_TPE = 250
 """Finished trials up to which TPE proposes: in the largest space a proposal then takes 0.1 s."""
 
@@ -19,7 +23,7 @@ def build_sampler(search: SearchSection, finished: int) -> BaseSampler:
     with warnings.catch_warnings():
         # Parts of the samplers are called experimental; that is for us to follow, not the user.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return successor(_SAMPLERS[search.algorithm](search.seed + finished), search, finished)
+        return successor(_sampler(search, finished), search, finished)
 
 
 def successor(sampler: BaseSampler, search: SearchSection, finished: int) -> BaseSampler:
@@ -29,8 +33,20 @@ def successor(sampler: BaseSampler, search: SearchSection, finished: int) -> Bas
     return Succeeding(seed=search.seed + finished)
 
 
+def population(trials: int | None) -> int:
+    """Return the number of trials in a generation of NSGA: a fifth of the budget, within limits.
+
+    The first generation is drawn at random, so that Optuna's own 50 would make a sweep of 50 trials
+    a random search. None: the budget is not known.
+    """
+    low, high = _POPULATION
+    return high if trials is None else max(low, min(high, trials // _GENERATIONS))
+
+
 def describe_sampler(algorithm: str, trials: int) -> str:
     """Return who proposes the trials of a sweep of this size."""
+    if algorithm in ("nsga2", "nsga3"):
+        return f"{algorithm}, {population(trials)} trials a generation, the first at random"
     if algorithm != "tpe" or trials <= MOST_FOR_TPE:
         return algorithm
     return (
@@ -98,12 +114,19 @@ class Succeeding(NSGAIISampler):
         return self._parents[generation]
 
 
+def _sampler(search: SearchSection, finished: int) -> BaseSampler:
+    seed, size = search.seed + finished, population(search.trials)
+    if search.algorithm == "nsga2":
+        return NSGAIISampler(seed=seed, population_size=size)
+    if search.algorithm == "nsga3":
+        return NSGAIIISampler(seed=seed, population_size=size)
+    return _SAMPLERS[search.algorithm](seed)
+
+
 _SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {
     # The grid is enumerated by the space; this sampler only fills in what that leaves open.
     "grid": lambda seed: RandomSampler(seed=seed),
     "random": lambda seed: RandomSampler(seed=seed),
     # Grouping is what lets TPE learn parameters that only some stacks have.
     "tpe": lambda seed: TPESampler(seed=seed, multivariate=True, group=True),
-    "nsga2": lambda seed: NSGAIISampler(seed=seed),
-    "nsga3": lambda seed: NSGAIIISampler(seed=seed),
 }

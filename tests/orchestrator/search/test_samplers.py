@@ -5,7 +5,13 @@ import pytest
 from optuna.samplers import NSGAIISampler
 from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.search.samplers import Succeeding
+from orchestrator.search.samplers import (
+    Succeeding,
+    build_sampler,
+    describe_sampler,
+    population,
+)
+from search_spaces.schema import SearchSection
 
 
 class Compared(Succeeding):
@@ -62,3 +68,25 @@ def test_its_generations_and_parents_are_those_that_optuna_finds(before: int) ->
     key = sampler._get_generation_key()
     generations = [t.system_attrs[key] for t in study.get_trials() if key in t.system_attrs]
     assert max(generations) >= 4
+
+
+@pytest.mark.parametrize(
+    ("trials", "expected"), [(1, 8), (40, 8), (42, 8), (100, 20), (250, 50), (5000, 50), (None, 50)]
+)
+def test_a_budget_holds_five_generations(trials: int | None, expected: int) -> None:
+    assert population(trials) == expected
+
+
+@pytest.mark.parametrize("algorithm", ["nsga2", "nsga3"])
+def test_nsga_begins_to_choose_parents_early_in_a_small_budget(algorithm: str) -> None:
+    """With Optuna's own population all 42 trials of `full` were drawn at random."""
+    search = SearchSection.model_validate({"algorithm": algorithm, "trials": 42})
+    sampler = build_sampler(search, 0)
+    assert isinstance(sampler, NSGAIISampler) or algorithm == "nsga3"
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+    run(study, 42)
+    key = "NSGAIISampler:generation" if algorithm == "nsga2" else "NSGAIIISampler:generation"
+    assert max(t.system_attrs.get(key, 0) for t in study.get_trials()) >= 3
+    assert describe_sampler(algorithm, 42) == (
+        f"{algorithm}, 8 trials a generation, the first at random"
+    )
