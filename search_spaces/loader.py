@@ -16,6 +16,11 @@ from trainables.errors import InputError
 if TYPE_CHECKING:  # it needs the defenses, and so torch; what a file says can be read without
     from search_spaces.space import Space
 
+    _Loader = yaml.SafeLoader
+else:
+    # libyaml's parser, which PyYAML's wheels bring along, is ten times as fast as Python's.
+    _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 FOLDER = Path(__file__).parent
 DEFAULT_BUDGET = "quick"
 """What a reproduction that declares it runs with where no --budget is given."""
@@ -105,9 +110,8 @@ def _find(name_or_path: str) -> Path:
     raise InputError(f"unknown space {name_or_path!r}; known: {', '.join(known)}, or a .yaml file")
 
 
-class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML without the silent loss of a key that appears twice; libyaml's parser is ten times as
-    fast as Python's."""
+class _UniqueKeys(_Loader):
+    """YAML without the silent loss of a key that appears twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
