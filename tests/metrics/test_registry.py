@@ -9,6 +9,7 @@ from trainables.metrics.membership import MEMBERSHIP_ATTACKS
 from trainables.metrics.metric import (
     BONFERRONI,
     BOOTSTRAP,
+    BY_CLASS,
     DELONG,
     DIFFERENCE,
     EXACT,
@@ -21,7 +22,9 @@ from trainables.threats.clean import METRIC_NAMES
 from trainables.threats.evasion.evasion import Evasion
 from trainables.threats.membership.membership import Membership
 
-KNOWN_INTERVALS = {WILSON, MEAN, BOOTSTRAP, DELONG, EXACT, DIFFERENCE, ORDER, BONFERRONI}
+KNOWN_INTERVALS = {
+    WILSON, MEAN, BOOTSTRAP, BY_CLASS, DELONG, EXACT, DIFFERENCE, ORDER, BONFERRONI,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", METRICS)

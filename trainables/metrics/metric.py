@@ -25,6 +25,7 @@ class Metric:
 
 WILSON = "Wilson score interval"
 MEAN = "normal interval of the mean"
+BY_CLASS = "Price and Bonett's interval of a linear function of proportions"
 BOOTSTRAP = "percentile bootstrap, 1,000 resamples"
 DELONG = "DeLong"
 EXACT = "exact: a count or a single reading, its interval is the value itself"

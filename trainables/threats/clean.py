@@ -5,11 +5,13 @@ Axes: N points, K classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,16 +20,17 @@ from trainables.defenses.training.private_steps import DELTA_CURVE, EPSILON_CURV
 from trainables.deployed.predictor import SMALLEST_LOG, Predictor
 from trainables.device import full_precision
 from trainables.metrics import intervals
-from trainables.records.value import MetricValue, Missing
+from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats.threat import Findings
 from trainables.trial.context import TrialContext
 
-VERSION = 3
+VERSION = 4
 ECE_BINS = 15
 _FEWER_MEMBERS_FROM = 20
 """Forward passes of an answer from which not all members are asked: a choice of cost alone."""
 METRIC_NAMES = (
     "clean_accuracy",
+    "balanced_accuracy",
     "worst_class_accuracy",
     "ece",
     "nll",
@@ -62,6 +65,7 @@ def measure_clean(
     on_members_share = intervals.proportion(int(on_members.sum()), len(on_members))
     metrics: dict[str, MetricValue] = {
         "clean_accuracy": accuracy,
+        "balanced_accuracy": balanced_accuracy(right, labels),
         "worst_class_accuracy": _worst_class(right, labels),
         "ece": _ece(confidence.double().numpy(), (predicted == labels).numpy()),
         "nll": intervals.mean(nll.double().numpy()),
@@ -90,11 +94,35 @@ def _right(predictor: Predictor, images: LabelledImages, ctx: TrialContext) -> T
 
 
 def _worst_class(right: Tensor, labels: Tensor) -> MetricValue:
-    counts = [
+    counts = _right_by_class(right, labels)
+    return intervals.proportion(*min(counts, key=lambda count: count[0] / count[1]))
+
+
+def _right_by_class(right: Tensor, labels: Tensor) -> list[tuple[int, int]]:
+    """Count the right answers and the points (N,) of each class that has points."""
+    return [
         (int(right[labels == label].sum()), int((labels == label).sum()))
         for label in torch.unique(labels).tolist()
     ]
-    return intervals.proportion(*min(counts, key=lambda count: count[0] / count[1]))
+
+
+def balanced_accuracy(right: Tensor, labels: Tensor) -> Measured:
+    """Return the mean of the accuracies of the K classes that have points (N,).
+
+    A constant answer has 1 / K, whatever the sizes of the classes. Interval: Price and Bonett,
+    2004, of a linear function of proportions, which adds z^2 / (2 K) right and as many wrong
+    answers to each class.
+    """
+    right_K, size_K = np.array(_right_by_class(right, labels), dtype=np.float64).T
+    num_classes, value = len(size_K), float((right_K / size_K).mean())
+    z = float(stats.norm.ppf(0.5 + intervals.LEVEL / 2))
+    added = z**2 / (2 * num_classes)
+    moved_K, more_K = (right_K + added) / (size_K + 2 * added), size_K + 2 * added
+    half = z * math.sqrt(float((moved_K * (1 - moved_K) / more_K).sum())) / num_classes
+    centre = float(moved_K.mean())
+    return Measured(
+        value, max(0.0, min(value, centre - half)), min(1.0, max(value, centre + half)), len(right)
+    )
 
 
 def expected_calibration_error(
