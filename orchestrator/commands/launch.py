@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from orchestrator.closing import (
     say_why_failed,
 )
 from orchestrator.commands.audit import audit_options, run_audit
-from orchestrator.commands.checks import check_runs
+from orchestrator.commands.checks import Checked, check_runs
 from orchestrator.commands.dry_run import print_plan
 from orchestrator.commands.means import Means, joined, resources_here, trial_limits
 from orchestrator.request import LaunchRequest
@@ -81,11 +81,9 @@ def launch(request: LaunchRequest, console: Console) -> int:
         print_plan(space, paths, trials, resources, checked.datasets[0], options, console)
         return DONE
     check_writable(request.runs)
-    before = _refuse_other_run(paths, space)
-    inputs = settled_inputs(before, checked.inputs, paths, accept=request.accept_changes)
-    if inputs.accepted:
-        space = replace(space, accepted=inputs.accepted)
-        grid = grid and whole_grid(space)
+    agreed = _agreed(space, trials, grid, checked, paths, accept=request.accept_changes)
+    del grid  # the proposals keep what they need of it
+    space = agreed.space
     with ExitStack() as stack:
         # A cluster is joined before anything is written: it may not be there.
         means = joined(
@@ -100,26 +98,7 @@ def launch(request: LaunchRequest, console: Console) -> int:
         )
         check_gpu_hours(request.max_gpu_hours, means.resources.gpus)
         stack.enter_context(only_driver(paths))
-        _begin_again(before, inputs, paths, console)
-        records = read_records(paths)
-        write_manifest(
-            paths,
-            space,
-            command=means.command,
-            trials=trials,
-            data_title=checked.datasets[0].title,
-            further={"inputs": inputs.plain()},
-        )
-        proposals = Proposals(
-            space,
-            paths.journal,
-            records,
-            trials=trials,
-            deadline=deadline,
-            gpu_hours=means.gpu_hours(records, paths.audit),
-            grid=grid,
-        )
-        del records, grid  # the proposals keep what they need of them
+        proposals = _begin(agreed, paths, means, console)
         complete = _finish(proposals, space, paths, means, console)
         complete = complete and not _lost(proposals, console)
         _say_what_ran(complete, proposals, paths, console)
@@ -128,6 +107,67 @@ def launch(request: LaunchRequest, console: Console) -> int:
     if isinstance(paths.root, Path):
         note_finished(request, paths, proposals.nothing_left() if complete else None)
     return code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Agreed:
+    """What a sweep runs, once the manifest of a run that is there allows it."""
+
+    space: Space
+    trials: int
+    grid: Mapping[str, Flat] | None
+    data_title: str
+    before: Mapping[str, Any] | None
+    """The manifest; None where the run is new."""
+    inputs: Inputs
+
+
+def _agreed(
+    space: Space,
+    trials: int,
+    grid: Mapping[str, Flat] | None,
+    checked: Checked,
+    paths: RunPaths,
+    *,
+    accept: bool,
+) -> _Agreed:
+    """Raise InputError where the run that is there has another space, or other images or code."""
+    before = _refuse_other_run(paths, space)
+    inputs = settled_inputs(before, checked.inputs, paths, accept=accept)
+    if inputs.accepted:
+        space = replace(space, accepted=inputs.accepted)
+        grid = grid and whole_grid(space)
+    return _Agreed(
+        space=space,
+        trials=trials,
+        grid=grid,
+        data_title=checked.datasets[0].title,
+        before=before,
+        inputs=inputs,
+    )
+
+
+def _begin(agreed: _Agreed, paths: RunPaths, means: Means, console: Console) -> Proposals:
+    """Write the manifest and open the study; the caller holds the run."""
+    _begin_again(agreed.before, agreed.inputs, paths, console)
+    records = read_records(paths)
+    write_manifest(
+        paths,
+        agreed.space,
+        command=means.command,
+        trials=agreed.trials,
+        data_title=agreed.data_title,
+        further={"inputs": agreed.inputs.plain()},
+    )
+    return Proposals(
+        agreed.space,
+        paths.journal,
+        records,
+        trials=agreed.trials,
+        deadline=means.deadline,
+        gpu_hours=means.gpu_hours(records, paths.audit),
+        grid=agreed.grid,
+    )
 
 
 def _refuse_other_run(paths: RunPaths, space: Space) -> dict[str, Any] | None:
