@@ -75,13 +75,14 @@ def launch(request: LaunchRequest, console: Console) -> int:
         lpips_weights=request.lpips_weights,
         download=request.download,
     )
-    checked.say(console)
     if request.dry_run:
+        checked.say(console)
         options = _audit_options(space, request, resources) if request.audit else None
         print_plan(space, paths, trials, resources, checked.datasets[0], options, console)
         return DONE
     check_writable(request.runs)
     agreed = _agreed(space, trials, grid, checked, paths, accept=request.accept_changes)
+    checked.say(console)
     del grid  # the proposals keep what they need of it
     space = agreed.space
     with ExitStack() as stack:
