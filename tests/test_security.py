@@ -22,22 +22,38 @@ HARMLESS = {"PickleError", "UnpicklingError", "PicklingError"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_METHODS = {"read_pickle", "unsafe_load", "full_load", "load_state_dict_from_url"}
 FORBIDDEN_DOTTED = {"os.system", "os.popen", "torch.jit.load", "torch.hub.load", "torch.package"}
+SAFE_LOADERS = {
+    "yaml.SafeLoader",
+    "yaml.CSafeLoader",
+    "getattr(yaml, 'CSafeLoader', yaml.SafeLoader)",
+}
 
 
 def unsafe(source: str) -> list[str]:
     """List the places of a source text that could run what they read, as `line: what`."""
     tree = ast.parse(source)
-    safe_loaders = {
-        node.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ClassDef) and "yaml.SafeLoader" in map(_dotted, node.bases)
-    }
+    safe_loaders = _safe_loaders(tree)
     return [
         f"{node.lineno}: {what}"
         for node in ast.walk(tree)
         for what in _unsafe_node(node, safe_loaders)
         if isinstance(node, ast.expr | ast.stmt)
     ]
+
+
+def _safe_loaders(tree: ast.Module) -> set[str]:
+    """Return what names a safe loader of YAML: every value of a name, every base of a class is."""
+    meanings: dict[str, list[bool]] = {}
+    named = [node for node in ast.walk(tree) if isinstance(node, ast.Assign | ast.ClassDef)]
+    for node in sorted(named, key=lambda node: node.lineno):
+        safe = SAFE_LOADERS | {name for name, kinds in meanings.items() if all(kinds)}
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                meanings.setdefault(ast.unparse(target), []).append(ast.unparse(node.value) in safe)
+        else:
+            bases = {ast.unparse(base) for base in node.bases}
+            meanings.setdefault(node.name, []).append(bool(bases) and bases <= safe)
+    return SAFE_LOADERS | {name for name, kinds in meanings.items() if all(kinds)}
 
 
 def _unsafe_node(node: ast.AST, safe_loaders: set[str]) -> Iterator[str]:
@@ -97,6 +113,9 @@ def test_nothing_that_is_read_is_run(file: Path) -> None:
         "import yaml\nyaml.load(text)",
         "import yaml\nyaml.load(text, yaml.UnsafeLoader)",
         "import yaml\nyaml.unsafe_load(text)",
+        "import yaml\nclass Loose(yaml.UnsafeLoader): ...\nyaml.load(text, Loose)",
+        "import yaml\nclass Loose(yaml.Loader, yaml.SafeLoader): ...\nyaml.load(text, Loose)",
+        "import yaml\nL = yaml.SafeLoader\nif fast: L = yaml.CLoader\nyaml.load(text, L)",
         "eval(text)",
         "import subprocess\nsubprocess.run(text, shell=True)",
     ],
@@ -114,6 +133,7 @@ def test_what_could_run_what_it_reads_is_found(planted: str) -> None:
         "import numpy as np\nnp.load(path)",
         "import yaml\nyaml.safe_load(text)",
         "import yaml\nclass Strict(yaml.SafeLoader): ...\nyaml.load(text, Strict)",
+        "import yaml\nL = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)\nyaml.load(text, L)",
         "model.eval()",
     ],
 )
