@@ -7,9 +7,9 @@ from trainables.errors import InputError
 from trainables.metrics import METRICS, at_eps, at_threshold, metric
 from trainables.metrics.membership import MEMBERSHIP_ATTACKS
 from trainables.metrics.metric import (
+    AREA,
     BONFERRONI,
     BOOTSTRAP,
-    DELONG,
     DIFFERENCE,
     EXACT,
     MEAN,
@@ -21,7 +21,7 @@ from trainables.threats.clean import METRIC_NAMES
 from trainables.threats.evasion.evasion import Evasion
 from trainables.threats.membership.membership import Membership
 
-KNOWN_INTERVALS = {WILSON, MEAN, BOOTSTRAP, DELONG, EXACT, DIFFERENCE, ORDER, BONFERRONI}
+KNOWN_INTERVALS = {WILSON, MEAN, BOOTSTRAP, AREA, EXACT, DIFFERENCE, ORDER, BONFERRONI}
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -1,8 +1,8 @@
 """The metrics of what is measured whatever the attack: accuracy, detection, cost."""
 
 from trainables.metrics.metric import (
+    AREA,
     BOOTSTRAP,
-    DELONG,
     DIFFERENCE,
     EXACT,
     MEAN,
@@ -61,7 +61,7 @@ FIXED = (
         "detection_auroc",
         "maximize",
         "fraction",
-        DELONG,
+        AREA,
         "Area under the ROC of the detector's score: successful adversarial images against the "
         "same images unattacked.",
         worst=0.0,

@@ -5,12 +5,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from trainables.records.value import Measured, MetricValue, Missing
 
 LEVEL = 0.95
-_Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+_UPPER = 0.5 + LEVEL / 2
+_OF_ONE = 9.68
+"""Half of the 95 % interval of a mean of which one value is known, in units of that value."""
+_LARGEST_STEP = 500.0
+"""Of a logarithm: its exponential is still a float."""
+_VIRTUAL = 2.0
+"""Items whose worth the largest possible variance of an area has against the estimated one."""
+_BISECTIONS = 32
 Floats = NDArray[np.float64]
 
 
@@ -20,11 +27,72 @@ def proportion(successes: int, n: int, level: float = LEVEL) -> Measured:
     return Measured(successes / n, float(interval.low), float(interval.high), n)
 
 
-def mean(values: Floats) -> Measured:
-    """Return the mean of one value an item (N,) with its normal interval."""
-    centre = float(values.mean())
-    half = _Z * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return Measured(centre, centre - half, centre + half, len(values))
+def exact_proportion(successes: int, n: int, level: float = LEVEL) -> Measured:
+    """Return a share with its interval by Clopper and Pearson (1934), which covers at any share."""
+    failures, risk = n - successes, (1 - level) / 2
+    low = special.betaincinv(successes, failures + 1, risk) if successes else 0.0
+    high = special.betaincinv(successes + 1, failures, 1 - risk) if failures else 1.0
+    return Measured(successes / n, float(low), float(high), n)
+
+
+def mean(values: Floats, *, low: float | None = None, high: float | None = None) -> Measured:
+    """Return the mean of one value an item (N,), its interval within the range of the values.
+
+    `low` and `high` are the ends of that range by the values' nature, None where it is open. The
+    interval is Student's t, together with the t interval of the mean's logit within the range (of
+    its logarithm where only `low` is known), which leans to the side of the long tail: a mean of
+    mostly zeros needs it. Values that all lie at one end may hide a share of others, up to the
+    upper Clopper-Pearson end of 0 of N. One value alone tells nothing within a known range, and
+    else x -+ 9.68 |x|, which holds for any normal distribution. Source: the delta method; of one
+    value: Wall, Boen and Tweedie, 2001.
+    """
+    n, centre = len(values), float(values.mean())
+    # Rounding alone may push a mean past the end that all values share.
+    centre = min(max(centre, -math.inf if low is None else low), math.inf if high is None else high)
+    if n == 1:
+        ends = _ends_of_one(centre, low, high)
+    elif low is not None and high is not None and centre in (low, high):
+        unseen = float(special.betaincinv(1, n, _UPPER))
+        ends = (centre - unseen * (centre - low), centre + unseen * (high - centre))
+    else:
+        half = float(special.stdtrit(n - 1, _UPPER) * values.std(ddof=1)) / math.sqrt(n)
+        ends = _ends_of_many(centre, half, low, high)
+    return Measured(centre, *_within(ends, centre, low, high), n)
+
+
+def _ends_of_one(x: float, low: float | None, high: float | None) -> tuple[float, float]:
+    half = _OF_ONE * abs(x)
+    if low is not None and high is not None:
+        return low, high
+    return x - half, x + half
+
+
+def _ends_of_many(
+    centre: float, half: float, low: float | None, high: float | None
+) -> tuple[float, float]:
+    """Return the ends of the t interval and of that on the scale of the range, both together."""
+    below, above = centre - half, centre + half
+    if low is None or centre <= low:
+        return below, above
+    if high is None:
+        ratio = math.exp(min(half / (centre - low), _LARGEST_STEP))
+        # The mean is a single value too, which bounds what few values say.
+        most = centre + _OF_ONE * abs(centre)
+        on_scale = (low + (centre - low) / ratio, min(low + (centre - low) * ratio, most))
+    else:
+        share = (centre - low) / (high - low)
+        step = half / (high - low) / (share * (1 - share))
+        shares = [special.expit(special.logit(share) + sign * step) for sign in (-1, 1)]
+        on_scale = (low + (high - low) * float(shares[0]), low + (high - low) * float(shares[1]))
+    return min(below, on_scale[0]), max(above, on_scale[1])
+
+
+def _within(
+    ends: tuple[float, float], value: float, low: float | None, high: float | None
+) -> tuple[float, float]:
+    below = ends[0] if low is None else max(low, ends[0])
+    above = ends[1] if high is None else min(high, ends[1])
+    return min(below, value), max(above, value)
 
 
 def total(values: Floats) -> Measured:
@@ -95,19 +163,58 @@ def bootstrap(
 def auc(members: Floats, others: Floats, level: float = LEVEL) -> Measured:
     """Return the area under the ROC of scores (M,) against (N,), ties counting half.
 
-    The interval is DeLong's (1988), by the placement values of Sun and Xu (2014).
+    The interval holds the areas A that are within 1 / (2 min(M, N)) and z standard errors of the
+    one found, where the variance is that of A itself: a score interval, which has a width also
+    where the sides are separated or all tied. That variance is Hanley and McNeil's (1982),
+    as in Newcombe's method 5 (2006), as many times larger as DeLong's (1988) is at the area found,
+    if it is; by two virtual items drawn to the largest possible, A (1 - A) / min(M, N), as few
+    items estimate none.
     """
     m, n = len(members), len(others)
+    area, variance = _delong(members, others)
+    usual = _hanley_mcneil(area, m, n)
+    factor = max(1.0, variance / usual) if usual > 0 else 1.0
+    fewer, z = min(m, n), float(special.ndtri(0.5 + level / 2))
+
+    def agrees(truth: float) -> bool:
+        largest = truth * (1 - truth) / fewer
+        variance = (fewer * factor * _hanley_mcneil(truth, m, n) + _VIRTUAL * largest) / (
+            fewer + _VIRTUAL
+        )
+        return abs(truth - area) <= 0.5 / fewer + z * math.sqrt(variance)
+
+    return Measured(area, _last(agrees, area, 0.0), _last(agrees, area, 1.0), m + n)
+
+
+def _delong(members: Floats, others: Floats) -> tuple[float, float]:
+    """Return the area and DeLong's variance of it, by the placement values of Sun and Xu, 2014."""
+    m, n = len(members), len(others)
     pooled = stats.rankdata(np.concatenate([members, others]))
-    among_members, among_others = stats.rankdata(members), stats.rankdata(others)
-    placement_m = (pooled[:m] - among_members) / n
-    placement_n = 1 - (pooled[m:] - among_others) / m
-    area = float(placement_m.mean())
-    variance = 0.0
-    if m > 1 and n > 1:
-        variance = float(placement_m.var(ddof=1) / m + placement_n.var(ddof=1) / n)
-    half = float(stats.norm.ppf(0.5 + level / 2)) * math.sqrt(variance)
-    return Measured(area, max(0.0, area - half), min(1.0, area + half), m + n)
+    placement_m = (pooled[:m] - stats.rankdata(members)) / n
+    placement_n = 1 - (pooled[m:] - stats.rankdata(others)) / m
+    area = min(max(float(placement_m.mean()), 0.0), 1.0)
+    if m == 1 or n == 1:
+        return area, 0.0
+    return area, float(placement_m.var(ddof=1) / m + placement_n.var(ddof=1) / n)
+
+
+def _hanley_mcneil(area: float, m: int, n: int) -> float:
+    """Return the variance of an area of exponential scores, by the mean size of both sides."""
+    more = (m + n) / 2 - 1
+    return (
+        area * (1 - area) / (m * n)
+        * (1 + more * (1 - area) / (2 - area) + more * area / (1 + area))
+    )  # fmt: skip
+
+
+def _last(agrees: Callable[[float], bool], start: float, end: float) -> float:
+    """Return the last number from `start` towards `end` that agrees."""
+    if agrees(end):
+        return end
+    for _ in range(_BISECTIONS):
+        middle = (start + end) / 2
+        start, end = (middle, end) if agrees(middle) else (start, middle)
+    return start
 
 
 def proportion_or_missing(successes: int, n: int, reason: str) -> MetricValue:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from trainables.metrics.metric import BONFERRONI, DELONG, declare
+from trainables.metrics.metric import AREA, BONFERRONI, declare
 
 MEMBERSHIP_ATTACKS: Mapping[str, tuple[str, str]] = {
     "loss_threshold": ("calls a row a member if its loss is low", "Yeom et al., 2018"),
@@ -80,7 +80,7 @@ MEMBERSHIP = (
             auc_metric(attack),
             "minimize",
             "fraction",
-            DELONG,
+            AREA,
             f"Area under the ROC of the membership attack that {does}.",
             worst=1.0,
             source=source,

@@ -24,15 +24,14 @@ class Metric:
 
 
 WILSON = "Wilson score interval"
-MEAN = "normal interval of the mean"
+MEAN = "t interval of the mean and of its logit within the range of the values, both together"
 BOOTSTRAP = "percentile bootstrap, 1,000 resamples"
-DELONG = "DeLong"
+AREA = "score interval of an area (Newcombe's method 5), its variance no less than DeLong's"
 EXACT = "exact: a count or a single reading, its interval is the value itself"
 DIFFERENCE = "Newcombe's interval of a difference of two proportions"
 ORDER = "order statistics (binomial ranks)"
 BONFERRONI = (
-    "largest ends of each attack's interval (DeLong or Wilson) at level 1 - 0.05 / number of "
-    "attacks (Bonferroni)"
+    "largest ends of each attack's own interval at level 1 - 0.05 / number of attacks (Bonferroni)"
 )
 
 

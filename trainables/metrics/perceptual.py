@@ -50,7 +50,8 @@ def lpips_distance(clean: Tensor, changed: Tensor, weights: Path | None) -> Metr
             f"the LPIPS backbone's weights ({WEIGHTS_NAME}) are not here; download them with "
             "torchvision.models.alexnet(weights='DEFAULT') or set --lpips-weights FILE"
         )
-    return intervals.mean(distances(load_lpips(weights), clean, changed).double().cpu().numpy())
+    found = distances(load_lpips(weights), clean, changed).double().cpu().numpy()
+    return intervals.mean(found, low=0.0)
 
 
 def distances(net: nn.Module, clean: Tensor, changed: Tensor, batch: int = 64) -> Tensor:

@@ -29,4 +29,4 @@ def ssim(clean: Tensor, changed: Tensor) -> Measured:
         )
         for one, other in pairs
     ]
-    return intervals.mean(np.array(values, dtype=np.float64))
+    return intervals.mean(np.array(values, dtype=np.float64), low=-1.0, high=1.0)

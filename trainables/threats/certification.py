@@ -159,7 +159,7 @@ def _costs(found: Certificates | None, certified: Bools) -> dict[str, MetricValu
         return dict.fromkeys(names, Missing(_NO_CERTIFICATES))
     draws = found.draws.double().cpu().numpy()
     return {
-        "certification_draws": intervals.mean(draws),
+        "certification_draws": intervals.mean(draws, low=0.0),
         "draws_per_certified_image": _per_certified(draws, certified),
     }
 

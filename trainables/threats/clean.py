@@ -22,7 +22,7 @@ from trainables.records.value import MetricValue, Missing
 from trainables.threats.threat import Findings
 from trainables.trial.context import TrialContext
 
-VERSION = 3
+VERSION = 4
 ECE_BINS = 15
 _FEWER_MEMBERS_FROM = 20
 """Forward passes of an answer from which not all members are asked: a choice of cost alone."""
@@ -64,8 +64,8 @@ def measure_clean(
         "clean_accuracy": accuracy,
         "worst_class_accuracy": _worst_class(right, labels),
         "ece": _ece(confidence.double().numpy(), (predicted == labels).numpy()),
-        "nll": intervals.mean(nll.double().numpy()),
-        "mean_confidence": intervals.mean(confidence.double().numpy()),
+        "nll": intervals.mean(nll.double().numpy(), low=0.0, high=-SMALLEST_LOG),
+        "mean_confidence": intervals.mean(confidence.double().numpy(), low=0.0, high=1.0),
         "generalization_gap": intervals.difference(on_members_share, accuracy),
         "input_gradient_norm": gradient_norm,
         "dp_epsilon": Missing("the training is not differentially private"),
@@ -128,4 +128,4 @@ def _gradient_norm(predictor: Predictor, ctx: TrialContext) -> MetricValue:
             return Missing("the deployed model gives no gradient")
         (gradient,) = torch.autograd.grad(loss, x)
         norms.append(gradient.flatten(1).norm(dim=1))
-    return intervals.mean(torch.cat(norms).double().cpu().numpy())
+    return intervals.mean(torch.cat(norms).double().cpu().numpy(), low=0.0)

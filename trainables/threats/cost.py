@@ -32,7 +32,7 @@ class Cost(Threat):
     name = "cost"
     meaning = "What the defense costs in training time, forward passes, latency and memory."
     repeatable = False
-    VERSION = 3
+    VERSION = 4
 
     def metric_names(self) -> tuple[str, ...]:
         """List the costs."""
@@ -101,7 +101,7 @@ def _certification_seconds(predictor: Predictor, ctx: TrialContext) -> MetricVal
             return Missing("the deployed model certifies nothing")
         synchronize(ctx.device)
         times.append(time.perf_counter() - started)
-    return intervals.mean(np.array(times))
+    return intervals.mean(np.array(times), low=0.0)
 
 
 def _peak_memory_mib(predictor: Predictor, ctx: TrialContext) -> float:

@@ -83,8 +83,10 @@ def test_an_intervals_level_may_be_chosen() -> None:
     draw = np.random.default_rng(0)
     sides = draw.normal(0.5, 1, 90), draw.normal(0, 1, 60)
     usual, wide = intervals.auc(*sides), intervals.auc(*sides, level=1 - 0.05 / 8)
+    # Less than by the normal quantiles: a score interval gains less towards the end of the range.
     ratio = stats.norm.ppf(1 - 0.025 / 8) / stats.norm.ppf(0.975)
-    assert wide.high - wide.value == pytest.approx(ratio * (usual.high - usual.value))
+    assert 1.2 < (wide.high - wide.value) / (usual.high - usual.value) < ratio
+    assert 1.2 < (wide.value - wide.low) / (usual.value - usual.low) < 1.1 * ratio
     share = stats.binomtest(30, 90).proportion_ci(1 - 0.05 / 8, method="wilson")
     found = intervals.proportion(30, 90, 1 - 0.05 / 8)
     assert (found.low, found.high) == pytest.approx((share.low, share.high))
@@ -356,6 +358,32 @@ def test_a_rates_interval_allows_for_the_uncertain_threshold() -> None:
         plain = intervals.proportion(round(found.value * 2000), 2000)
         wilson += plain.low <= 0.01 <= plain.high
     assert covered / 400 >= 0.93 > wilson / 400
+
+
+@pytest.mark.parametrize(("shift", "spread"), [(0.36, 1.0), (1.8, 1.0), (4.0, 1.0), (2.0, 0.4)])
+@pytest.mark.parametrize(("others", "rate"), [(270, 0.01), (60, 0.05)])
+def test_the_interval_of_a_rate_covers(
+    others: int, rate: float, shift: float, spread: float
+) -> None:
+    truth = float(stats.norm.sf((stats.norm.isf(rate) - shift) / spread))
+    draw, covered = np.random.default_rng(0), 0
+    for _ in range(300):
+        sides = draw.normal(shift, spread, 270), draw.normal(0, 1, others)
+        found = _measured(tpr_at_fpr(*sides, rate))
+        assert 0 <= found.low <= found.value <= found.high <= 1
+        covered += found.low <= truth <= found.high
+    assert covered / 300 >= 0.93 - 2 * 0.0147
+
+
+def test_an_attack_that_separates_all_has_a_rate_above_nothing() -> None:
+    # 270 non-members do not show 1.36 % of them 2.5 % of the time: at worst the members' scores
+    # are those of the 1.36 %, and a threshold drawn by chance finds 1 / 1.36 of them.
+    found = _measured(tpr_at_fpr(np.full(270, 9.0), np.arange(270) / 270, 0.01))
+    assert found.value == found.high == 1.0
+    assert found.low == pytest.approx(0.01 / (1 - 0.025 ** (1 / 270)), abs=1e-3)
+    # More of them show a threshold that accuses 1 % for sure.
+    found = _measured(tpr_at_fpr(np.full(270, 9.0), np.arange(2000) / 2000, 0.01))
+    assert found.low == pytest.approx(0.025 ** (1 / 270))
 
 
 def test_a_histogram_counts_every_score_once() -> None:

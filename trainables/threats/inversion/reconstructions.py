@@ -94,9 +94,9 @@ def likeness(
         distances.append([float(seen.mean()), float(unseen.mean())])
     training, held_out = np.mean(distances, axis=0).tolist()
     return Likeness(
-        ssim=intervals.mean(np.array(similar)),
-        ssim_baseline=intervals.mean(np.array(usual)),
-        feature_distance=_within_one(intervals.mean(np.array(shares))),
+        ssim=intervals.mean(np.array(similar), low=-1.0, high=1.0),
+        ssim_baseline=intervals.mean(np.array(usual), low=-1.0, high=1.0),
+        feature_distance=intervals.mean(np.array(shares), low=0.0, high=1.0),
         nearest={"training": training, "held_out": held_out},
     )
 
@@ -123,7 +123,3 @@ def _share(seen: Tensor, unseen: Tensor) -> Tensor:
     """Return d / (d + e), one half where both are zero."""
     whole = seen + unseen
     return torch.where(whole > 0, seen / whole.where(whole > 0, 1), 0.5)
-
-
-def _within_one(found: Measured) -> Measured:
-    return Measured(found.value, max(0.0, found.low), min(1.0, found.high), found.n)

@@ -108,7 +108,7 @@ class Membership(Threat):
     name = "membership"
     meaning = "An attacker infers from the model's answers which rows it was trained on."
     source = "Yeom et al., 2018; Carlini et al., 2022"
-    VERSION = 2
+    VERSION = 3
 
     attacks: tuple[str, ...] | None = parameter(
         None, kind="word", words=tuple(MEMBERSHIP_ATTACKS), many=True,

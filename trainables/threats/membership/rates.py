@@ -3,11 +3,12 @@
 Axes: M members, N non-members.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from trainables.metrics import intervals
 from trainables.records.value import Measured, MetricValue, Missing
@@ -64,32 +65,37 @@ def tpr_at_fpr(
 ) -> MetricValue:
     """Return the share of member scores (M,) above the threshold that accuses `fpr` of others (N,).
 
-    The threshold is an order statistic of few non-members, so it is uncertain too: to Wilson's
-    interval of the share is added, by squares, how far the share moves between the ends of the
-    threshold's own binomial interval. Missing where 1 / fpr exceeds N: such a rate cannot be
+    The threshold is an order statistic of few others, so it is uncertain too: to the
+    Clopper-Pearson interval of the share is added, by squares, how far the share moves between two
+    order statistics that have the true threshold between them at the same level. Where the others
+    are too few for one above it, the largest of them accuses g of all others at most; whoever
+    accuses what exceeds it with probability fpr / g accuses fpr of them, and finds as many of the
+    members as are above it, times fpr / g. Missing where 1 / fpr exceeds N: such a rate cannot be
     estimated from so few.
     """
-    n = len(others)
+    n, m = len(others), len(members)
     accused = int(np.floor(fpr * n + 1e-9))
     if accused < 1:
         return Missing(
             f"{n} non-members cannot resolve a false positive rate of {fpr:g}; "
             f"at least {round(1 / fpr)} are needed"
         )
-    # The threshold of rank r is the score that r others are above; a rank of -1 is above all.
-    thresholds = np.r_[np.sort(others)[::-1], -np.inf, np.inf]
+    downwards, risk = np.sort(others)[::-1], (1 - level) / 2
 
-    def found(rank: int) -> int:
-        return int((members > thresholds[rank]).sum())
+    def found(rank: int) -> float:
+        return float((members > downwards[rank - 1]).mean()) if rank <= n else 1.0
 
-    share = intervals.proportion(found(accused), len(members), level)
-    # If `fewest` to `most` others are above the true threshold, it is between these ranks.
-    fewest, most = (int(stats.binom.ppf(0.5 + side * level / 2, n, fpr)) for side in (-1, 1))
-    below = share.value - found(min(fewest - 1, accused)) / len(members)
-    above = found(max(most, accused)) / len(members) - share.value
-    low = share.value - np.hypot(share.value - share.low, below)
-    high = share.value + np.hypot(share.high - share.value, above)
-    return Measured(share.value, max(0.0, float(low)), min(1.0, float(high)), share.n)
+    share = found(accused + 1)
+    own = intervals.exact_proportion(round(share * m), m, level)
+    # Of all others, those above the one of rank r are a share of Beta(r, n - r + 1).
+    ranks = np.arange(1, n + 1)
+    at_most, at_least = (special.betaincinv(ranks, n - ranks + 1, q) for q in (1 - risk, risk))
+    stricter = max(1, int((at_most <= fpr).sum()))
+    fewest = found(stricter) * min(1.0, fpr / float(at_most[stricter - 1]))
+    most = found(int((at_least < fpr).sum()) + 1)
+    low = share - math.hypot(share - own.low, share - fewest)
+    high = share + math.hypot(own.high - share, most - share)
+    return Measured(share, max(0.0, low), min(1.0, high), m)
 
 
 def strongest(values: Sequence[MetricValue]) -> MetricValue:
