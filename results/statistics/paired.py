@@ -89,6 +89,7 @@ def resampled_means(outcomes: Sequence[Floats], *, draws: int, seed: int = _SEED
     The points are drawn with replacement, the same ones for all candidates (Efron, 1979). Of K
     seeds, too few to be resampled, each candidate's own variance (`components`) is drawn from
     Student's t with K - 1 degrees of freedom; of a single seed nothing is known, and none is drawn.
+    What such a draw puts beyond 0 or 1 counts as that end.
     """
     generator = np.random.default_rng(seed)
     N = outcomes[0].shape[1]
@@ -99,7 +100,8 @@ def resampled_means(outcomes: Sequence[Floats], *, draws: int, seed: int = _SEED
         if len(each) > 1:
             noise_R = generator.standard_t(len(each) - 1, draws)
             means_RC[:, place] += math.sqrt(components(each).seeds) * noise_R
-    return np.asarray(means_RC, dtype=np.float64)
+    # A drawn seed may be worse than all points wrong, but a share cannot.
+    return np.clip(means_RC, 0.0, 1.0)
 
 
 def compare(first: Audited, second: Audited, metric: str) -> Comparison | None:

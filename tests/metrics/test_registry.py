@@ -10,8 +10,10 @@ from trainables.metrics.metric import (
     AREA,
     BONFERRONI,
     BOOTSTRAP,
+    CALIBRATION,
     DIFFERENCE,
     EXACT,
+    LOWEST,
     MEAN,
     ORDER,
     WILSON,
@@ -21,7 +23,18 @@ from trainables.threats.clean import METRIC_NAMES
 from trainables.threats.evasion.evasion import Evasion
 from trainables.threats.membership.membership import Membership
 
-KNOWN_INTERVALS = {WILSON, MEAN, BOOTSTRAP, AREA, EXACT, DIFFERENCE, ORDER, BONFERRONI}
+KNOWN_INTERVALS = {
+    WILSON,
+    LOWEST,
+    CALIBRATION,
+    MEAN,
+    BOOTSTRAP,
+    AREA,
+    EXACT,
+    DIFFERENCE,
+    ORDER,
+    BONFERRONI,
+}
 
 
 @pytest.mark.parametrize("name", METRICS)

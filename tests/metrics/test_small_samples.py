@@ -17,7 +17,7 @@ from trainables.records.value import Measured
 Floats = NDArray[np.float64]
 Law = Callable[[float, tuple[int, int], np.random.Generator], tuple[Floats, Floats]]
 """An area and both sizes -> scores of members and non-members that have that area."""
-REPEATS = 400
+REPEATS = 200
 LEAST = 0.93 - 2 * math.sqrt(0.93 * 0.07 / REPEATS)
 """Coverage that a 95 % interval must show: 0.93, less two standard errors of the simulation."""
 
@@ -151,3 +151,27 @@ def test_the_interval_of_a_mean_covers_few_and_skewed_values(
     if law is mostly_zero and n <= 64:
         plain = [plain_normal(each) for each in values]
         assert np.mean([each.low <= truth <= each.high for each in plain]) < LEAST - 0.02
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.95, 0.997])
+@pytest.mark.parametrize(("classes", "n"), [(10, 27), (2, 5), (100, 100)])
+def test_the_interval_of_the_worst_of_many_classes_covers(
+    share: float, classes: int, n: int
+) -> None:
+    draw, hits, chosen = np.random.default_rng(0), 0, 0
+    for _ in range(200):
+        right = draw.binomial(n, share, classes)
+        found = intervals.lowest([(int(successes), n) for successes in right])
+        assert found.value == right.min() / n and found.n == n
+        hits += found.low <= share <= found.high
+        plain = intervals.proportion(int(right.min()), n)
+        chosen += plain.low <= share <= plain.high
+    assert hits / 200 >= 0.93
+    if classes >= 10 and share <= 0.95:
+        assert chosen / 200 < 0.8
+
+
+def test_one_class_that_is_worst_by_far_has_its_own_interval() -> None:
+    counts = [(100, 100)] * 9 + [(50, 100)]
+    alone = intervals.exact_proportion(50, 100, 0.95 ** (1 / 10))
+    assert intervals.lowest(counts) == alone

@@ -24,7 +24,7 @@ def test_a_detector_that_attacks_ignore_is_judged_on_what_fools(undefended: Trai
     area, undetected = found.metrics["detection_auroc"], found.metrics["undetected_success_rate"]
     assert isinstance(area, Measured) and isinstance(undetected, Measured)
     successes = found.notes["successful_adversarial_images"]
-    assert area.n == 2 * successes and 0 < successes <= len(undefended.x)
+    assert area.n == successes and 0 < successes <= len(undefended.x)
     assert 0.5 < area.value < 1.0  # PGD brightens black borders, which it cannot darken
     assert undetected.value > 0.5
 

@@ -35,6 +35,20 @@ def exact_proportion(successes: int, n: int, level: float = LEVEL) -> Measured:
     return Measured(successes / n, float(low), float(high), n)
 
 
+def lowest(counts: Sequence[tuple[int, int]]) -> Measured:
+    """Return the lowest of the shares of K groups, of (successes, n) each; n is that of its group.
+
+    The group that looks worst is chosen by chance too. Clopper-Pearson intervals at the level
+    .95 ** (1 / K) hold together (Sidak, 1967), so the lowest share of all lies between the lowest
+    of their lower ends and the lowest of their upper ends.
+    """
+    level = LEVEL ** (1 / len(counts))
+    shares = [exact_proportion(successes, n, level) for successes, n in counts]
+    worst = min(shares, key=lambda share: share.value)
+    low, high = min(share.low for share in shares), min(share.high for share in shares)
+    return Measured(worst.value, low, high, worst.n)
+
+
 def mean(values: Floats, *, low: float | None = None, high: float | None = None) -> Measured:
     """Return the mean of one value an item (N,), its interval within the range of the values.
 

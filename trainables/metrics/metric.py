@@ -25,6 +25,8 @@ class Metric:
 
 WILSON = "Wilson score interval"
 MEAN = "t interval of the mean and of its logit within the range of the values, both together"
+LOWEST = "Clopper-Pearson of all classes at once (Sidak), the lowest of their ends"
+CALIBRATION = "bootstrap, 1,000 resamples; its low end is 0 where calibration is not rejected"
 BOOTSTRAP = "percentile bootstrap, 1,000 resamples"
 AREA = "score interval of an area (Newcombe's method 5), its variance no less than DeLong's"
 EXACT = "exact: a count or a single reading, its interval is the value itself"

@@ -5,6 +5,7 @@ Axes: N points, B batch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,7 @@ class Certification(Threat):
     name = "certification"
     meaning = "How many points have a proven L2 ball in which no attack can change the answer."
     source = "Cohen et al., 2019; Lecuyer et al., 2019"
+    VERSION = 2
 
     points: int | None = parameter(
         None, kind="int", low=1, high=1_000_000,
@@ -81,7 +83,7 @@ class Certification(Threat):
             right = (found.label == points.labels).cpu().numpy() & (radius > 0)
         metrics: dict[str, MetricValue] = {
             **_shares(radius > 0, right, ""),
-            "average_certified_radius": intervals.mean(radius * right),
+            "average_certified_radius": _average(radius * right, found, points),
             "abstention_rate": intervals.proportion(int((radius == 0).sum()), len(points)),
             **_costs(found, radius > 0),
         }
@@ -151,6 +153,16 @@ def _shares(certified: Bools, right: Bools, suffix: str) -> dict[str, MetricValu
         f"certified_accuracy{suffix}": intervals.proportion(both, len(certified)),
         f"certified_precision{suffix}": intervals.proportion_or_missing(both, count, reason),
     }
+
+
+def _average(radius: Floats, found: Certificates | None, points: LabelledImages) -> Measured:
+    """Return the mean radius (N,), of which none is larger than the diagonal of the images' cube.
+
+    It is 0 by definition of a model that certifies nothing.
+    """
+    if found is None:
+        return intervals.exact(0.0, len(radius))
+    return intervals.mean(radius, low=0.0, high=math.sqrt(points.pixels[0].numel()))
 
 
 def _costs(found: Certificates | None, certified: Bools) -> dict[str, MetricValue]:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,12 +16,12 @@ from trainables.defenses.training.private_steps import DELTA_CURVE, EPSILON_CURV
 from trainables.deployed.predictor import SMALLEST_LOG, Predictor
 from trainables.device import full_precision
 from trainables.metrics import intervals
+from trainables.metrics.calibration import BINS, calibration_error
 from trainables.records.value import MetricValue, Missing
 from trainables.threats.threat import Findings
 from trainables.trial.context import TrialContext
 
 VERSION = 4
-ECE_BINS = 15
 _FEWER_MEMBERS_FROM = 20
 """Forward passes of an answer from which not all members are asked: a choice of cost alone."""
 METRIC_NAMES = (
@@ -63,14 +61,16 @@ def measure_clean(
     metrics: dict[str, MetricValue] = {
         "clean_accuracy": accuracy,
         "worst_class_accuracy": _worst_class(right, labels),
-        "ece": _ece(confidence.double().numpy(), (predicted == labels).numpy()),
+        "ece": calibration_error(
+            confidence.double().numpy(), (predicted == labels).numpy(), seed=0
+        ),
         "nll": intervals.mean(nll.double().numpy(), low=0.0, high=-SMALLEST_LOG),
         "mean_confidence": intervals.mean(confidence.double().numpy(), low=0.0, high=1.0),
         "generalization_gap": intervals.difference(on_members_share, accuracy),
         "input_gradient_norm": gradient_norm,
         "dp_epsilon": Missing("the training is not differentially private"),
     }
-    notes: dict[str, float] = {"pool_points": len(held_out), "ece_bins": ECE_BINS}
+    notes: dict[str, float] = {"pool_points": len(held_out), "ece_bins": BINS}
     if EPSILON_CURVE in curves:
         # The last value, also where an earlier epoch's weights are kept: all steps were seen.
         metrics["dp_epsilon"] = intervals.exact(curves[EPSILON_CURVE][-1])
@@ -90,29 +90,11 @@ def _right(predictor: Predictor, images: LabelledImages, ctx: TrialContext) -> T
 
 
 def _worst_class(right: Tensor, labels: Tensor) -> MetricValue:
-    counts = [
-        (int(right[labels == label].sum()), int((labels == label).sum()))
-        for label in torch.unique(labels).tolist()
-    ]
-    return intervals.proportion(*min(counts, key=lambda count: count[0] / count[1]))
-
-
-def expected_calibration_error(
-    confidence: NDArray[np.float64], right: NDArray[np.bool_], bins: int = ECE_BINS
-) -> float:
-    """Return the gap between confidence and accuracy (N,), weighted over equal bins (Guo, eq.
-    3).
-    """
-    index = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(index, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))
-
-
-def _ece(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> MetricValue:
-    return intervals.bootstrap(
-        lambda rows: expected_calibration_error(confidence[rows], right[rows]),
-        len(confidence),
-        seed=0,
+    return intervals.lowest(
+        [
+            (int(right[labels == label].sum()), int((labels == label).sum()))
+            for label in torch.unique(labels).tolist()
+        ]
     )
 
 

@@ -5,7 +5,7 @@ Axes: N points.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class Detection(Threat):
     name = "detection"
     meaning = "A detector looks for attacked images; an attacker tries to get past unseen."
     source = "Carlini & Wagner, 2017; Lee et al., 2018; Bryniarski et al., 2022"
-    VERSION = 3
+    VERSION = 4
 
     def metric_names(self) -> tuple[str, ...]:
         """List the detection metrics."""
@@ -122,4 +122,6 @@ def _detected(attacker: Attacker, clean: _Answers) -> tuple[MetricValue, MetricV
     innocent = clean.score[success].cpu().numpy()
     threshold = np.quantile(innocent, 1 - _FPR, method="higher")
     found = intervals.proportion(int((suspicious > threshold).sum()), count)
-    return intervals.auc(suspicious, innocent), found, count
+    # Each image is on both sides, attacked and not: there are as many items as images.
+    area = replace(intervals.auc(suspicious, innocent), n=count)
+    return area, found, count

@@ -55,6 +55,13 @@ def test_resampled_points_have_the_distribution_of_direct_enumeration() -> None:
         assert np.mean(np.all(drawn == pair, axis=1)) == pytest.approx(expected, abs=0.01)
 
 
+def test_resampled_shares_stay_shares() -> None:
+    # Seeds of 1 and of .8 vary so much that draws of one go beyond 1 unless they are held.
+    outcomes = np.stack([np.ones(100), np.arange(100) < 80]).astype(float)
+    drawn = resampled_means([outcomes], draws=400)
+    assert drawn.min() >= 0 and drawn.max() == 1
+
+
 def test_two_defenses_that_differ_on_no_point_differ_by_nothing() -> None:
     outcomes = np.tile(np.arange(100) < 70, (3, 1)).astype(float)
     found = paired_bootstrap(outcomes, outcomes)
