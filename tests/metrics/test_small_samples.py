@@ -175,3 +175,27 @@ def test_one_class_that_is_worst_by_far_has_its_own_interval() -> None:
     counts = [(100, 100)] * 9 + [(50, 100)]
     alone = intervals.exact_proportion(50, 100, 0.95 ** (1 / 10))
     assert intervals.lowest(counts) == alone
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.9])
+@pytest.mark.parametrize("alike", [1.0, 0.5, 0.0])
+def test_the_interval_of_clusters_covers_whether_or_not_their_items_are_alike(
+    alike: float, share: float
+) -> None:
+    # Ten classes of six; an item is that of its class, or else its own.
+    draw = np.random.default_rng(0)
+    of_class, own = draw.random((1000, 10, 1)) < share, draw.random((1000, 10, 6)) < share
+    right = np.where(draw.random((1000, 10, 6)) < alike, of_class, own)
+    found = [intervals.clustered(each.mean(1)) for each in right]
+    assert np.mean([each.low <= share <= each.high for each in found]) >= 0.93 - 2 * 0.008
+    if alike == 1.0:
+        plain = [intervals.proportion(int(each.sum()), 60) for each in right]
+        assert np.mean([each.low <= share <= each.high for each in plain]) < 0.85
+
+
+def test_one_class_of_ten_that_fails_is_one_item_of_ten() -> None:
+    shares = np.array([1.0, 0, 1, 1, 1, 1, 1, 1, 1, 1])
+    wilson = intervals.proportion(9, 10)
+    found = intervals.clustered(shares)
+    assert (found.value, found.n) == (0.9, 10)
+    assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high))

@@ -35,6 +35,19 @@ def exact_proportion(successes: int, n: int, level: float = LEVEL) -> Measured:
     return Measured(successes / n, float(low), float(high), n)
 
 
+def clustered(shares: Floats) -> Measured:
+    """Return the mean of the shares (K,) of like-sized clusters, whose items may be all alike.
+
+    Wilson's score interval with n = K: items that agree with those of their cluster add nothing,
+    and where they do not the variance between clusters is only smaller. n is K.
+    """
+    K, mean, z = len(shares), float(shares.mean()), float(special.ndtri(_UPPER))
+    weight = z * z / K
+    centre = (mean + weight / 2) / (1 + weight)
+    half = math.sqrt(weight * (mean * (1 - mean) + weight / 4)) / (1 + weight)
+    return Measured(mean, *_within((centre - half, centre + half), mean, 0.0, 1.0), K)
+
+
 def lowest(counts: Sequence[tuple[int, int]]) -> Measured:
     """Return the lowest of the shares of K groups, of (successes, n) each; n is that of its group.
 

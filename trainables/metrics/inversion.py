@@ -1,16 +1,16 @@
 """The metrics of images that were climbed out of the deployed model."""
 
-from trainables.metrics.metric import MEAN, WILSON, declare
+from trainables.metrics.metric import CLUSTERED, MEAN, declare
 
 INVERSION = (
     declare(
         "inversion_accuracy",
         "minimize",
         "fraction",
-        WILSON,
+        CLUSTERED,
         "Share of the reconstructions that an evaluator classifies as the intended class: the "
-        "lower of the evaluators' shares. Reconstructions of one class are alike, so the interval "
-        "says little about other classes.",
+        "lower of the evaluators' shares. Reconstructions of one class are alike, so n is the "
+        "number of classes.",
         worst=1.0,
         source="Zhang et al., 2020",
     ),
@@ -18,7 +18,7 @@ INVERSION = (
         "inversion_accuracy_network",
         "minimize",
         "fraction",
-        WILSON,
+        CLUSTERED,
         "The share by a network of another architecture, trained on images that the target never "
         "saw.",
         worst=1.0,
@@ -27,7 +27,7 @@ INVERSION = (
         "inversion_accuracy_svm",
         "minimize",
         "fraction",
-        WILSON,
+        CLUSTERED,
         "The share by a support vector machine (RBF kernel) on the pixels of those same images.",
         worst=1.0,
     ),

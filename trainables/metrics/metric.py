@@ -25,6 +25,7 @@ class Metric:
 
 WILSON = "Wilson score interval"
 MEAN = "t interval of the mean and of its logit within the range of the values, both together"
+CLUSTERED = "Wilson score interval of as many items as there are classes"
 LOWEST = "Clopper-Pearson of all classes at once (Sidak), the lowest of their ends"
 CALIBRATION = "bootstrap, 1,000 resamples; its low end is 0 where calibration is not rejected"
 BOOTSTRAP = "percentile bootstrap, 1,000 resamples"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,7 +67,7 @@ class Inversion(Threat):
     name = "inversion"
     meaning = "An attacker reconstructs images of the classes from the model."
     source = "Fredrikson et al., 2015; Zhang et al., 2020"
-    VERSION = 2
+    VERSION = 3
 
     access: str = parameter(
         WHITE_BOX, kind="word", words=(WHITE_BOX, BLACK_BOX),
@@ -151,7 +152,7 @@ class Inversion(Threat):
         references = class_references(ctx.pools.train, judges.held_out, ctx.dataset.num_classes)
         like = likeness(found.images, found.classes, references, judges.features)
         said = judges.judge(found.images)
-        shares = {name: _share(labels, found.classes) for name, labels in said.items()}
+        shares = {name: _share_by_class(labels, found.classes) for name, labels in said.items()}
         metrics: dict[str, MetricValue] = {
             "inversion_accuracy": min(shares.values(), key=lambda share: share.value),
             **{f"inversion_accuracy_{name}": share for name, share in shares.items()},
@@ -257,6 +258,13 @@ def _surest(
 
 def _share(labels: Tensor, classes: Tensor) -> Measured:
     return intervals.proportion(int((labels == classes).sum()), len(classes))
+
+
+def _share_by_class(labels: Tensor, classes: Tensor) -> Measured:
+    """Return the share that is right: as many are kept of each class, and they are alike."""
+    right = (labels == classes).double()
+    shares = [float(right[classes == label].mean()) for label in torch.unique(classes)]
+    return intervals.clustered(np.array(shares))
 
 
 def _described(
