@@ -42,7 +42,7 @@ class ReconstructionsInfo:
         rest = f" {left_out} more are not shown." if left_out else ""
         return (
             f"A column for each class, rows: {titles}. Attack: {'; '.join(self.attacks)}. "
-            "Below each reconstruction the class that the evaluator of the lower share takes it "
+            "Below each reconstruction the class that the evaluator in brackets takes it "
             f"for.{rest}"
         )
 
@@ -68,8 +68,9 @@ def reconstructions(run: Run) -> ReconstructionsInfo | None:
             rows.append(("mean training image", _images(pictures, "mean")))
             rows.append((_reference_title(record), _images(pictures, "training")))
         attacks[attack_text(notes)] = None
-        judge = _judge(record)
-        rows.append((_title(record, judge), _images(pictures, "reconstruction", judge)))
+        judge = str(notes.get("judge") or _lower(record))
+        disagree = bool(notes.get("judges_disagree"))
+        rows.append((_title(record, judge, disagree), _images(pictures, "reconstruction", judge)))
     if not rows:
         return None
     return ReconstructionsInfo(
@@ -120,8 +121,8 @@ def _place(record: Record) -> tuple[int, str, tuple[float, ...]]:
     return len(record.stack), names, tuple(numbers)
 
 
-def _judge(record: Record) -> str:
-    """Name the evaluator whose share counts: the lower one."""
+def _lower(record: Record) -> str:
+    """Name the evaluator of the lower share, which counts where a record names none."""
 
     def share(name: str) -> float:
         value = record.value(f"{ACCURACY}_{name}")
@@ -130,11 +131,12 @@ def _judge(record: Record) -> str:
     return min(EVALUATORS, key=share)
 
 
-def _title(record: Record, judge: str) -> str:
+def _title(record: Record, judge: str, disagree: bool) -> str:
     similar = record.value("inversion_ssim")
     words = "" if similar is None else f", SSIM {similar.value:.2f}"
     label = record.label if record.stack else "undefended"
-    return f"{label}: {ACCURACY} {_given_away(record):.2f} ({judge}){words}"
+    who = f"{judge}, judges disagree" if disagree else judge
+    return f"{label}: {ACCURACY} {_given_away(record):.2f} ({who}){words}"
 
 
 def _reference_title(record: Record) -> str:

@@ -8,9 +8,9 @@ INVERSION = (
         "minimize",
         "fraction",
         CLUSTERED,
-        "Share of the reconstructions that an evaluator classifies as the intended class: the "
-        "lower of the evaluators' shares. Reconstructions of one class are alike, so n is the "
-        "number of classes.",
+        "Share of the reconstructions that an evaluator classifies as the intended class: of the "
+        "two the one that is right of more held-out images. Reconstructions of one class are "
+        "alike, so n is the number of classes.",
         worst=1.0,
         source="Zhang et al., 2020",
     ),

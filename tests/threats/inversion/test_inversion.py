@@ -11,9 +11,10 @@ from tests.conftest import TrainedNet
 from tests.threats.predictors import Noisy, OneRow, Rejecting, brightness
 from trainables.deployed.predictor import Predictor, Surface
 from trainables.errors import InputError, PredictorError
+from trainables.metrics import intervals
 from trainables.models import build_model
 from trainables.records.value import Measured
-from trainables.threats.inversion.inversion import Inversion
+from trainables.threats.inversion.inversion import Inversion, _disagree, _headline
 from trainables.threats.threat import Findings
 from trainables.training.modes import seeded
 
@@ -50,13 +51,28 @@ class TwoSided(Predictor):
 def test_an_undefended_model_gives_its_classes_away(undefended: TrainedNet) -> None:
     found = Inversion().measure(Predictor(undefended.model), undefended.ctx)
     network, svm = (_value(found, f"inversion_accuracy_{name}") for name in ("network", "svm"))
-    lower = _value(found)
-    assert lower == min((network, svm), key=lambda share: share.value)
-    assert lower.value >= 0.7 and lower.n == 10 and found.notes["reconstructions"] == 60
+    shares = {"network": network, "svm": svm}
+    accuracies = found.notes["evaluators"]["clean_accuracy"]
+    judge = found.notes["judge"]
+    assert accuracies[judge] == max(accuracies.values())
+    headline = _value(found)
+    assert headline == shares[judge]
+    assert headline.value >= 0.7 and headline.n == 10 and found.notes["reconstructions"] == 60
     assert found.notes["target_accuracy"] == 1.0
     assert _value(found, "inversion_ssim").value > 0.3
     assert _value(found, "inversion_ssim").value < _value(found, "inversion_ssim_baseline").value
     assert found.notes["evaluators"]["accuracy_on_class_means"] == {"network": 1.0, "svm": 1.0}
+
+
+def test_the_judge_is_the_more_accurate_one_and_disagreement_is_said() -> None:
+    none, all_ = (intervals.clustered(np.full(10, share)) for share in (0.0, 1.0))
+    shares = {"network": none, "svm": all_}
+    good, bad = intervals.proportion(95, 100), intervals.proportion(90, 100)
+    assert _headline(shares, {"network": good, "svm": bad}) == "network"
+    assert _headline(shares, {"network": bad, "svm": good}) == "svm"
+    assert _headline(shares, {"network": good, "svm": good}) == "svm"
+    assert _disagree(none, all_) and _disagree(all_, none)
+    assert not _disagree(none, intervals.clustered(np.full(10, 0.2)))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -153,8 +153,9 @@ class Inversion(Threat):
         like = likeness(found.images, found.classes, references, judges.features)
         said = judges.judge(found.images)
         shares = {name: _share_by_class(labels, found.classes) for name, labels in said.items()}
+        judge = _headline(shares, clean)
         metrics: dict[str, MetricValue] = {
-            "inversion_accuracy": min(shares.values(), key=lambda share: share.value),
+            "inversion_accuracy": shares[judge],
             **{f"inversion_accuracy_{name}": share for name, share in shares.items()},
             "inversion_feature_distance": like.feature_distance,
             "inversion_ssim": like.ssim,
@@ -169,6 +170,8 @@ class Inversion(Threat):
             "target_confidence": float(found.confidence.mean()),
             "nearest_in_features": like.nearest,
             "evaluators": _described(judges, clean, references),
+            "judge": judge,
+            "judges_disagree": _disagree(*shares.values()),
             "pictures": _pictures(found, said, references),
         }
         return Findings(metrics=metrics, notes=notes)
@@ -265,6 +268,18 @@ def _share_by_class(labels: Tensor, classes: Tensor) -> Measured:
     right = (labels == classes).double()
     shares = [float(right[classes == label].mean()) for label in torch.unique(classes)]
     return intervals.clustered(np.array(shares))
+
+
+def _headline(shares: dict[str, Measured], clean: dict[str, Measured]) -> str:
+    """Name the evaluator that is right of more held-out images; of equals the one of the larger
+    share.
+    """
+    return max(shares, key=lambda name: (clean[name].value, shares[name].value))
+
+
+def _disagree(one: Measured, other: Measured) -> bool:
+    """Return whether the intervals of two shares have nothing in common."""
+    return one.low > other.high or other.low > one.high
 
 
 def _described(
