@@ -27,14 +27,18 @@ class Checked:
     datasets: tuple[Dataset, ...]
     """One a scenario."""
     inputs: Inputs
+    foreseen: tuple[str, ...]
+    """What of the threats the images will not allow, in words."""
 
     def say(self, console: Console) -> None:
-        """Print what was found in each data set, and what its loader did."""
+        """Print what was found in each data set, what its loader did, and what it rules out."""
         for dataset in {each.name: each for each in self.datasets}.values():
             words = found_data(dataset).words()
             console.print(f"Data: {dataset.title}, {words}", soft_wrap=True, markup=False)
             for note in dataset.notes:
                 console.print(f"Data: {note}", soft_wrap=True, markup=False)
+        for words in self.foreseen:
+            console.print(f"Threats: {words}", soft_wrap=True, markup=False)
 
 
 def check_runs(
@@ -48,7 +52,7 @@ def check_runs(
         weights = find_weights(lpips_weights)
         assert weights is not None  # one was named
         load_lpips(weights)
-    datasets, contexts = [], []
+    datasets, contexts, foreseen = [], [], []
     store = ArtefactStore(Path("unused"))
     for number, scenario in enumerate(space.scenarios):
         dataset = load_dataset(
@@ -67,8 +71,13 @@ def check_runs(
             draws += [{**base, f"slot.{slot}": name} for name in names]
         for flat in draws:
             contexts.append(build_context(space.spec(flat), dataset, store, torch.device("cpu")))
+        undefended = contexts[-len(draws)]
+        for threat in space.spec(base).threats:
+            if words := threat.foreseen(undefended):
+                foreseen.append(f"{threat.name}: {words}")
     _check_models([ctx for ctx in contexts if ctx.spec.stack])
-    return Checked(tuple(datasets), found_inputs(datasets, contexts))
+    found = found_inputs(datasets, contexts)
+    return Checked(tuple(datasets), found, tuple(dict.fromkeys(foreseen)))
 
 
 def _check_models(contexts: Sequence[TrialContext]) -> None:

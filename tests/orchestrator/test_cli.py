@@ -13,6 +13,7 @@ from rich.console import Console
 
 from orchestrator.commands.list import LISTS, table
 from orchestrator.program import main
+from tests.datasets.making import write_images
 from tests.search_spaces.writing import write_space
 from trainables.errors import TrainingDivergedError, TrialFailedError
 from trainables.records.record import TrialRecord
@@ -193,6 +194,29 @@ def test_a_defense_that_a_model_s_layers_do_not_suit_is_named_before_a_sweep_beg
     mixed = write_space(tmp_path, name="mixed", scenarios=scenarios, defenses=defenses)
     assert call(monkeypatch, "launch", "--space", str(mixed), "--dry-run") == 0
     assert re.search(f"{words}.* Trials with it will fail; the others run", caplog.text)
+
+
+def test_a_dry_run_says_what_a_threat_will_not_find_in_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, count in (("common", 150), ("rare", 10)):
+        write_images(tmp_path / "photos" / name, count)
+    folder = f"folder:{tmp_path / 'photos'}"
+    for target, source, words in (
+        (0, 1, r"Threats: backdoor: rate 0.1 of the class asks for \d+ poisoned rows, but there"),
+        (1, 0, None),
+    ):
+        space = write_space(
+            tmp_path,
+            name=f"from{source}",
+            scenarios=[{"dataset": folder, "model": "small_cnn", "training": {"epochs": 1}}],
+            threats={"backdoor": {"target": target, "source_class": source}},
+            objectives=["clean_accuracy", "backdoor_success_rate"],
+            constraints=[],
+        )
+        assert call(monkeypatch, "launch", "--space", str(space), "--dry-run") == 0
+        printed = capsys.readouterr().out
+        assert re.search(words, printed) if words else "Threats:" not in printed
 
 
 def test_a_trial_prints_its_record_as_json(

@@ -13,7 +13,7 @@ from tests.datasets.making import write_images
 from tests.defenses import toys
 from tests.making import CPU, EPS, spec_of
 from trainables.defenses import build_defense
-from trainables.errors import InputError
+from trainables.errors import InputError, StorageError
 from trainables.metrics.perceptual import WEIGHTS_NAME
 from trainables.records.record import TrialRecord, write_record
 from trainables.records.value import Measured, MetricValue, Missing
@@ -182,6 +182,39 @@ def test_a_threat_that_fails_leaves_what_was_measured_before(
     assert (record.status, record.error) == ("failed", "RuntimeError: no more")
     assert isinstance(record.metrics["robust_accuracy"], Measured)
     assert "membership_auc" not in record.metrics and record.curves
+
+
+def test_a_threat_that_the_rows_do_not_allow_is_missing_and_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise InputError("membership: no such row")
+
+    expected = _run(_spec("evasion"), tmp_path / "a")
+    monkeypatch.setattr(THREATS["membership"], "measure", refuse)
+    record = _run(_spec("membership", "evasion"), tmp_path / "b")
+    missing = {name: Missing("membership: no such row") for name in membership_names()}
+    assert record.metrics == expected.metrics | missing
+    assert record.notes["missing"] == {"membership": "membership: no such row"}
+    assert "membership" not in record.notes and "membership" in record.timings
+    assert TrialRecord.from_json(record.to_json()) == record
+    assert "missing" not in expected.notes
+
+
+def membership_names() -> tuple[str, ...]:
+    """List what a membership threat measures."""
+    return THREATS["membership"]().metric_names()
+
+
+def test_storage_that_cannot_be_used_is_not_a_threats_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise StorageError("full")
+
+    monkeypatch.setattr(THREATS["membership"], "measure", refuse)
+    with pytest.raises(StorageError, match="full"):
+        run_trial(_spec("membership"), ArtefactStore(tmp_path), device=CPU)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from trainables.datasets import Dataset
 from trainables.deployed.predictor import Predictor
 from trainables.device import full_precision
 from trainables.parameters import check_parameters, plain_parameters
@@ -40,6 +41,21 @@ class Threat:
 
     def __post_init__(self) -> None:
         check_parameters(self, self.name)
+
+    def check(self, dataset: Dataset) -> None:
+        """Raise InputError where the parameters name what the data set does not have at all.
+
+        It is asked before anything is trained. What depends on the rows that a trial is given is
+        not refused: `_measure` raises InputError, and the threat's metrics are missing with its
+        words while the rest of the trial is measured.
+        """
+
+    def foreseen(self, ctx: TrialContext) -> str:
+        """Return in words what of it the rows of a trial will not allow; empty where nothing is
+        known.
+        """
+        del ctx
+        return ""
 
     def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
         """Measure the predictor at the context's effort, in float32 whatever stands around."""

@@ -261,8 +261,10 @@ def build_context(
 ) -> TrialContext:
     """Split the data and check that the stack fits data and model.
 
-    Raises InputError, naming the defense, where a part of the model or a pool is lacking.
+    Raises InputError, naming the defense, where a part of the model or a pool is lacking, and
+    naming the threat where it asks for what the data set does not have.
     """
+    spec.check_data(dataset)
     pools = _pools(
         dataset,
         cast(Protocol, spec.data.pools),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from trainables.datasets import Dataset
 from trainables.defenses.defense import Defense
 from trainables.defenses.stack import Stack
 from trainables.errors import InputError
@@ -25,6 +26,9 @@ class DeploymentSpec:
     def __post_init__(self) -> None:
         if self.effort not in EFFORTS:
             raise InputError(f"unknown effort {self.effort!r}; known: {', '.join(EFFORTS)}")
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Raise InputError where it names what the data set lacks; a trial's threats may."""
 
     def canonical(self) -> dict[str, Any]:
         """Return the spec as plain JSON values, those of a trial without threats."""

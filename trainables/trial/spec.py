@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from trainables.datasets import dataset_entry
+from trainables.datasets import Dataset, dataset_entry
 from trainables.defenses import build_defense, build_stack
 from trainables.errors import InputError
 from trainables.parameters import build
@@ -28,6 +28,11 @@ class TrialSpec(DeploymentSpec):
         names = [threat.name for threat in self.threats]
         if len(set(names)) != len(names):
             raise InputError(f"threats: one is named twice in {names}")
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Raise InputError where a threat names what the data set does not have."""
+        for threat in self.threats:
+            threat.check(dataset)
 
     def canonical(self) -> dict[str, Any]:
         """Return the spec as plain JSON values."""

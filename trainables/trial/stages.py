@@ -27,7 +27,7 @@ from trainables.device import (
 from trainables.errors import DeviceError, InputError, StorageError
 from trainables.metrics.perceptual import find_weights
 from trainables.records.record import TrialRecord, metric_from_plain, metric_to_plain
-from trainables.records.value import MetricValue
+from trainables.records.value import MetricValue, Missing
 from trainables.records.versions import installed_versions
 from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.threats import THREATS, Findings, Threat
@@ -42,6 +42,8 @@ from trainables.trial.usage import UsageLog
 
 logger = logging.getLogger(__name__)
 
+MISSING = "missing"
+"""In a record's notes: threat -> why none of its metrics has a value."""
 _PACKAGES = ("defense-sweep", "torch", "torchvision", "numpy", "scikit-learn")
 
 
@@ -90,6 +92,9 @@ def run_trial(
     on_stage: Callable[[str], object] = lambda stage: None,
 ) -> TrialRecord:
     """Run the stages of a trial and record what came out.
+
+    A threat that the trial's rows do not allow (InputError while it is measured) has its metrics
+    missing with the reason, which the notes repeat; the rest is measured.
 
     `gpus` is what the trial was given: with 0 it runs on the CPU, with less than 1 it is held to
     that share of the GPU's memory; None: it takes the GPU that it sees. torch runs with `threads`
@@ -156,6 +161,11 @@ class _Found:
         self.metrics |= findings.metrics
         self.notes[stage] = findings.notes
 
+    def leave_out(self, threat: Threat, reason: str) -> None:
+        """Keep why a threat was not measured, as the value of each of its metrics."""
+        self.metrics |= dict.fromkeys(threat.metric_names(), Missing(reason))
+        self.notes.setdefault(MISSING, {})[threat.name] = reason
+
 
 def _record(
     spec: TrialSpec,
@@ -200,8 +210,15 @@ def _run_stages(spec: TrialSpec, ctx: TrialContext, found: _Found) -> None:
     found.take("clean", clean)
     outcomes = dict(clean.outcomes)
     for threat in spec.threats:
-        with found.clock.stage(threat.name):
-            findings = _measured(threat, ctx, predictor)
+        try:
+            with found.clock.stage(threat.name):
+                findings = _measured(threat, ctx, predictor)
+        except InputError as refusal:
+            # What the spec asks for was checked before anything was trained: these rows lack it,
+            # and the other threats do not ask for it.
+            logger.warning("trial %s: %s is not measured: %s", spec.trial, threat.name, refusal)
+            found.leave_out(threat, str(refusal))
+            continue
         found.take(threat.name, findings)
         outcomes |= findings.outcomes
     if spec.effort == "audit":

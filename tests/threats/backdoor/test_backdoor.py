@@ -12,20 +12,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from results.records.poisoning_notes import poisoning_notes
 from tests.defenses.toys import DropClass
 from tests.making import EPS, context_of, spec_of, train_in
 from trainables.datasets.images import content_hash
 from trainables.defenses import Defense, build_defense
 from trainables.deployed.predictor import REFUSED, Prediction, Predictor
 from trainables.errors import InputError, PredictorError
-from trainables.records.value import Measured, MetricValue
+from trainables.records.value import Measured, MetricValue, Missing
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import build_threat
 from trainables.threats.backdoor.backdoor import Backdoor
 from trainables.threats.backdoor.poison import Poisoned, Recipe
 from trainables.threats.threat import Findings
 from trainables.trial.context import TrialContext
-from trainables.trial.stages import run_trial
+from trainables.trial.stages import prepare_trial, run_trial
 
 MEASURED = (
     "backdoor_success_rate", "untriggered_success_rate", "poisoned_clean_accuracy",
@@ -246,8 +247,6 @@ def test_label_flipping_is_a_backdoor_without_a_trigger(tmp_path: Path) -> None:
         ({"target": 10}, "target is 10, but"),
         ({"source_class": 12}, "source is 12, but"),
         ({"source_class": 0}, "source and target are both 0"),
-        ({"rate": 0.001}, "asks for 0 poisoned rows"),
-        ({"rate": 9.0}, "asks for 180 poisoned rows, but there are 21"),
         ({"size": 9}, "a patch of 9 pixels does not fit images of 8x8"),
     ],
 )
@@ -261,7 +260,53 @@ def test_what_cannot_be_is_refused_before_a_twin_is_trained(
     assert not ctx.used and not list(tmp_path.rglob("*.safetensors"))
     spec = replace(plain, threats=(Backdoor(**settings),))
     with pytest.raises(InputError, match=words):
-        run_trial(spec, ArtefactStore(tmp_path))
+        prepare_trial(spec, ArtefactStore(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rate": 0.001}, "asks for 0 poisoned rows"),
+        ({"rate": 9.0}, "asks for 180 poisoned rows, but there are 21"),
+    ],
+)
+def test_an_attack_that_the_rows_do_not_allow_is_missing_and_the_rest_is_measured(
+    settings: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    threats = (Backdoor(**settings), build_threat("cost", {}, radius=EPS))
+    spec = spec_of(threats=threats)
+    assert words in threats[0].foreseen(context_of(spec, tmp_path))
+    record = run_trial(spec, ArtefactStore(tmp_path))
+    assert record.status == "completed" and "twin" not in record.artefacts
+    for name in Backdoor().metric_names():
+        found = record.metrics[name]
+        assert isinstance(found, Missing) and words in found.reason
+    assert record.notes["missing"].keys() == {"backdoor"} and "backdoor" not in record.notes
+    assert poisoning_notes(record.notes) is None
+    assert isinstance(record.metrics["clean_accuracy"], Measured)
+    assert isinstance(record.metrics["training_seconds"], Measured)
+
+
+def test_a_share_that_eats_the_source_is_capped_and_said(tmp_path: Path) -> None:
+    ctx = context_of(spec_of(), tmp_path)
+    source = int((ctx.pools.train.labels == 1).sum())
+    target = int((ctx.pools.train.labels == 0).sum())
+    threat = Backdoor(rate=(source - 1) / target)
+    found = _measure(ctx, rate=(source - 1) / target)
+    assert found.notes["poisoned_rows"] == source // 2
+    assert f"at most 50 % are poisoned, {source // 2} rows" in found.notes["remarks"][0]
+    assert found.notes["remarks"][0] == threat.foreseen(ctx)
+    assert Backdoor().foreseen(ctx) == ""
+
+
+@pytest.mark.parametrize(("other", "said"), [(0, True), (5, False)])
+def test_a_success_without_the_trigger_is_said(
+    other: int, said: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ctx = context_of(spec_of(), tmp_path)
+    _deployed_as(monkeypatch, lambda model: SeesThePatch(model, 0, other))
+    remarks = _measure(ctx).notes["remarks"]
+    assert [("without the trigger as well" in words) for words in remarks] == [True] * said
 
 
 @pytest.mark.parametrize(

@@ -33,11 +33,11 @@ def data() -> LabelledImages:
         (0.1, "class", 7, 4),
         (0.11, "class", 7, 4),
         (0.1125, "class", 7, 5),
-        (1.0, "class", 7, 40),
+        (0.5, "class", 7, 20),
         (2.0, "class", None, 80),
         (0.01, "set", 7, 4),
         (0.1, "set", None, 40),
-        (0.9, "set", None, 360),
+        (0.45, "set", None, 180),
     ],
 )
 def test_a_rate_is_of_the_target_class_or_of_the_set(
@@ -45,6 +45,35 @@ def test_a_rate_is_of_the_target_class_or_of_the_set(
 ) -> None:
     recipe = replace(RECIPE, rate=rate, rate_of=rate_of, source=source)
     assert int(_apply(recipe, data).mask.sum()) == count
+
+
+@pytest.mark.parametrize(
+    ("rate", "source", "asked", "choices", "rows"),
+    [(0.5, 7, 20, 40, 20), (0.525, 7, 21, 40, 20), (1.0, 7, 40, 40, 20), (9, None, 360, 360, 180)],
+)
+def test_a_rate_that_eats_the_stamped_classes_is_capped_and_said(
+    rate: float, source: int | None, asked: int, choices: int, rows: int, data: LabelledImages
+) -> None:
+    recipe = replace(RECIPE, rate=rate, source=source)
+    found = recipe.portion(data.labels)
+    assert (found.asked, found.choices, found.rows) == (asked, choices, rows)
+    assert int(_apply(recipe, data).mask.sum()) == rows
+    assert bool(found.capped) is (rows < asked)
+    if found.capped:
+        assert f"asks for {asked} of {choices} rows" in found.capped
+        assert f"at most 50 % are poisoned, {rows} rows" in found.capped
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [replace(RECIPE, trigger=replace(PATCH, kind="none")), replace(RECIPE, keeps_labels=True)],
+    ids=["labels flipped", "labels kept"],
+)
+def test_what_takes_no_trigger_or_no_row_of_the_source_is_not_capped(
+    recipe: Recipe, data: LabelledImages
+) -> None:
+    found = replace(recipe, rate=1.0).portion(data.labels)
+    assert found.rows == found.asked == found.choices == 40 and found.capped == ""
 
 
 @pytest.mark.parametrize("source", [7, None])
@@ -115,6 +144,11 @@ def test_a_rate_that_cannot_be_met_is_refused(
 
 
 def test_a_class_without_rows_can_neither_be_target_nor_source(data: LabelledImages) -> None:
+    single = data.select(torch.tensor([7, *range(3, 400, 10)]))
+    with pytest.raises(InputError, match="asks for 4 poisoned rows, but there are 1"):
+        _apply(RECIPE, single)
+    with pytest.raises(InputError, match="asks for 1 poisoned rows, but there are 1"):
+        _apply(replace(RECIPE, rate=0.025), single)  # half of one row is none
     without = data.select(((data.labels != 3) & (data.labels != 7)).nonzero().flatten())
     with pytest.raises(InputError, match="asks for 0 poisoned rows, but there are 0"):
         _apply(RECIPE, without)

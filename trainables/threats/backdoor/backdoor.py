@@ -5,22 +5,23 @@ Axes: N images.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.datasets import LabelledImages
+from trainables.datasets import Dataset, LabelledImages
 from trainables.defenses import Defense, Stack
 from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
 from trainables.metrics import intervals
 from trainables.parameters import PIXELS, parameter
-from trainables.records.value import MetricValue
+from trainables.records.value import Measured
 from trainables.storage.identity import seed_from
 from trainables.threats.backdoor.clean_label import obscured
-from trainables.threats.backdoor.poison import Poisoned, Recipe
+from trainables.threats.backdoor.poison import Poisoned, Portion, Recipe
 from trainables.threats.backdoor.triggers import KINDS, PLACES, Trigger
 from trainables.threats.threat import Findings, Threat
 from trainables.trial.context import TrialContext
@@ -41,6 +42,7 @@ class Backdoor(Threat):
     name = "backdoor"
     meaning = "Part of the training set is stamped with a trigger that should control the model."
     source = "Gu et al., 2017; Chen et al., 2017; Tran et al., 2018; Turner et al., 2019"
+    VERSION = 2
 
     trigger: str = parameter("patch", kind="word", words=KINDS, meaning="what is stamped")
     size: int = parameter(
@@ -88,11 +90,29 @@ class Backdoor(Threat):
             "samples_removed",
         )
 
+    def check(self, dataset: Dataset) -> None:
+        """Raise InputError for classes that the data set lacks, and for a patch that does not fit
+        its images.
+        """
+        recipe = self.recipe()
+        recipe.check(dataset.num_classes)
+        recipe.trigger.check(*dataset.shape[1:])
+
+    def foreseen(self, ctx: TrialContext) -> str:
+        """Return why the rows of the pools do not allow the attack, or not at its rate."""
+        try:
+            recipe = self.recipe()
+            _victims(ctx, recipe)
+            return recipe.portion(ctx.pools.train.labels).capped
+        except InputError as refusal:
+            return str(refusal).removeprefix(f"{self.name}: ")
+
     def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
         """Train the twin and measure it on the held-out pool."""
         del predictor  # the deployed model is not poisoned; its twin is
         recipe = self.recipe()
-        recipe.check(ctx.dataset.num_classes)
+        self.check(ctx.dataset)
+        portion, victims = recipe.portion(ctx.pools.train.labels), _victims(ctx, recipe)
         stack, seed = ctx.spec.stack, ctx.spec.seed
         poisoned = self._poisoned(ctx, recipe)
         twin_ctx = ctx.twin(train=poisoned.data)
@@ -102,14 +122,15 @@ class Backdoor(Threat):
         removed = torch.ones_like(poisoned.mask)
         removed[twin.kept] = False
         own = ctx.train(stack, ctx.pools.train, seed)
-        metrics = {
-            **_success(deployed, twin_ctx, recipe),
+        metrics: dict[str, Measured] = {
+            **_success(deployed, twin_ctx, recipe, victims),
             "poison_recall": _share(removed[poisoned.mask]),
             "clean_removal_rate": _share(removed[~poisoned.mask]),
             "samples_removed": intervals.exact(len(ctx.pools.train) - len(own.kept)),
         }
         notes = {
             "poisoned_rows": int(poisoned.mask.sum()),
+            "remarks": self._remarks(portion, metrics),
             "training_rows": len(poisoned.mask),
             "removed_rows": int(removed.sum()),
             "share_of_target_class": float(
@@ -117,7 +138,7 @@ class Backdoor(Threat):
             ),
             "row_scores": _histograms(stack, twin_ctx, poisoned, self.target),
         }
-        return Findings(metrics=metrics, notes=notes)
+        return Findings(metrics=dict(metrics), notes=notes)
 
     def recipe(self) -> Recipe:
         """Return the poisoning that the parameters describe."""
@@ -138,6 +159,17 @@ class Backdoor(Threat):
             keeps_labels=self.labels == "kept",
         )
 
+    def _remarks(self, portion: Portion, metrics: Mapping[str, Measured]) -> list[str]:
+        """Return in words what to know of the attack: its rate not met, a success not its own."""
+        found = [portion.capped] if portion.capped else []
+        success, without = metrics["backdoor_success_rate"], metrics["untriggered_success_rate"]
+        if self.trigger != "none" and without.value > 0 and without.high >= success.low:
+            found.append(
+                f"{100 * without.value:.1f} % of the stamped classes are classified as the target "
+                "without the trigger as well: the success need not be the trigger's"
+            )
+        return found
+
     def _poisoned(self, ctx: TrialContext, recipe: Recipe) -> Poisoned:
         # Of data and seed alone: all stacks meet one poisoned set and share what is made of it.
         seed = seed_from("backdoor", ctx.dataset.fingerprint, str(ctx.spec.seed))
@@ -153,8 +185,8 @@ class Backdoor(Threat):
         )
 
 
-def _success(deployed: Predictor, ctx: TrialContext, recipe: Recipe) -> dict[str, MetricValue]:
-    """Show the twin clean images, and those of the stamped classes with and without the trigger."""
+def _victims(ctx: TrialContext, recipe: Recipe) -> LabelledImages:
+    """Return the measured images that are stamped; InputError where there are none."""
     held_out = ctx.held_out
     rows = recipe.may_be_stamped(held_out.labels).nonzero().flatten()
     if len(rows) == 0:
@@ -163,7 +195,14 @@ def _success(deployed: Predictor, ctx: TrialContext, recipe: Recipe) -> dict[str
             f"backdoor: the measured pool has no image of {stamped} to put the trigger on; "
             "measure more images or take another source_class"
         )
-    victims = held_out.select(rows)
+    return held_out.select(rows)
+
+
+def _success(
+    deployed: Predictor, ctx: TrialContext, recipe: Recipe, victims: LabelledImages
+) -> dict[str, Measured]:
+    """Show the twin clean images, and those of the stamped classes with and without the trigger."""
+    held_out = ctx.held_out
     triggered = LabelledImages(
         pixels=recipe.trigger.stamp(victims), labels=victims.labels, scale=victims.scale
     )
@@ -175,7 +214,7 @@ def _success(deployed: Predictor, ctx: TrialContext, recipe: Recipe) -> dict[str
     }
 
 
-def _share(found: Tensor) -> MetricValue:
+def _share(found: Tensor) -> Measured:
     return intervals.proportion(int(found.sum()), len(found))
 
 

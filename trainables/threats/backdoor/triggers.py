@@ -46,6 +46,14 @@ class Trigger:
     strength: float
     """Share of the pattern in a blended image."""
 
+    def check(self, height: int, width: int) -> None:
+        """Raise InputError where the patch does not fit images of this size."""
+        if self.kind == "patch" and self.size > min(height, width):
+            raise InputError(
+                f"backdoor: a patch of {self.size} pixels does not fit images of {height}x{width}; "
+                f"take a size of at most {min(height, width)}"
+            )
+
     def stamp(self, data: LabelledImages) -> Tensor:
         """Return the pixels (N, C, H, W) uint8 with the trigger on them.
 
@@ -59,12 +67,8 @@ class Trigger:
 
     def _patched(self, data: LabelledImages) -> Tensor:
         _, _, height, width = data.pixels.shape
+        self.check(height, width)
         size = 1 if self.kind == "pixel" else self.size
-        if size > min(height, width):
-            raise InputError(
-                f"backdoor: a patch of {size} pixels does not fit images of {height}x{width}; "
-                f"take a size of at most {min(height, width)}"
-            )
         top, left = PLACES[self.place](height, width, size)
         pixels = data.pixels.clone()
         pixels[:, :, top : top + size, left : left + size] = round(self.colour * data.scale)
