@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.datasets.making import write_images
 from tests.defenses import toys
@@ -254,6 +255,41 @@ def test_what_the_user_must_mend_passes_through(
 ) -> None:
     with pytest.raises(InputError, match=message):
         run_trial(spec, ArtefactStore(tmp_path), device=CPU)
+
+
+class Gamma(nn.Module):
+    """Sees display values: the slope of the curve is infinite at black."""
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.last = nn.Linear(features, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, K)."""
+        logits: torch.Tensor = self.last(x.flatten(1) ** (1 / 2.2))
+        return logits
+
+
+def gamma(
+    *, channels: int, height: int, width: int, num_classes: int, **statistics: object
+) -> nn.Module:
+    """Build a network whose gradients are infinite."""
+    return Gamma(channels * height * width, num_classes)
+
+
+def test_a_network_of_infinite_gradients_is_measured(tmp_path: Path) -> None:
+    threats = [build_threat("evasion", {}, radius=EPS)]
+    spec = spec_of(threats=threats, model=ModelSpec(name=f"{__name__}:gamma"), epochs=3)
+    record = _run(spec, tmp_path)
+    norm = record.metrics["input_gradient_norm"]
+    assert isinstance(norm, Missing) and "not finite" in norm.reason
+    robust, noise = (
+        record.metrics[name] for name in ("robust_accuracy", "adversarial_accuracy_random_noise")
+    )
+    assert isinstance(robust, Measured) and isinstance(noise, Measured)
+    assert robust.value <= noise.value
+    counted = record.notes["evasion"]["not_finite_gradients"]
+    assert counted["pgd"]["not_finite"] > 0 and counted["deepfool"]["not_finite"] > 0
 
 
 def test_published_pools_are_measured_on_test(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from trainables.attacks.shared.ascent import Scores
 from trainables.attacks.shared.balls import Radius, ball, broadcast
 from trainables.attacks.shared.batching import BATCH, in_batches
+from trainables.attacks.shared.gradients import usable
 from trainables.attacks.shared.rows import keep, per_row, places
 from trainables.device import forked_rng
 
@@ -155,7 +156,7 @@ class _ThroughInput(torch.autograd.Function):
         if not ctx.scores.requires_grad:
             return torch.zeros_like(ctx.images), None
         (gradient,) = torch.autograd.grad(ctx.scores, ctx.images, gradients[0])
-        return gradient, None
+        return usable(gradient), None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trainables.attacks.shared.ascent import Scores
 from trainables.attacks.shared.batching import in_batches
+from trainables.attacks.shared.gradients import usable
 from trainables.attacks.shared.losses import margin
 from trainables.attacks.shared.minimum_norm import fooled, still_right
 from trainables.attacks.shared.rows import keep, places
@@ -174,4 +175,4 @@ def _evaluate(
         if not hinge.requires_grad:
             return scores.detach(), hinge.detach(), torch.zeros_like(images)
         (gradient,) = torch.autograd.grad((const * hinge).sum(), images)
-    return scores.detach(), hinge.detach(), gradient
+    return scores.detach(), hinge.detach(), usable(gradient)

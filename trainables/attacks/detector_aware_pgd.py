@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from trainables.attacks.shared.ascent import Scores
 from trainables.attacks.shared.balls import Radius, ball, broadcast
 from trainables.attacks.shared.batching import in_batches
+from trainables.attacks.shared.gradients import usable
 from trainables.attacks.shared.losses import margin
 from trainables.attacks.shared.rows import keep, places
 
@@ -89,4 +90,4 @@ def _barrier(
         if climbed.requires_grad:
             (gradient,) = torch.autograd.grad(climbed.sum(), images)
     value = torch.where(fooled, F.softsign(accepted), F.softsign(classified) - 2)
-    return value.detach(), gradient
+    return value.detach(), usable(gradient)

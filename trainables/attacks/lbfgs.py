@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from trainables.attacks.shared.ascent import Scores
 from trainables.attacks.shared.balls import l2_norms
 from trainables.attacks.shared.batching import in_batches
+from trainables.attacks.shared.gradients import usable
 from trainables.attacks.shared.minimum_norm import fooled, linearised, still_right
 from trainables.attacks.shared.quasi_newton import minimise_in_box
 from trainables.attacks.shared.rows import per_row
@@ -95,7 +96,7 @@ class _Search:
         better = fooled(scores, self.y) & (norms < self.best_norm)
         self.best = torch.where(per_row(better, images), images.detach(), self.best)
         self.best_norm = torch.where(better, norms, self.best_norm)
-        return loss.detach(), gradient
+        return loss.detach(), usable(gradient)
 
 
 def _nearest_class(model: Scores, x: Tensor, y: Tensor) -> Tensor:

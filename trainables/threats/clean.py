@@ -109,5 +109,7 @@ def _gradient_norm(predictor: Predictor, ctx: TrialContext) -> MetricValue:
         if not loss.requires_grad:
             return Missing("the deployed model gives no gradient")
         (gradient,) = torch.autograd.grad(loss, x)
+        if not bool(gradient.flatten(1).norm(dim=1).isfinite().all()):
+            return Missing("the gradient is not finite on every point")
         norms.append(gradient.flatten(1).norm(dim=1))
     return intervals.mean(torch.cat(norms).double().cpu().numpy(), low=0.0)

@@ -175,11 +175,12 @@ def test_an_audit_is_stronger_and_runs_on_test_points(
     assert left["autoattack"] <= left["square"] and left["pgd"] <= left["transfer"]
     indicators = {row["name"] for row in found.notes["masking"]["indicators"]}
     assert {
-        "zero_gradients", "fgsm_beats_pgd", "cross_entropy_hides", "random_noise_beats_gradients",
-        "surface_disagrees", "square_beats_gradients", "transfer_beats_gradients",
-        "more_steps_help", "not_monotone", "unbounded_fails", "scale_0.1_helps", "scale_10_helps",
+        "zero_gradients", "gradients_not_finite", "fgsm_beats_pgd", "cross_entropy_hides",
+        "random_noise_beats_gradients", "surface_disagrees", "square_beats_gradients",
+        "transfer_beats_gradients", "more_steps_help", "not_monotone", "unbounded_fails",
+        "scale_0.1_helps", "scale_10_helps",
     } == indicators  # fmt: skip
-    assert found.notes["masking"]["words"] == ""
+    assert found.notes["masking"]["words"] == "" and found.notes["not_finite_gradients"] == {}
 
 
 def test_unknown_attacks_are_refused() -> None:

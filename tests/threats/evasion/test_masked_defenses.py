@@ -104,6 +104,42 @@ def test_a_defense_that_hides_its_gradient_is_suspected(undefended: TrainedNet) 
     assert _value(found, "masking_suspected") == 1.0
 
 
+class Gamma(Predictor):
+    """Has a gamma curve in front, whose slope at black pixels is infinite."""
+
+    def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Classify the image in display values."""
+        scores: Tensor = self.model(x ** (1 / 2.2))
+        return scores
+
+
+class FlatGamma(Gamma):
+    """Divides its scores until no attack in the ball succeeds: it has one class."""
+
+    def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return almost the same scores for every image."""
+        favoured = torch.nn.functional.one_hot(torch.tensor(1), 10)
+        return 1e-3 * super().scores(x, generator) + favoured
+
+
+def test_infinite_gradients_are_counted_and_a_sign_where_points_resist(
+    undefended: TrainedNet,
+) -> None:
+    found = Evasion().measure(FlatGamma(undefended.model), undefended.ctx)
+    assert "gradients_not_finite" in _failed(found)
+    assert _value(found, "masking_suspected") == 1.0
+    counted = found.notes["not_finite_gradients"]
+    assert 0 < counted["pgd"]["not_finite"] <= counted["pgd"]["gradients"]
+    assert "random_noise" not in counted  # it takes none
+
+
+def test_infinite_gradients_shield_nothing(undefended: TrainedNet) -> None:
+    found = Evasion().measure(Gamma(undefended.model), undefended.ctx)
+    noise = _value(found, "adversarial_accuracy_random_noise")
+    for name in ("pgd", "pgd_dlr", "targeted_margin_pgd"):
+        assert _value(found, f"adversarial_accuracy_{name}") <= noise
+
+
 class OtherSurface(Predictor):
     """Shows attackers another network than the one that answers."""
 

@@ -69,4 +69,21 @@ def test_points_without_a_gradient_are_found(undefended: TrainedNet) -> None:
     target = target_of(HalfBlind(undefended.model), points, ctx)
     bright = points.images().flatten(1).mean(1) > 0.3
     assert 0 < int(bright.sum()) < len(bright)
-    assert torch.equal(without_gradient(target, points, ctx), bright)
+    without, not_finite = without_gradient(target, points, ctx)
+    assert torch.equal(without, bright) and not bool(not_finite.any())
+
+
+def test_points_without_a_finite_gradient_are_found(undefended: TrainedNet) -> None:
+    class SteepOnHalf(Predictor):
+        def scores(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+            bright = x.flatten(1).mean(1)[:, None, None, None] > 0.3
+            # The root of what is always zero: its value is zero, its slope infinite.
+            root = torch.where(bright, x - x.detach(), 1.0).sqrt()
+            return super().scores(x + torch.where(bright, root, 0.0), generator)
+
+    ctx, points = undefended.ctx, undefended.ctx.points()
+    target = target_of(SteepOnHalf(undefended.model), points, ctx)
+    bright = points.images().flatten(1).mean(1) > 0.3
+    assert 0 < int(bright.sum()) < len(bright)
+    without, not_finite = without_gradient(target, points, ctx)
+    assert torch.equal(not_finite, bright) and not bool(without.any())

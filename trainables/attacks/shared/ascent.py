@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trainables.attacks.shared.balls import Ball, Radius, broadcast
+from trainables.attacks.shared.gradients import usable
 from trainables.attacks.shared.losses import RowLoss
 from trainables.attacks.shared.rows import keep, places
 
@@ -73,7 +74,7 @@ def _evaluate(
             return scores, row_loss, torch.zeros_like(images)
         # A sum, not a mean: the gradient of an image must not depend on its batch.
         (gradient,) = torch.autograd.grad(row_loss.sum(), images)
-    return scores.detach(), row_loss.detach(), gradient
+    return scores.detach(), row_loss.detach(), usable(gradient)
 
 
 def _keep_best(

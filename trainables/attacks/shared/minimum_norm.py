@@ -6,6 +6,7 @@ Axes: B batch, R rows of it, C channels, H, W, K classes.
 import torch
 from torch import Tensor
 
+from trainables.attacks.shared.gradients import usable_slopes
 from trainables.attacks.shared.losses import margin
 from trainables.attacks.shared.rows import places
 
@@ -42,7 +43,7 @@ def linearised(gaps: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
         # One backward pass a gap through one forward pass: measured faster on a CPU than to repeat
         # the batch for each gap, and than is_grads_batched, whose convolutions are slow there.
         columns = [
-            torch.autograd.grad(gaps[:, g].sum(), images, retain_graph=True)[0]
+            usable_slopes(torch.autograd.grad(gaps[:, g].sum(), images, retain_graph=True)[0])
             for g in range(gaps.shape[1])
         ]
         gradients = torch.stack(columns, dim=1)

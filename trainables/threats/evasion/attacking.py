@@ -38,6 +38,29 @@ Settings = Mapping[str, Mapping[str, Any]]
 """Variant -> its keywords; what is not named runs with the attack's own defaults."""
 
 
+@dataclass(slots=True, eq=False)
+class _Gradients:
+    """Counts gradients on their device: to look at each would wait for it."""
+
+    taken: int = 0
+    _not_finite: Tensor | None = None
+
+    def watch(self, images: Tensor) -> None:
+        """Count each gradient that is taken in images (B, C, H, W), if one can be."""
+        if images.requires_grad:
+            images.register_hook(self._note)  # type: ignore[no-untyped-call]
+
+    def _note(self, gradient: Tensor) -> None:
+        found = (~gradient.isfinite()).flatten(1).any(1).sum()
+        self.taken += len(gradient)
+        self._not_finite = found if self._not_finite is None else self._not_finite + found
+
+    @property
+    def not_finite(self) -> int:
+        """Gradients that were not finite; waits once."""
+        return 0 if self._not_finite is None else int(self._not_finite)
+
+
 @dataclass(frozen=True)
 class _Asked(Question[Run]):
     """What an attack does to points within a radius."""
@@ -94,7 +117,7 @@ class Attacker:
 
     def _run(self, name: str, eps: float) -> Run:
         whole: Run | None = None
-        chosen, faults = variant(name), Faults()
+        chosen, faults, gradients = variant(name), Faults(), _Gradients()
         for number, surface in enumerate(self._to_attack(chosen, faults)):
             generator = self.ctx.generator("evasion", name, f"{eps:.9f}", str(number))
             # What one surface broke need not be broken again.
@@ -102,11 +125,12 @@ class Attacker:
             if rows is not None and len(rows) == 0:
                 break
             attacked = self.points if rows is None else self.points.select(rows)
-            run = _OnSurface(self, name, chosen, eps, surface, generator, faults).run(attacked)
+            on_surface = _OnSurface(self, name, chosen, eps, surface, generator, faults, gradients)
+            run = on_surface.run(attacked)
             whole = run if whole is None or rows is None else whole.with_rows(rows, run)
         if whole is None:
             raise RuntimeError(f"{type(self.target.predictor).__name__} has no surface to attack")
-        return whole
+        return replace(whole, gradients=gradients.taken, not_finite=gradients.not_finite)
 
     def _to_attack(self, chosen: Variant, faults: Faults) -> tuple[Surface, ...]:
         surfaces, sees = self.target.surfaces, chosen.entry.sees
@@ -137,6 +161,7 @@ class _OnSurface:
     surface: Surface
     generator: torch.Generator
     faults: Faults
+    gradients: _Gradients
 
     def run(self, points: LabelledImages) -> Run:
         parts = []
@@ -170,6 +195,7 @@ class _OnSurface:
 
     def _scores(self, images: Tensor) -> Tensor:
         classes = self._num_classes
+        self.gradients.watch(images)
         return surface_scores(self.surface, images, self.generator, classes, self.faults)
 
     def _keywords(self, x: Tensor) -> dict[str, Any]:

@@ -143,6 +143,11 @@ class Evasion(Threat):
             "settings": {name: dict(attacker.settings.get(name, {})) for name in names},
             "broken_by": _broken_by(runs, right, "linf"),
             "masking": check,
+            "not_finite_gradients": {
+                name: {"gradients": run.gradients, "not_finite": run.not_finite}
+                for name, run in runs.items()
+                if run.not_finite
+            },
             "pictures": pictures(runs["pgd"], predictor, points, ctx),
             **_adaptivity(target, indicators),
             **further.notes,

@@ -99,9 +99,14 @@ def share(name: str, words: str, found: Tensor, *, limit: float = MARGIN) -> Ind
     )
 
 
-def without_gradient(target: Target, points: LabelledImages, ctx: TrialContext) -> Tensor:
-    """Return for which points (N,) every loss on every surface has a gradient of zero."""
+def without_gradient(
+    target: Target, points: LabelledImages, ctx: TrialContext
+) -> tuple[Tensor, Tensor]:
+    """Return for which points (N,) every loss on every surface has a gradient of zero, and for
+    which of the others (N,) none has one that is finite and not zero.
+    """
     without = torch.ones(len(points), dtype=torch.bool, device=points.labels.device)
+    unusable = without.clone()
     for number, surface in enumerate(target.surfaces):
         generator = ctx.generator("masking", "gradient", str(number))
         for start in range(0, len(points), BATCH):
@@ -115,8 +120,10 @@ def without_gradient(target: Target, points: LabelledImages, ctx: TrialContext) 
                     value = loss(y)(scores, every_row).sum()
                 if value.requires_grad:
                     (gradient,) = torch.autograd.grad(value, x)
-                    without[rows] &= gradient.flatten(1).abs().amax(1) == 0
-    return without
+                    largest = gradient.flatten(1).abs().amax(1)  # NaN where an entry is
+                    without[rows] &= largest == 0
+                    unusable[rows] &= (largest == 0) | ~largest.isfinite()
+    return without, unusable & ~without
 
 
 def verdict(indicators: Sequence[Indicator]) -> dict[str, Any]:

@@ -44,11 +44,19 @@ def screen_indicators(
     target = attacker.target
     resisting = attacker.points.select(robust.nonzero().flatten())
     fooled = _fooled_by(target)
+    zero, not_finite = without_gradient(target, resisting, attacker.ctx)
     found = [
         share(
             "zero_gradients",
             "the gradient of every loss is zero on points that resist",
-            without_gradient(target, resisting, attacker.ctx),
+            zero,
+            limit=ZERO_GRADIENTS,
+        ),
+        share(
+            "gradients_not_finite",
+            "no loss has a finite gradient on points that resist, so that attacks knew its signs "
+            "alone; keep roots and logarithms off zero",
+            not_finite,
             limit=ZERO_GRADIENTS,
         ),
         paired(

@@ -30,6 +30,10 @@ class Run:
     """(N,) negative log-likelihood of the true class, as deployed, in nats."""
     queries: Tensor | None = None
     """(N,) times that a score-only attack asked for an image's scores."""
+    gradients: int = 0
+    """Gradients of single images that the attack took from the surfaces."""
+    not_finite: int = 0
+    """Those of them that were not finite; it goes by their signs."""
 
     @property
     def broken(self) -> Tensor:
