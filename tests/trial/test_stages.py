@@ -257,6 +257,47 @@ def test_what_the_user_must_mend_passes_through(
         run_trial(spec, ArtefactStore(tmp_path), device=CPU)
 
 
+class Drawing(nn.Module):
+    """Adds noise of torch's global generator to its features, also in eval mode."""
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.last = nn.Linear(features, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, K)."""
+        features = x.flatten(1)
+        logits: torch.Tensor = self.last(features + torch.randn_like(features))
+        return logits
+
+
+def drawing(
+    *, channels: int, height: int, width: int, num_classes: int, **statistics: object
+) -> nn.Module:
+    """Build a network that is random in eval mode."""
+    return Drawing(channels * height * width, num_classes)
+
+
+def test_a_network_that_draws_in_eval_mode_repeats_and_it_is_said(tmp_path: Path) -> None:
+    temperature = build_defense("temperature", {"T": "fit"}, radius=EPS)
+    model = ModelSpec(name=f"{__name__}:drawing")
+
+    def record(*threats: str, seed: int, folder: str) -> TrialRecord:
+        torch.manual_seed(seed)  # what a worker did before
+        built = [build_threat(name, {}, radius=EPS) for name in threats]
+        return _run(spec_of(temperature, threats=built, model=model), tmp_path / folder)
+
+    first = record("evasion", "membership", seed=1, folder="a")
+    anew = record("evasion", "membership", seed=2, folder="b")
+    assert first.metrics == anew.metrics and first.notes == anew.notes
+    other = record("membership", "detection", seed=3, folder="b")  # with its training found
+    shared = other.metrics.keys() & first.metrics.keys()
+    assert len(shared) > len(METRIC_NAMES)
+    assert all(other.metrics[name] == first.metrics[name] for name in shared)
+    assert first.notes["model"] == ["its answers are random in eval mode: each stage is seeded"]
+    assert first.notes["evasion"]["undeclared_randomness"]
+
+
 class Gamma(nn.Module):
     """Sees display values: the slope of the curve is infinite at black."""
 
@@ -290,6 +331,16 @@ def test_a_network_of_infinite_gradients_is_measured(tmp_path: Path) -> None:
     assert robust.value <= noise.value
     counted = record.notes["evasion"]["not_finite_gradients"]
     assert counted["pgd"]["not_finite"] > 0 and counted["deepfool"]["not_finite"] > 0
+
+
+def test_a_network_that_draws_nothing_has_no_remark_and_the_callers_draws_stay(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    assert "model" not in _run(_spec("membership"), tmp_path).notes
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_published_pools_are_measured_on_test(tmp_path: Path) -> None:

@@ -58,8 +58,12 @@ class Threat:
         return ""
 
     def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
-        """Measure the predictor at the context's effort, in float32 whatever stands around."""
-        with full_precision(ctx.device):
+        """Measure the predictor at the context's effort, in float32 whatever stands around.
+
+        torch's global generators are seeded meanwhile: a user's network may draw from them even in
+        eval mode, and its figures are to repeat.
+        """
+        with full_precision(ctx.device), ctx.seeded(self.name):
             return self._measure(predictor, ctx)
 
     def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:

@@ -1,6 +1,7 @@
 """What a defense or a threat may ask of the trial that it is part of."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -117,6 +118,10 @@ class TrialContext:
         """Return a generator of its own for a purpose, seeded from the deployment's identity."""
         return torch.Generator(self.device).manual_seed(seed_from(self.deployment, *purpose))
 
+    def seeded(self, stage: str) -> AbstractContextManager[torch.Generator]:
+        """Seed torch's global generators for a stage, and restore them after it."""
+        return seeded(seed_from(self.deployment, "stage", stage), self.device)
+
     @cached_property
     def deployment(self) -> str:
         """The identity of the deployed model and its data: the spec without its threats.
@@ -149,7 +154,8 @@ class TrialContext:
 
     def _answers(self, predictor: Predictor, images: LabelledImages) -> Prediction:
         generator, classes = self.generator("answers"), self.dataset.num_classes
-        with full_precision(self.device):
+        # Seeded by itself: whoever asks first, a network that draws gives the same answers.
+        with full_precision(self.device), self.seeded("answers"):
             return ask_in_batches(predictor, batches(images), generator, classes)
 
     def log_probabilities(self, predictor: Predictor, images: LabelledImages) -> Tensor:
@@ -171,9 +177,15 @@ class TrialContext:
         the deployed model: then its values' `epoch_seconds` count as the cost of that training,
         and so do those of its `phases`, the trainings that it went through on its way.
         """
-        artefact = self.store.get_or_build(kind, identity, builder)
-        # Noted at the end: the builder may have used others of the kind on its way.
         key = self.store.key(kind, identity)
+
+        def build() -> Artefact:
+            # By its identity: what a network that draws makes of it does not depend on the trial.
+            with seeded(seed_from(key), self.device):
+                return builder()
+
+        artefact = self.store.get_or_build(kind, identity, build)
+        # Noted at the end: the builder may have used others of the kind on its way.
         self.log.note(role or kind, key)
         if deployed:
             self.log.note_model(key, artefact.values)
@@ -230,7 +242,7 @@ class TrialContext:
         """
         predictor = Predictor(model)
         ctx = self if stack == self.stack else replace(self, in_hand=stack)
-        with full_precision(self.device):
+        with full_precision(self.device), self.seeded("deployment"):
             for defense in stack:
                 predictor = defense.deploy(predictor, ctx)
         return predictor

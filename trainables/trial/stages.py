@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.datasets import load_dataset
 from trainables.deployed.predictor import Predictor
@@ -26,6 +26,7 @@ from trainables.device import (
 )
 from trainables.errors import DeviceError, InputError, StorageError
 from trainables.metrics.perceptual import find_weights
+from trainables.models.own_model import answers_randomly
 from trainables.records.record import TrialRecord, metric_from_plain, metric_to_plain
 from trainables.records.value import MetricValue, Missing
 from trainables.records.versions import installed_versions
@@ -44,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 MISSING = "missing"
 """In a record's notes: threat -> why none of its metrics has a value."""
+_RANDOM = "its answers are random in eval mode: each stage is seeded"
 _PACKAGES = ("defense-sweep", "torch", "torchvision", "numpy", "scikit-learn")
 
 
@@ -202,7 +204,9 @@ def _run_stages(spec: TrialSpec, ctx: TrialContext, found: _Found) -> None:
     found.notes["training"] = {"weights_sha256": trained.weights_sha256}
     with found.clock.stage("deployment"):
         predictor = ctx.deploy(spec.stack, trained.model)
-    with found.clock.stage("clean"):
+    if _answers_randomly(trained.model, ctx):
+        found.notes["model"] = [_RANDOM]
+    with found.clock.stage("clean"), ctx.seeded("clean"):
         clean = _finite(
             "clean",
             clean_stage.measure_clean(predictor, trained.members, ctx, curves=trained.curves),
@@ -223,6 +227,13 @@ def _run_stages(spec: TrialSpec, ctx: TrialContext, found: _Found) -> None:
         outcomes |= findings.outcomes
     if spec.effort == "audit":
         found.notes["outcomes"] = _marks(outcomes)
+
+
+def _answers_randomly(model: nn.Module, ctx: TrialContext) -> bool:
+    """Return whether a user's network draws at random in eval mode; ours do not."""
+    if ":" not in ctx.spec.model.name:
+        return False
+    return answers_randomly(model, ctx.held_out.images(slice(0, 2)))
 
 
 def _measured(threat: Threat, ctx: TrialContext, predictor: Predictor) -> Findings:

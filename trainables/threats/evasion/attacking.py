@@ -113,7 +113,12 @@ class Attacker:
             content_hash(self.points),
             self.ctx.deployment,
         )
-        return self.ctx.answered.answer(question, lambda: self._run(name, eps))
+        return self.ctx.answered.answer(question, lambda: self._seeded(name, eps))
+
+    def _seeded(self, name: str, eps: float) -> Run:
+        """Run it with seeds of its own: whichever threat asks first, it finds the same."""
+        with self.ctx.seeded(f"{name}:{eps:.9f}"):
+            return self._run(name, eps)
 
     def _run(self, name: str, eps: float) -> Run:
         whole: Run | None = None
