@@ -55,6 +55,31 @@ def test_every_place_is_tested_and_a_patch_of_the_whole_image_fits_anywhere() ->
         assert bool((_trigger(place=place, size=8).stamp(_images(16)) == 16).all())
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "size", "side"),
+    [(8, 8, 2, 2), (28, 28, 2, 2), (32, 32, 3, 3), (64, 64, 2, 4), (224, 224, 2, 14),
+     (224, 224, 3, 21), (64, 224, 2, 4), (16, 224, 2, 2)],
+)  # fmt: skip
+def test_a_patch_covers_the_same_share_of_large_images(
+    height: int, width: int, size: int, side: int
+) -> None:
+    images = _images(255, height=height, width=width)
+    images.pixels.clamp_(max=254)
+    trigger = _trigger(size=size)
+    assert trigger.side(height, width) == side
+    assert len(_changed(images, trigger.stamp(images))) == side**2
+    assert _trigger("pixel", size=size).side(height, width) == 1
+
+
+@pytest.mark.parametrize(("size", "fits"), [(32, True), (33, False)])
+def test_the_largest_patch_covers_a_large_image(size: int, fits: bool) -> None:
+    if fits:
+        _trigger(size=size).check(64, 64)
+        return
+    with pytest.raises(InputError, match=r"66 pixels does not fit .* at most 32"):
+        _trigger(size=size).check(64, 64)
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_a_pixel_is_a_patch_of_side_one_whatever_the_size(place: str) -> None:
     images = _images(255)

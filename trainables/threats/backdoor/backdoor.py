@@ -46,8 +46,10 @@ class Backdoor(Threat):
 
     trigger: str = parameter("patch", kind="word", words=KINDS, meaning="what is stamped")
     size: int = parameter(
-        2, kind="int", meaning="side of the patch", low=1, high=1000, unit="image pixels"
-    )
+        2, kind="int", low=1, high=1000, unit="image pixels",
+        meaning="side of the patch on images of up to 32x32; on larger ones it covers the same "
+        "share of the side, 14 pixels of 224 by default",
+    )  # fmt: skip
     place: str = parameter(
         "bottom_right", kind="word", words=tuple(PLACES), meaning="where patch or pixel stand"
     )
@@ -129,6 +131,7 @@ class Backdoor(Threat):
             "samples_removed": intervals.exact(len(ctx.pools.train) - len(own.kept)),
         }
         notes = {
+            "patch_side": recipe.trigger.side(*ctx.dataset.shape[1:]),
             "poisoned_rows": int(poisoned.mask.sum()),
             "remarks": self._remarks(portion, metrics),
             "training_rows": len(poisoned.mask),

@@ -25,6 +25,9 @@ PLACES: Mapping[str, Place] = {
     "centre": lambda height, width, size: ((height - size) // 2, (width - size) // 2),
 }
 """Name -> (height, width, size) -> the first row and column of the patch."""
+REFERENCE_SIDE = 32
+"""Side of the images up to which a patch has its `size` in pixels; on larger ones it covers the
+same share, so that a network that pools them sees as much of it."""
 KINDS = ("patch", "pixel", "blend", "none")
 
 
@@ -39,7 +42,7 @@ class Trigger:
 
     kind: str
     size: int
-    """Side of the patch, in pixels."""
+    """Side of the patch, in pixels of an image of up to REFERENCE_SIDE; larger on larger ones."""
     place: str
     colour: float
     """Value of patch or pixel, in [0, 1], in every channel."""
@@ -48,11 +51,18 @@ class Trigger:
 
     def check(self, height: int, width: int) -> None:
         """Raise InputError where the patch does not fit images of this size."""
-        if self.kind == "patch" and self.size > min(height, width):
+        side, shortest = self.side(height, width), min(height, width)
+        if self.kind == "patch" and side > shortest:
             raise InputError(
-                f"backdoor: a patch of {self.size} pixels does not fit images of {height}x{width}; "
-                f"take a size of at most {min(height, width)}"
+                f"backdoor: a patch of {side} pixels does not fit images of {height}x{width}; "
+                f"take a size of at most {min(shortest, REFERENCE_SIDE)}"
             )
+
+    def side(self, height: int, width: int) -> int:
+        """Return the side of patch or pixel on images of this size, in pixels."""
+        if self.kind == "pixel":
+            return 1
+        return max(self.size, round(self.size * min(height, width) / REFERENCE_SIDE))
 
     def stamp(self, data: LabelledImages) -> Tensor:
         """Return the pixels (N, C, H, W) uint8 with the trigger on them.
@@ -68,7 +78,7 @@ class Trigger:
     def _patched(self, data: LabelledImages) -> Tensor:
         _, _, height, width = data.pixels.shape
         self.check(height, width)
-        size = 1 if self.kind == "pixel" else self.size
+        size = self.side(height, width)
         top, left = PLACES[self.place](height, width, size)
         pixels = data.pixels.clone()
         pixels[:, :, top : top + size, left : left + size] = round(self.colour * data.scale)
