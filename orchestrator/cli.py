@@ -282,6 +282,7 @@ def select(
     export: Annotated[
         str | None, typer.Option(help="Folder to write the first pick (or the suggestion) to.")
     ] = None,
+    allow_undefended: options.AllowUndefendedOption = False,
     data_dir: options.DataDirOption = None,
     lpips_weights: options.LpipsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -296,6 +297,7 @@ def select(
         maximize=tuple(maximize or ()),
         minimize=tuple(minimize or ()),
         optimistic=optimistic,
+        allow_undefended=allow_undefended,
         merge=merge,
         as_json=as_json,
         export=export,

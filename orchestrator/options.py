@@ -35,6 +35,10 @@ AcceptOption = Annotated[
 LpipsOption = Annotated[
     str | None, typer.Option(help="File or URI of torchvision's AlexNet weights, for LPIPS.")
 ]
+AllowUndefendedOption = Annotated[
+    bool,
+    typer.Option("--allow-undefended", help="Let the undefended model be picked like a defense."),
+]
 RunsOption = Annotated[str, typer.Option(help="Where runs are stored: a folder, s3:// or gs://.")]
 RunArgument = Annotated[str, typer.Argument(help="A run's folder or URI.")]
 AddressOption = Annotated[

@@ -16,12 +16,13 @@ from results.audit.audit import Audited
 from results.audit.certificate_check import check_certificates
 from results.choosing.merging import Group, merged_audited
 from results.choosing.requirements import Goal, check_metric, parse_requirement
-from results.choosing.selection import Selection, known_metrics, select
+from results.choosing.selection import Reference, Selection, known_metrics, select
 from results.choosing.words import (
     KNEE,
     measured_text,
     nearest_sentence,
     not_recommended_sentences,
+    only_undefended_sentence,
     plain_selection,
     requirement_sentences,
 )
@@ -41,6 +42,7 @@ class SelectRequest:
     maximize: tuple[str, ...] = ()
     minimize: tuple[str, ...] = ()
     optimistic: bool = False
+    allow_undefended: bool = False
     merge: bool = False
     as_json: bool = False
     export: str | None = None
@@ -94,7 +96,7 @@ def _selected(run: Run, request: SelectRequest) -> Selection:
     for goal in goals:
         check_metric(goal.metric, known, "--maximize" if goal.maximized else "--minimize")
     requirements = [parse_requirement(text, known) for text in request.requirements]
-    return select(run, requirements, goals, request.optimistic)
+    return select(run, requirements, goals, request.optimistic, request.allow_undefended)
 
 
 def _groups(selection: Selection, merge: bool) -> list[Group[Audited]]:
@@ -114,6 +116,8 @@ def _lines(
         lines.append(f"Ranked: what no other pick beats in every goal first; {ranked}.")
     for rank, group in enumerate(groups, start=1):
         lines += _pick(rank, group, selection)
+    for reference in selection.references:
+        lines += _reference(reference, selection)
     if selection.knee is not None:
         lines.append(f"Suggested, as nothing is required: {selection.knee.label}, {KNEE}.")
     return [f"Run {run.name}.", *lines, *not_recommended_sentences(selection)]
@@ -128,24 +132,46 @@ def _why_nothing(request: SelectRequest, selection: Selection) -> list[str]:
             f"None of {counted(len(selection.unverified), 'audited candidate')} is verified, so "
             f"nothing is recommended; complete the audit, or audit more: {command} --candidates N"
         ]
-    assert selection.nearest is not None, "something is verified and does not fit"
-    return ["Nothing fits.", nearest_sentence(selection.nearest, selection.optimistic)]
+    lines = ["Nothing fits."]
+    if selection.only_undefended:
+        lines = [f"{only_undefended_sentence(selection)} --allow-undefended lets it be picked."]
+    if selection.nearest is not None:
+        lines.append(nearest_sentence(selection.nearest, selection.optimistic))
+    return lines
 
 
 def _pick(rank: int, group: Group[Audited], selection: Selection) -> list[str]:
     pick = group.first
     note = " (this is the undefended model)" if pick.undefended else ""
-    if len({each.data for each in selection.verified}) > 1:
-        note += f" on {pick.data}"
-    lines = [f"{rank}. {pick.label}{note}: {pick.verdict}, {pick.because}"]
-    required = [requirement.metric for requirement in selection.requirements]
-    for metric in dict.fromkeys([*required, *(goal.metric for goal in selection.goals)]):
-        against = _against_undefended(pick, metric, selection)
-        lines.append(f"     {metric} {measured_text(pick, metric)}{against}")
+    head = f"{rank}. {pick.label}{note}{_on_data(pick, selection)}"
+    lines = [f"{head}: {pick.verdict}, {pick.because}", *_figures(pick, selection)]
     if group.others:
         others = ", ".join(other.label for other in group.others)
         lines.append(f"     not significantly different in any goal: {others}")
     return lines
+
+
+def _reference(reference: Reference, selection: Selection) -> list[str]:
+    fits = "" if reference.misses else ", meets the requirements"
+    plain = reference.candidate
+    return [
+        f"Reference: the undefended model{_on_data(plain, selection)}: {plain.verdict}{fits}",
+        *_figures(plain, selection),
+    ]
+
+
+def _on_data(candidate: Audited, selection: Selection) -> str:
+    several = len({each.data for each in selection.verified}) > 1
+    return f" on {candidate.data}" if several else ""
+
+
+def _figures(candidate: Audited, selection: Selection) -> list[str]:
+    required = [requirement.metric for requirement in selection.requirements]
+    return [
+        f"     {metric} {measured_text(candidate, metric)}"
+        f"{_against_undefended(candidate, metric, selection)}"
+        for metric in dict.fromkeys([*required, *(goal.metric for goal in selection.goals)])
+    ]
 
 
 def _against_undefended(pick: Audited, metric: str, selection: Selection) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from results.audit.audit import SUSPECTED, UNVERIFIED, Audited
 from results.choosing.selection import Selection, select
+from results.choosing.words import only_undefended_sentence
 from results.records.run import Run
 from results.records.values import counted, interval_text, signed_text, value_text
 from results.sections.matrix import AuditedRow, Matrix
@@ -48,9 +49,13 @@ def recommendation(run: Run, found: Matrix | None) -> Recommendation:
     chosen = selection.chosen
     if chosen is None:
         count = counted(len(selection.unverified), "audited candidate")
+        why, words = f"none of {count} is verified", judged
+        if selection.only_undefended:
+            why = "no audited defense is verified"
+            words = (only_undefended_sentence(selection), *judged)
         return Recommendation(
-            headline=f"Nothing is recommended: none of {count} is verified.",
-            sentences=judged,
+            headline=f"Nothing is recommended: {why}.",
+            sentences=words,
             chosen=None,
             selection=selection,
             command=command,
@@ -95,6 +100,7 @@ def plain_recommendation(advice: Recommendation) -> dict[str, Any]:
         "selection": {
             "goals": [asdict(goal) for goal in selection.goals],
             "picks": [each.trial for each in selection.picks],
+            "references": [each.candidate.trial for each in selection.references],
             "knee": selection.knee.trial if selection.knee else None,
             "never_audited": selection.searched,
         },

@@ -52,6 +52,15 @@ class NearestMiss:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """A verified undefended model: what the picks are compared with."""
+
+    candidate: Audited
+    misses: tuple[Miss, ...]
+    """None of them: it meets the requirements."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """What fits, the best first, and what keeps the others out."""
 
@@ -59,15 +68,18 @@ class Selection:
     goals: tuple[Goal, ...]
     optimistic: bool
     picks: tuple[Audited, ...]
-    """The verified candidates that meet everything, ranked."""
+    """The verified candidates that meet everything and may be picked, ranked."""
+    references: tuple[Reference, ...]
+    """The verified undefended models, where they may not be picked."""
     verified: tuple[Audited, ...]
+    """With the undefended ones."""
     unverified: tuple[Audited, ...]
     """Audited, but not verified: never recommended."""
     searched: int
     """Usable trials of the search that nobody audited: never recommended."""
     excluded: tuple[Excluded, ...]
     nearest: NearestMiss | None
-    """None where something fits, or nothing is verified."""
+    """None where something fits, or nothing that may be picked is verified."""
     knee: Audited | None
     """A suggestion where nothing is asked; None where something is, or nothing is verified."""
 
@@ -75,6 +87,11 @@ class Selection:
     def chosen(self) -> Audited | None:
         """The suggestion where nothing is asked, or else the first pick; None where none fits."""
         return self.knee or (self.picks[0] if self.picks else None)
+
+    @property
+    def only_undefended(self) -> bool:
+        """Whether nothing fits except an undefended model that may not be picked."""
+        return not self.picks and any(not each.misses for each in self.references)
 
 
 def known_metrics(run: Run) -> tuple[str, ...]:
@@ -95,8 +112,12 @@ def select(
     requirements: Sequence[Requirement] = (),
     goals: Sequence[Goal] = (),
     optimistic: bool = False,
+    allow_undefended: bool = False,
 ) -> Selection:
     """Rank the verified candidates that meet every requirement.
+
+    The undefended model is what a defense is compared with, and no answer to the question which one
+    to deploy: it is picked and suggested only where that is allowed.
 
     The pessimistic end of each interval counts, for requirements and goals, or the optimistic one.
     Ranked are first those that no other pick beats in every goal, then those that only the former
@@ -109,19 +130,25 @@ def select(
     _refuse_contradictions(wanted)
     candidates = audited(run)
     verified = tuple(each for each in candidates if each.verdict == VERIFIED)
-    fitting = [each for each in verified if not misses(each, requirements, optimistic)]
+    able = [each for each in verified if allow_undefended or not each.undefended]
+    fitting = [each for each in able if not misses(each, requirements, optimistic)]
     seen = {each.trial for each in candidates}
     return Selection(
         requirements=tuple(requirements),
         goals=wanted,
         optimistic=optimistic,
         picks=ranked(fitting, wanted, optimistic),
+        references=tuple(
+            Reference(candidate=each, misses=misses(each, requirements, optimistic))
+            for each in verified
+            if each.undefended and not allow_undefended
+        ),
         verified=verified,
         unverified=tuple(each for each in candidates if each.verdict != VERIFIED),
         searched=sum(record.trial not in seen for record in run.usable),
         excluded=tuple(_excluded(each, verified, optimistic) for each in requirements),
-        nearest=None if fitting else nearest_miss(verified, requirements, optimistic),
-        knee=None if requirements or goals else knee(verified, wanted, optimistic),
+        nearest=None if fitting else nearest_miss(able, requirements, optimistic),
+        knee=None if requirements or goals else knee(able, wanted, optimistic),
     )
 
 

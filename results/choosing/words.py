@@ -40,6 +40,12 @@ def requirement_sentences(selection: Selection) -> list[str]:
     return sentences
 
 
+def only_undefended_sentence(selection: Selection) -> str:
+    """Write that nothing fits except the undefended model."""
+    what = "meets the requirements" if selection.requirements else "is verified"
+    return f"Only the undefended model {what}, and it is the reference that no run recommends."
+
+
 def nearest_sentence(nearest: NearestMiss, optimistic: bool) -> str:
     """Write what misses the requirements by least, and by how much in which metric."""
     parts = []
@@ -89,6 +95,10 @@ def plain_selection(selection: Selection, groups: Iterable[Group[Audited]]) -> d
             plain_candidate(group.first)
             | {"rank": rank, "not_told_apart": [other.trial for other in group.others]}
             for rank, group in enumerate(groups, start=1)
+        ],
+        "references": [
+            plain_candidate(each.candidate) | {"fits": not each.misses}
+            for each in selection.references
         ],
         "verified": len(selection.verified),
         "not_recommended": [plain_candidate(each) for each in selection.unverified],

@@ -76,10 +76,19 @@ def test_status_counts_its_trials(old: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_select_chooses_as_it_did(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("select", str(old), "--json") == 0
+    assert call("select", str(old), "--json", "--allow-undefended") == 0
     plain = json.loads(capsys.readouterr().out)
     assert (plain["verified"], plain["knee"]) == (2, UNDEFENDED_TRIAL)
     assert {pick["trial"] for pick in plain["picks"]} <= set(PINNED["trials"])
+
+
+def test_select_no_longer_suggests_its_undefended_model(
+    old: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("select", str(old), "--json") == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert [row["trial"] for row in plain["references"]] == [UNDEFENDED_TRIAL]
+    assert plain["knee"] in set(PINNED["trials"]) - {UNDEFENDED_TRIAL}
     assert call("select", str(old), "--require", "robust_accuracy>=0.99") == 3
 
 

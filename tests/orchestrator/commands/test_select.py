@@ -44,7 +44,12 @@ def test_a_gate_passes_fails_and_refuses_by_its_exit_code(run: Path) -> None:
     fails = shell("\"$RUN\" --require 'clean_accuracy>=0.99'", RUN=run)
     assert (fails.returncode, fails.stderr) == (3, "")
     assert "Nothing fits." in fails.stdout
-    assert "The nearest miss is none, which misses clean_accuracy>=0.99 by 0.0" in fails.stdout
+    assert "The nearest miss is fgsm_adversarial_training(eps=0.06" in fails.stdout
+
+    plain = shell("\"$RUN\" --require 'clean_accuracy>=0.925' --export model", RUN=run)
+    assert (plain.returncode, plain.stderr) == (3, "")
+    assert "Only the undefended model meets the requirements" in plain.stdout
+    assert "--allow-undefended" in plain.stdout and "Exporting" not in plain.stdout
 
     typo = shell("\"$RUN\" --require 'clean_acuracy>=0.9'", RUN=run)
     assert (typo.returncode, typo.stdout) == (2, "")
@@ -98,19 +103,32 @@ def test_json_is_all_that_is_printed(run: Path, capsys: pytest.CaptureFixture[st
     )  # fmt: skip
     found = json.loads(out)
     assert code == 0
-    assert [pick["trial"] for pick in found["picks"]] == ["strong00", "smooth00", "plain000"]
+    assert [pick["trial"] for pick in found["picks"]] == ["strong00", "smooth00"]
     assert found["picks"][1]["not_told_apart"] == ["mild0000"]
     assert found["picks"][0]["values"]["robust_accuracy"]["seeds"] == 3
+    assert [row["trial"] for row in found["references"]] == ["plain000"]
 
 
-def test_a_suggestion_and_the_undefended_model_are_said_to_be_so(
+def test_a_suggestion_and_the_reference_are_said_to_be_so(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, _ = select(capsys, str(run))
     assert code == 0
-    assert "1. none (this is the undefended model): verified" in out
+    assert "Reference: the undefended model: verified" in out
+    assert "none" not in out.split("Ranked")[1].split("Reference")[0]
     assert "Suggested, as nothing is required: fgsm_adversarial_training" in out
     assert "Branke et al., 2004" in out
+
+
+def test_the_undefended_model_is_picked_only_where_that_is_allowed(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    required = ["--require", "clean_accuracy>=0.925"]
+    assert select(capsys, str(run), *required)[0] == 3
+    code, out, _ = select(capsys, str(run), *required, "--allow-undefended")
+    assert code == 0
+    assert "1. none (this is the undefended model): verified" in out
+    assert "Reference" not in out
 
 
 def test_of_several_data_sets_each_pick_says_its_own(
@@ -123,7 +141,7 @@ def test_of_several_data_sets_each_pick_says_its_own(
         file.write_text(json.dumps(plain))
     _, out, _ = select(capsys, str(folder), "--maximize", "robust_accuracy")
     assert "1. fgsm_adversarial_training(eps=0.2, fraction=0.5) on mnist: verified" in out
-    assert "(this is the undefended model) on digits: verified" in out
+    assert "Reference: the undefended model on digits: verified" in out
     # No undefended model of that data set was audited.
     assert "against undefended" not in out.split("2. ")[0]
     front = audited_front(load(folder))

@@ -52,10 +52,12 @@ def test_where_none_is_verified_nothing_is_recommended(tmp_path: Path) -> None:
     assert advice.chosen is None
 
 
-def test_the_undefended_model_may_be_the_choice_and_is_called_so(tmp_path: Path) -> None:
+def test_the_undefended_model_alone_is_not_recommended(tmp_path: Path) -> None:
     plain = [each for each in demo_candidates() if not each.stack]
     advice = _advice(write_audited(tmp_path, plain))
-    assert advice.headline == "Recommended where nothing is required: the undefended model."
+    assert advice.headline == "Nothing is recommended: no audited defense is verified."
+    assert advice.sentences[0].startswith("Only the undefended model is verified")
+    assert advice.chosen is None
 
 
 def test_the_command_finds_the_run_where_launch_put_it(tmp_path: Path) -> None:
@@ -78,7 +80,9 @@ def test_the_json_has_verdicts_audit_and_selection(tmp_path: Path) -> None:
     verdicts = {row["trial"]: row["verdict"] for row in plain["verdicts"]}
     assert verdicts["masked00"] == "masking suspected"
     assert verdicts["partial0"] == "unverified"
-    assert set(plain["selection"]["picks"]) == {t for t, v in verdicts.items() if v == "verified"}
+    picked, references = (set(plain["selection"][name]) for name in ("picks", "references"))
+    assert picked | references == {t for t, v in verdicts.items() if v == "verified"}
+    assert references == {"plain000"} and not picked & references
     row = next(row for row in plain["audit"] if row["trial"] == "mild0000")
     assert row["seeds"] == row["planned"] == 3
     assert row["metrics"]["clean_accuracy"]["seeds"] == 3

@@ -34,10 +34,6 @@ function goalsAsked() {
   return metrics.map((metric) => ({ metric, maximized: maximized(metric) }));
 }
 
-function nameOf(candidate) {
-  return candidate.undefended ? "the undefended model" : candidate.label;
-}
-
 function sentence(words) {
   return element("p", {}, ...breakable(words));
 }
@@ -48,23 +44,26 @@ function wordsOfPicks({ picks, excluded, verified }, requirements) {
   const names = [...new Set([...objectiveNames, ...asked])];
   const figures = names.map((metric) => `${metric} ${figureText(first.values[metric])}`).join(", ");
   return [
-    element("p", { class: "headline" }, "Recommended under these requirements: ", ...breakable(nameOf(first)), "."),
+    element("p", { class: "headline" }, "Recommended under these requirements: ", ...breakable(first.label), "."),
     sentence(`Verified: ${first.because}. Audited: ${figures}.`),
-    others.length ? sentence(`These fit too, in this order: ${others.map(nameOf).join("; ")}.`) : null,
+    others.length ? sentence(`These fit too, in this order: ${others.map((each) => each.label).join("; ")}.`) : null,
     wordsOfExcluded(excluded, verified),
   ].filter(Boolean);
 }
 
-function wordsOfNothing({ nearest, excluded, verified }) {
+function wordsOfNothing({ nearest, excluded, verified, onlyUndefended }) {
+  const nothing = onlyUndefended
+    ? "Only the undefended model meets these requirements, and it is the reference that no run recommends."
+    : "Nothing that is verified meets these requirements.";
   return [
-    element("p", { class: "headline" }, "Nothing that is verified meets these requirements."),
+    element("p", { class: "headline" }, nothing),
     nearest ? sentence(wordsOfNearest(nearest)) : null,
     wordsOfExcluded(excluded, verified),
   ].filter(Boolean);
 }
 
 function wordsOfNearest({ candidate, misses }) {
-  return `The nearest is ${nameOf(candidate)}: ${misses.map(missText).join("; ")}.`;
+  return `The nearest is ${candidate.label}: ${misses.map(missText).join("; ")}.`;
 }
 
 function missText({ requirement, shortfall }) {

@@ -16,15 +16,19 @@ function shortfallOf(figure, { op, threshold }) {
 function select(candidates, requirements, goals) {
   const verified = candidates.filter((each) => each.verdict === "verified");
   const missed = (candidate) => requirements.filter((each) => !meets(candidate.values[each.metric], each));
-  const fitting = verified.filter((candidate) => missed(candidate).length === 0);
+  // The undefended model is what the others are compared with: it is no pick and no nearest miss.
+  const able = verified.filter((candidate) => !candidate.undefended);
+  const fits = (candidate) => missed(candidate).length === 0;
+  const picks = ranked(able.filter(fits), goals);
   return {
     verified,
-    picks: ranked(fitting, goals),
+    picks,
+    onlyUndefended: !picks.length && verified.some((candidate) => candidate.undefended && fits(candidate)),
     excluded: requirements.map((requirement) => ({
       requirement,
       count: verified.filter((candidate) => !meets(candidate.values[requirement.metric], requirement)).length,
     })),
-    nearest: fitting.length ? null : nearestMiss(verified, requirements, missed),
+    nearest: picks.length ? null : nearestMiss(able, requirements, missed),
   };
 }
 
