@@ -54,7 +54,7 @@ def choose(run: Run, most: int) -> list[Candidate]:
     chosen = []
     for found in fronts(run):
         if found.overall and found.records:
-            chosen += _of_front(found, most)
+            chosen += _of_front(run, found, most)
     return [*_undefended(run, chosen), *chosen]
 
 
@@ -118,7 +118,7 @@ def _scaled(losses: Floats, rows: NDArray[np.intp]) -> Floats:
     return scaled
 
 
-def _of_front(found: Front, most: int) -> list[Candidate]:
+def _of_front(run: Run, found: Front, most: int) -> list[Candidate]:
     maximized = [objective.maximized for objective in found.objectives]
 
     def losses(end: str) -> Floats:
@@ -126,7 +126,7 @@ def _of_front(found: Front, most: int) -> list[Candidate]:
         return to_losses(np.array(rows, dtype=np.float64), maximized)
 
     values, ends = losses("value"), np.minimum(losses("low"), losses("high"))
-    allowed = _defended_once(found.records, front(values))
+    allowed = _defended_once(run, found.records, front(values))
     return [
         Candidate(
             search_trial=found.records[pick.row].trial,
@@ -137,7 +137,7 @@ def _of_front(found: Front, most: int) -> list[Candidate]:
     ]
 
 
-def _defended_once(records: Sequence[Record], on_front: Mask) -> Mask:
+def _defended_once(run: Run, records: Sequence[Record], on_front: Mask) -> Mask:
     """Mark the defended rows (N,) above chance; of those that differ by their seed alone one.
 
     An audit has seeds of its own, so that it would measure the same twice.
@@ -145,15 +145,28 @@ def _defended_once(records: Sequence[Record], on_front: Mask) -> Mask:
     kept: dict[str, int] = {}
     order = sorted(range(len(records)), key=lambda row: not on_front[row])
     for row in order:
-        if records[row].stack and _above_chance(records[row]):
+        if records[row].stack and _above_chance(run, records[row]):
             kept.setdefault(records[row].without_seed(), row)
     return np.isin(np.arange(len(records)), list(kept.values()))
 
 
-def _above_chance(record: Record) -> bool:
-    accuracy = record.value("clean_accuracy")
-    classes = dataset_entry(record.spec["data"]["name"]).num_classes
+def _above_chance(run: Run, record: Record) -> bool:
+    """Return whether a network answers better than one whose every answer is the same.
+
+    Of unbalanced classes the largest alone gives such a network a high accuracy; so the mean over
+    the classes decides. Records of an earlier version have the accuracy alone.
+    """
+    accuracy = record.value("balanced_accuracy") or record.value("clean_accuracy")
+    classes = _num_classes(run, str(record.spec["data"]["name"]))
     return accuracy is None or classes is None or accuracy.low > 1 / classes
+
+
+def _num_classes(run: Run, data: str) -> int | None:
+    """Return the number of classes of a data set; None of a folder that nobody has counted."""
+    known = dataset_entry(data).num_classes
+    found = (run.manifest.get("inputs") or {}).get("data", {})
+    counted = [row["classes"] for name, row in found.items() if name.rpartition(" (")[0] == data]
+    return known or next(iter(counted), None)
 
 
 def _undefended(run: Run, candidates: Iterable[Candidate]) -> list[Candidate]:

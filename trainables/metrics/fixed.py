@@ -2,6 +2,7 @@
 
 from trainables.metrics.metric import (
     AREA,
+    BY_CLASS,
     CALIBRATION,
     DIFFERENCE,
     EXACT,
@@ -20,6 +21,16 @@ FIXED = (
         WILSON,
         "Share of unattacked images that the deployed model classifies correctly.",
         worst=0.0,
+    ),
+    declare(
+        "balanced_accuracy",
+        "maximize",
+        "fraction",
+        BY_CLASS,
+        "Mean over the classes of each class's clean accuracy: one divided by the number of "
+        "classes where every answer is the same, however unbalanced the classes are.",
+        worst=0.0,
+        source="Brodersen et al., 2010; interval: Price & Bonett, 2004",
     ),
     declare(
         "worst_class_accuracy",

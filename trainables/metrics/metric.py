@@ -28,6 +28,7 @@ MEAN = "t interval of the mean and of its logit within the range of the values, 
 CLUSTERED = "Wilson score interval of as many items as there are classes"
 LOWEST = "Clopper-Pearson of all classes at once (Sidak), the lowest of their ends"
 CALIBRATION = "bootstrap, 1,000 resamples; its low end is 0 where calibration is not rejected"
+BY_CLASS = "Price and Bonett's interval of a linear function of proportions"
 BOOTSTRAP = "percentile bootstrap, 1,000 resamples"
 AREA = "score interval of an area (Newcombe's method 5), its variance no less than DeLong's"
 EXACT = "exact: a count or a single reading, its interval is the value itself"

@@ -5,9 +5,12 @@ Axes: N points, K classes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,7 +20,7 @@ from trainables.deployed.predictor import SMALLEST_LOG, Predictor
 from trainables.device import full_precision
 from trainables.metrics import intervals
 from trainables.metrics.calibration import BINS, calibration_error
-from trainables.records.value import MetricValue, Missing
+from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats.threat import Findings
 from trainables.trial.context import TrialContext
 
@@ -26,6 +29,7 @@ _FEWER_MEMBERS_FROM = 20
 """Forward passes of an answer from which not all members are asked: a choice of cost alone."""
 METRIC_NAMES = (
     "clean_accuracy",
+    "balanced_accuracy",
     "worst_class_accuracy",
     "ece",
     "nll",
@@ -60,6 +64,7 @@ def measure_clean(
     on_members_share = intervals.proportion(int(on_members.sum()), len(on_members))
     metrics: dict[str, MetricValue] = {
         "clean_accuracy": accuracy,
+        "balanced_accuracy": balanced_accuracy(right, labels),
         "worst_class_accuracy": _worst_class(right, labels),
         "ece": calibration_error(
             confidence.double().numpy(), (predicted == labels).numpy(), seed=0
@@ -90,11 +95,33 @@ def _right(predictor: Predictor, images: LabelledImages, ctx: TrialContext) -> T
 
 
 def _worst_class(right: Tensor, labels: Tensor) -> MetricValue:
-    return intervals.lowest(
-        [
-            (int(right[labels == label].sum()), int((labels == label).sum()))
-            for label in torch.unique(labels).tolist()
-        ]
+    return intervals.lowest(_right_by_class(right, labels))
+
+
+def _right_by_class(right: Tensor, labels: Tensor) -> list[tuple[int, int]]:
+    """Count the right answers and the points (N,) of each class that has points."""
+    return [
+        (int(right[labels == label].sum()), int((labels == label).sum()))
+        for label in torch.unique(labels).tolist()
+    ]
+
+
+def balanced_accuracy(right: Tensor, labels: Tensor) -> Measured:
+    """Return the mean of the accuracies of the K classes that have points (N,).
+
+    A constant answer has 1 / K, whatever the sizes of the classes. Interval: Price and Bonett,
+    2004, of a linear function of proportions, which adds z^2 / (2 K) right and as many wrong
+    answers to each class.
+    """
+    right_K, size_K = np.array(_right_by_class(right, labels), dtype=np.float64).T
+    num_classes, value = len(size_K), float((right_K / size_K).mean())
+    z = float(stats.norm.ppf(0.5 + intervals.LEVEL / 2))
+    added = z**2 / (2 * num_classes)
+    moved_K, more_K = (right_K + added) / (size_K + 2 * added), size_K + 2 * added
+    half = z * math.sqrt(float((moved_K * (1 - moved_K) / more_K).sum())) / num_classes
+    centre = float(moved_K.mean())
+    return Measured(
+        value, max(0.0, min(value, centre - half)), min(1.0, max(value, centre + half)), len(right)
     )
 
 

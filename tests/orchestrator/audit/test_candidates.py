@@ -136,6 +136,21 @@ def test_what_answers_by_chance_is_not_audited_though_it_leaks_nothing(
     assert [name for name, _ in chosen(tmp_path, records)] == kept
 
 
+def test_a_constant_answer_to_unbalanced_classes_is_not_audited(tmp_path: Path) -> None:
+    name = "folder:/images"
+    data = {f"{name} (16x16)": {"fingerprint": "ab12", "images": 562, "classes": 3}}
+    records = [
+        trial("u", [], 0.98, 0.9, spec={"data": {"name": name}}),
+        trial("a", [fgsm(0.15)], 0.9, 0.6, spec={"data": {"name": name}}),
+        trial("constant", [temperature(1.5)], 0.893, 0.893, spec={"data": {"name": name}}),
+    ]
+    for each, balanced in zip(records, (0.95, 0.7, 1 / 3), strict=True):
+        each["metrics"]["balanced_accuracy"] = share(balanced)
+    for inputs, kept in (({"data": data}, ["u", "a"]), (None, ["u", "a", "constant"])):
+        run = load(write_run(tmp_path, manifest(inputs=inputs), records))
+        assert {each.search_trial for each in choose(run, 4)} == set(kept)
+
+
 def test_trials_that_differ_by_their_seed_alone_are_audited_once(tmp_path: Path) -> None:
     records = [trial(f"s{seed}", [fgsm(0.15)], 0.9, 0.6, seed=seed) for seed in range(3)]
     assert [name for name, _ in chosen(tmp_path, records)] == [None, "s0"]
