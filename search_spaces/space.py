@@ -7,6 +7,7 @@ from typing import Any
 
 from search_spaces.domains import AnyOf, Choice, Chooser, Domain, Flat, Range, Scalar, parse_domain
 from search_spaces.enumeration import NotEnumerableError, check_points, enumerate_draws
+from search_spaces.extremes import check_extremes
 from search_spaces.objectives import Constraint, Objective, build_constraint, build_objectives
 from search_spaces.schema import NONE, ModelSection, ScenarioSection, SpaceFile
 from trainables.datasets import Resize, absolute_name, dataset_entry
@@ -302,6 +303,8 @@ def build_space(file: SpaceFile) -> Space:
     )
     space.first_draws()
     space.published_rows()
+    for scenario in scenarios:
+        check_extremes(file.name, domains, scenario.radius)
     if file.search.algorithm == "grid":
         space.check_enumerable()
     return space

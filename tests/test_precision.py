@@ -41,7 +41,7 @@ from trainables.trial.spec import TrialSpec
 from trainables.trial.stages import run_trial
 
 Settings = Mapping[str, Mapping[str, Any]]
-SMOOTHING = {"draws": 5, "n0": 5, "n": 20}
+SMOOTHING = {"draws": 12, "n0": 5, "n": 20}
 STACKS: list[Settings] = [
     {},
     {"temperature": {"T": "fit"}},

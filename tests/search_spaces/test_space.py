@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -144,3 +145,30 @@ def test_ranges_of_every_space_lie_within_what_the_parameters_allow() -> None:
                 for span in ranges(domain):
                     assert declared.low is None or span.low >= declared.low
                     assert declared.high is None or span.high <= declared.high or span.of_radius
+
+
+@pytest.mark.parametrize(
+    ("drawn", "words"),
+    [
+        ({"draws": [10]}, "draws=10 is never settled at alpha=0.001"),
+        ({"draws": [10, 300], "alpha": {"low": 0.0001, "high": 0.5}}, "alpha=0.0001"),
+        ({"draws": {"low": 10, "high": 300}, "alpha": [0.5, 0.001]}, "must be at least 11"),
+        ({"draws": {"any_of": [[300], {"low": 8, "high": 9}]}}, "draws=8"),
+        ({"sigma": [0.25, 0.5], "n": [5, 1000]}, "n=5 draws certify nothing"),
+    ],
+)
+def test_a_space_that_may_draw_what_a_defense_refuses_is_refused(
+    drawn: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    path = write_space(tmp_path, defenses={"randomized_smoothing": drawn})
+    with pytest.raises(InputError, match=r"it may draw randomized_smoothing\(") as caught:
+        load_space(str(path))
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_values_that_a_defense_takes_together_are_drawn(tmp_path: Path) -> None:
+    alpha = {"low": 0.001, "high": 0.5, "log": True}
+    drawn = {"draws": {"low": 11, "high": 300}, "alpha": alpha, "n": [10, 1000]}
+    space = load_space(str(write_space(tmp_path, defenses={"randomized_smoothing": drawn})))
+    specs = [space.spec(flat) for flat in draw_many(space, 50)]
+    assert sum(len(spec.stack) for spec in specs) > 5

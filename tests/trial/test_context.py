@@ -88,7 +88,7 @@ def test_a_part_of_the_training_changes_the_model_and_a_part_of_the_deployment_d
 
     plain, smoothing = key(spec_of()), "randomized_smoothing"
     smoothed = key(spec_of(build_defense(smoothing, {}, radius=EPS)))
-    deployed_otherwise = {"n0": 7, "n": 50, "alpha": 0.05, "draws": 3}
+    deployed_otherwise = {"n0": 7, "n": 50, "alpha": 0.05, "draws": 6}
     assert smoothed == key(spec_of(build_defense(smoothing, deployed_otherwise, radius=EPS)))
     assert plain == key(spec_of(build_defense("temperature", {"T": "fit"}, radius=EPS)))
     assert plain == key(spec_of(build_defense("temperature", {"T": 7}, radius=EPS)))

@@ -11,7 +11,7 @@ from tests.defenses.robustness import trained_with
 from tests.making import EPS, LinearSoftmax, context_of, spec_of
 from trainables.defenses import Stack, build_defense, build_stack
 from trainables.defenses.certified.pixeldp import PixelDP, PixelDPNoise, PixelDPPredictor, noise_of
-from trainables.defenses.certified.pixeldp_certificate import certified_sizes
+from trainables.defenses.certified.pixeldp_certificate import certified_sizes, fewest_draws
 from trainables.defenses.prediction.ensemble import EnsemblePredictor
 from trainables.deployed.predictor import REFUSED, Predictor
 from trainables.deployed.votes import count_votes
@@ -372,3 +372,23 @@ def test_the_label_is_that_of_the_vote(normalized: TrainedNet) -> None:
     assert torch.equal(found.label, votes.winner)
     # The largest mean probability is another label in places, but it is not what is certified.
     assert not torch.equal(found.label, found.log_probabilities.argmax(1))
+
+
+def test_draws_that_certify_nothing_are_refused_with_the_fewest() -> None:
+    with pytest.raises(InputError, match="pixeldp: n=10 draws certify nothing of 2 classes"):
+        PixelDP(n=10, eta=1e-9)
+    for num_classes, eta in ((2, 1e-9), (10, 0.05), (1000, 0.05)):
+        least = fewest_draws(num_classes, eta)
+        for draws, proves in ((least - 1, False), (least, True)):
+            votes = torch.zeros(1, num_classes)
+            votes[0, 0] = draws
+            assert bool(certified_sizes(votes, draws, sigma=1.0, eta=eta)[0] > 0) is proves
+    assert PixelDP(n=fewest_draws(2, 1e-9), eta=1e-9).eta == 1e-9
+    # One vote has a winner: of a prediction no number of draws is too small.
+    assert PixelDP(draws=1).draws == 1
+
+
+def test_the_number_of_the_datas_classes_counts(undefended: TrainedNet) -> None:
+    few = PixelDP(n=10, eta=0.003)
+    with pytest.raises(InputError, match="certify nothing of 10 classes"):
+        few.modify_model(copy.deepcopy(undefended.model), undefended.ctx)

@@ -104,6 +104,38 @@ def test_a_prediction_abstains_where_a_binomial_test_does() -> None:
     assert 0 < found.count(REFUSED) < len(found)
 
 
+@pytest.mark.parametrize(
+    ("draws", "alpha"), [(10, 0.001), (5, 0.05), (2, 0.5), (1, 0.5), (40, 1e-12)]
+)
+def test_a_vote_that_is_never_settled_is_refused_with_the_fewest_draws(
+    draws: int, alpha: float
+) -> None:
+    with pytest.raises(InputError, match="every answer would be an abstention") as caught:
+        RandomizedSmoothing(draws=draws, n=100, alpha=alpha)
+    least = int(str(caught.value).rpartition(" ")[2])
+    assert least > draws
+    # Of one fewer even a vote of one mind is no surprise of a fair coin.
+    sizes = (least - 1, least)
+    settled = [stats.binomtest(each, each, 0.5).pvalue <= alpha for each in sizes]
+    assert settled == [False, True]
+    predictor = _smoothed(HalfSpace(), draws=least, n=100, alpha=alpha)
+    assert predictor.elect(torch.tensor([[0, least, 0]])).tolist() == [1]
+
+
+def test_eleven_draws_are_the_fewest_at_a_level_of_a_thousandth() -> None:
+    with pytest.raises(InputError, match=r"draws=10 .* alpha=0\.001, .* at least 11$"):
+        RandomizedSmoothing(draws=10, alpha=0.001)
+    assert RandomizedSmoothing(draws=11, alpha=0.001).draws == 11
+
+
+def test_draws_that_certify_nothing_are_refused_with_the_fewest() -> None:
+    with pytest.raises(InputError, match=r"n=9 draws certify nothing .* at least 10$"):
+        RandomizedSmoothing(n=9, alpha=0.001)
+    least = RandomizedSmoothing(n=10, alpha=0.001)
+    assert float(cohen_radius(torch.tensor([10]), least.n, least.alpha, 1.0)) > 0
+    assert float(cohen_radius(torch.tensor([9]), 9, least.alpha, 1.0)) == 0
+
+
 def test_the_views_get_noise_that_is_not_cut_and_keep_the_rest() -> None:
     x = torch.rand(200, 1, 8, 8, generator=_seed(1))
     target = F.one_hot(torch.arange(200) % 10, 10).float()

@@ -30,7 +30,7 @@ SMALL: dict[str, dict[str, object]] = {
     "input_transformation": {"kind": "median"},
     "denoiser": {"epochs": 1},
     "diffusion_purification": {"epochs": 1, "draws": 1, "steps": 2},
-    "randomized_smoothing": {"draws": 10, "n": 50},
+    "randomized_smoothing": {"draws": 12, "n": 50},
 }
 """Settings with which a training and an answer take a moment."""
 DOCUMENT_A = (

@@ -17,7 +17,11 @@ from torch import Tensor, nn
 from trainables.defenses.certified import clopper_pearson
 from trainables.defenses.certified.clopper_pearson import Numbers
 from trainables.defenses.certified.gaussian_noise import GaussianNoise, VotingPredictor
-from trainables.defenses.certified.pixeldp_certificate import certified_sizes, noise_sigma
+from trainables.defenses.certified.pixeldp_certificate import (
+    certified_sizes,
+    fewest_draws,
+    noise_sigma,
+)
 from trainables.defenses.defense import Defense, DefenseContext, StepPolicy
 from trainables.deployed.predictor import REFUSED, Certificates, Predictor
 from trainables.deployed.votes import count_votes
@@ -34,6 +38,8 @@ _LARGEST_GAIN = 4.0
 learns from them; a gain of 8 makes the steps of the path itself too long."""
 _SURE = 1e-6
 """Probability at which a rate is taken to lie outside what was drawn of it."""
+_FEWEST_CLASSES = 2
+"""What is certified of no two classes is certified of no more: each bound's level is eta / K."""
 _TRANSFORMED = "what would be certified is its output image, not its input"
 
 
@@ -124,6 +130,22 @@ class PixelDP(Defense):
         meaning="highest probability that a certificate is wrong",
     )  # fmt: skip
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_draws(_FEWEST_CLASSES)
+
+    def _check_draws(self, num_classes: int) -> None:
+        """Raise InputError where a certificate of so many classes proves nothing at its best.
+
+        The vote of a prediction needs no such check: its winner is the answer, however close.
+        """
+        least = fewest_draws(num_classes, self.eta)
+        if self.n < least:
+            raise InputError(
+                f"{self.name}: n={self.n} draws certify nothing of {num_classes} classes at eta="
+                f"{self.eta:g}, however they fall; n must be at least {least}"
+            )
+
     @property
     def sigma(self) -> float:
         """Standard deviation of the noise, in units of the output of the path before it."""
@@ -132,9 +154,11 @@ class PixelDP(Defense):
     def modify_model(self, model: nn.Module, ctx: DefenseContext) -> nn.Module:
         """Insert the noise.
 
-        Raises InputError for an unknown placement, and, naming the layer, for a path before the
-        noise that has no bound or cannot be normalized.
+        Raises InputError for an unknown placement, for too few draws to certify any of the data's
+        classes, and, naming the layer, for a path before the noise that has no bound or cannot be
+        normalized.
         """
+        self._check_draws(ctx.dataset.num_classes)
         _check_placement(model, self.placement)
         # Looked at here already: a path without a bound need not be trained to be refused.
         path = _path(model, self.placement)

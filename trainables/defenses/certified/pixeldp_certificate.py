@@ -9,6 +9,8 @@ theorem A.1, which holds for 0 < epsilon <= 1.
 from __future__ import annotations
 
 import math
+from functools import cache
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +65,17 @@ def certified_sizes(
     epsilons = _largest_epsilons(best[:, None], second[:, None])
     sizes = sigma * epsilons / _noise_per_size(DELTAS) / sensitivity
     return np.asarray(sizes.max(1), dtype=np.float64)
+
+
+@cache
+def fewest_draws(num_classes: int, eta: float) -> int:
+    """Return the fewest draws that certify any size, where all of them vote for one label."""
+    for draws in count(1):
+        votes = np.zeros((1, num_classes))
+        votes[0, 0] = draws
+        if certified_sizes(votes, draws, sigma=1.0, eta=eta)[0] > 0:
+            return draws
+    raise AssertionError("more draws prove more")
 
 
 def label_bounds(counts: Numbers, draws: Numbers, eta: float) -> tuple[Floats, Floats]:

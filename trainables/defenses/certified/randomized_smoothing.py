@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
@@ -80,6 +82,22 @@ class RandomizedSmoothing(Defense):
     )  # fmt: skip
     draws: int = parameter(300, kind="int", meaning="votes of a prediction", low=1, high=10**6)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not _settles(self.draws, self.alpha):
+            least = next(draws for draws in count(1) if _settles(draws, self.alpha))
+            raise InputError(
+                f"{self.name}: a vote of draws={self.draws} is never settled at alpha="
+                f"{self.alpha:g}, so that every answer would be an abstention; draws must be at "
+                f"least {least}"
+            )
+        if not _certifies(self.n, self.alpha):
+            least = next(n for n in count(1) if _certifies(n, self.alpha))
+            raise InputError(
+                f"{self.name}: n={self.n} draws certify nothing at alpha={self.alpha:g}, however "
+                f"they fall; n must be at least {least}"
+            )
+
     def views(
         self, model: nn.Module, views: Sequence[View], generator: torch.Generator
     ) -> Sequence[View]:
@@ -117,9 +135,7 @@ class SmoothedPredictor(VotingPredictor):
         """
         top = counts.topk(2, dim=1)
         first, second = top.values.cpu().numpy().T
-        # Twice the upper tail is the two-sided p-value, as a fair coin's distribution is symmetric.
-        p = np.minimum(1.0, 2 * stats.binom.sf(first - 1, first + second, 0.5))
-        close = torch.from_numpy(p > self.settings.alpha).to(counts.device)
+        close = torch.from_numpy(_too_close(first, second, self.settings.alpha)).to(counts.device)
         return top.indices[:, 0].masked_fill(close, REFUSED)
 
     def certificates(self, x: Tensor, generator: torch.Generator) -> Certificates:
@@ -142,6 +158,25 @@ class SmoothedPredictor(VotingPredictor):
             draws=n0 + votes.draws,
             failure_probability=alpha,
         )
+
+
+def _too_close(
+    first: NDArray[np.int64], second: NDArray[np.int64], alpha: float
+) -> NDArray[np.bool_]:
+    """Return whether votes for two classes may be those of a fair coin, at level alpha."""
+    # Twice the upper tail is the two-sided p-value, as a fair coin's distribution is symmetric.
+    p = np.minimum(1.0, 2 * stats.binom.sf(first - 1, first + second, 0.5))
+    return np.asarray(p > alpha)
+
+
+def _settles(draws: int, alpha: float) -> bool:
+    """Return whether a vote abstains not even where all draws agree."""
+    return not _too_close(np.array(draws), np.array(0), alpha)
+
+
+def _certifies(n: int, alpha: float) -> bool:
+    """Return whether n draws that all agree have a lower bound above 1/2."""
+    return bool(clopper_pearson.lower(n, n, alpha) > 0.5)
 
 
 def cohen_radius(won: Tensor, n: int, alpha: float, sigma: float) -> Tensor:
