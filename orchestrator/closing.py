@@ -44,9 +44,8 @@ def say_audit(
     """Print how far the audit is, and what it found."""
     console.print(f"Audit: {recorded} of {trials} trials recorded, {failed} failed.")
     for each in audited(results.load(root)):
-        because = "" if each.verdict == VERIFIED else f": {each.because}"
         style = "" if each.verdict == VERIFIED else "yellow"
-        console.print(Text(f"  {each.verdict}: {each.label}{because}", style=style), soft_wrap=True)
+        console.print(Text(f"  {each.verdict_line}", style=style), soft_wrap=True)
 
 
 def say_report(

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from results import load
-from results.audit.audit import VERIFIED, audited
+from results.audit.audit import audited
 from results.records.run import Run
 from results.sections.status import counts, summary
 
@@ -51,7 +51,4 @@ def _audit_lines(run: Run) -> list[Text]:
         return []
     found, planned = counts(run.audit), run.audit.manifest["trials"]
     lines = [Text(f"audit: {found.done} of {planned} trials done, {found.failed} failed")]
-    for each in audited(run):
-        because = "" if each.verdict == VERIFIED else f": {each.because}"
-        lines.append(Text(f"  {each.verdict}: {each.label}{because}"))
-    return lines
+    return [*lines, *(Text(f"  {each.verdict_line}") for each in audited(run))]

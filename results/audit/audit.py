@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from results.audit.coverage import EVASION, Coverage, coverage
 from results.errors import ResultsError
 from results.records.record import UNDEFENDED_LABEL, Record, first_reason
 from results.records.run import Run
@@ -51,6 +52,8 @@ class Audited:
     verdict: Verdict
     because: str
     """What the verdict rests on, in words: the sign of masking, or what the audit lacks."""
+    uncovered: tuple[str, ...] = ()
+    """Attacks that its audit did not measure, whatever the verdict."""
     why: str
     """Why it was audited: `front`, `touches the front` or `undefended`."""
     label: str
@@ -65,6 +68,14 @@ class Audited:
         """The name of its data set."""
         known = [*self.records, *([self.search] if self.search else [])]
         return str((known[0].spec.get("data") or {}).get("name", "")) if known else ""
+
+    @property
+    def verdict_line(self) -> str:
+        """The verdict on one line, with what it rests on where it is not plain."""
+        said = "" if self.verdict == VERIFIED else f": {self.because}"
+        if self.verdict == VERIFIED and self.uncovered:
+            said = f" (not attacked by: {', '.join(self.uncovered)})"
+        return f"{self.verdict}: {self.label}{said}"
 
     @property
     def trial(self) -> str:
@@ -105,7 +116,8 @@ def _candidate(
     names = sorted({name for record in records for name in record.metrics})
     measuring = {name: _measuring(records, name) for name in names}
     values = {name: pooled(audit, measuring[name], name) for name in names}
-    verdict, because = _verdict(records, found, len(row["trials"]))
+    covered = coverage(records, audit.usable)
+    verdict, because = _verdict(records, found, len(row["trials"]), covered)
     known = [*([chosen] if chosen else []), *found]
     return Audited(
         search=chosen,
@@ -121,6 +133,7 @@ def _candidate(
         },
         verdict=verdict,
         because=because,
+        uncovered=tuple(covered.spared),
         why=str(row["why"]),
         label=known[0].label if known else UNDEFENDED_LABEL,
     )
@@ -145,9 +158,13 @@ def _faced(record: Record) -> tuple[int, int]:
 
 
 def _verdict(
-    records: Sequence[Record], found: Sequence[Record], planned: int
+    records: Sequence[Record], found: Sequence[Record], planned: int, covered: Coverage
 ) -> tuple[Verdict, str]:
-    """Judge a candidate by its audit: the sign of masking first, then what the audit lacks."""
+    """Judge a candidate by its audit: the sign of masking first, then what the audit lacks.
+
+    What it needs follows from the run's threats: each that attacks is to be measured, and evasion
+    by an attack that knows the whole defense, with a look for masking.
+    """
     masked = [record.masking for record in records if record.masking and record.evasion.strikes]
     if masked:
         return SUSPECTED, "; ".join(dict.fromkeys(masked))
@@ -157,12 +174,26 @@ def _verdict(
         return UNVERIFIED, f"only {len(records)} of {planned} seeds of its audit completed{detail}"
     if not records:
         return UNVERIFIED, "no seed was audited"
-    if all(record.evasion.adaptive is None for record in records):
-        return UNVERIFIED, "its audit attacked nothing: evasion is not among the run's threats"
+    if not covered.attacked and not covered.proven:
+        return UNVERIFIED, f"its audit attacked nothing; {covered.text()}"
+    if covered.lacking:
+        lacking = covered.why_not(covered.lacking)
+        return UNVERIFIED, f"its audit lacks what the run's threats demand: {lacking}"
+    words = [counted(len(records), "seed")]
+    if EVASION in covered.attacked:
+        missed = _missed_by_evasion(records)
+        if missed:
+            return UNVERIFIED, missed
+        words += ["no sign of masking", "attacked adaptively"]
+    return VERIFIED, "; ".join([*words, covered.text()])
+
+
+def _missed_by_evasion(records: Sequence[Record]) -> str:
+    """Return what the attack on single images lacks; empty where it lacks nothing."""
     for record in records:
         if record.evasion.adaptive is not True:
             missed = "; ".join(record.evasion.not_adaptive_because) or "the audit does not say why"
-            return UNVERIFIED, f"no attack knew the whole defense: {missed}"
+            return f"no attack knew the whole defense: {missed}"
     if all(record.evasion.suspected is None for record in records):
-        return UNVERIFIED, "its audit looked for no sign of masking"
-    return VERIFIED, f"{counted(len(records), 'seed')}; no sign of masking; attacked adaptively"
+        return "its audit looked for no sign of masking"
+    return ""

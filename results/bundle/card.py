@@ -80,6 +80,7 @@ def model_card(
         "answers": _answers(facts),
         "threat_model": [
             *(_threat(t, dataset, measured) for t in spec.threats if t.name != _COST),
+            *_not_audited(chosen),
             _UNCOVERED,
         ],
         "audited": _audited(chosen),
@@ -174,10 +175,20 @@ def _threat(threat: Threat, dataset: Dataset, measured: Measurements) -> str:
     return f"{said} Settings: {', '.join(settings)}." if settings else said
 
 
+def _not_audited(chosen: Audited) -> list[str]:
+    if not chosen.uncovered:
+        return []
+    return [
+        f"Not attacked by: {', '.join(chosen.uncovered)} in the audit, whose verdict says nothing "
+        "of them; a figure of such a threat below is of this one training."
+    ]
+
+
 def _audited(chosen: Audited) -> dict[str, Any]:
     return {
         "verdict": chosen.verdict,
         "because": chosen.because,
+        "not_attacked_by": list(chosen.uncovered),
         "seeds": [record.spec["seed"] for record in chosen.records],
         "trials": [record.trial for record in chosen.records],
         "metrics": {

@@ -106,7 +106,7 @@ def plain_recommendation(advice: Recommendation) -> dict[str, Any]:
         },
         "verdicts": [
             {"trial": each.trial, "defense": each.label, "verdict": each.verdict,
-             "because": each.because}
+             "because": each.because, "not_attacked_by": list(each.uncovered)}
             for each in audited
         ],
         "audit": [

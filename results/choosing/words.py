@@ -129,6 +129,7 @@ def plain_candidate(candidate: Audited) -> dict[str, Any]:
         "undefended": candidate.undefended,
         "verdict": candidate.verdict,
         "because": candidate.because,
+        "not_attacked_by": list(candidate.uncovered),
         "why": candidate.why,
         "audit_trials": [record.trial for record in candidate.records],
         "values": {

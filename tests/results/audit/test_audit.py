@@ -10,6 +10,7 @@ import pytest
 from results import ResultsError, write_report
 from results.audit.audit import audited
 from results.audit.certificate_check import answer_margin, check_certificates
+from results.audit.coverage import ATTACKS
 from results.audit.optimism import optimism
 from results.records.record import Record
 from results.records.run import load
@@ -24,6 +25,7 @@ from tests.results.audits import (
     write_demo_audit,
 )
 from tests.results.run_folders import Json, evasion_notes, fgsm, manifest, record, share, write_run
+from trainables.threats import THREATS
 
 
 def test_without_an_audit_nothing_is_audited(tmp_path: Path) -> None:
@@ -63,9 +65,85 @@ def test_a_candidate_that_no_attack_knew_or_nobody_checked_is_unverified(tmp_pat
     )
     blind, hasty, spared = audited(load(folder))
     assert blind.verdict == hasty.verdict == spared.verdict == "unverified"
-    assert spared.because == "its audit attacked nothing: evasion is not among the run's threats"
+    assert spared.because == "its audit lacks what the run's threats demand: evasion"
     assert "no attack knew the whole defense: the detector gives no reject_margin" in blind.because
     assert hasty.because == "its audit looked for no sign of masking"
+
+
+def _of_threats(folder: Path, threats: tuple[str, ...], candidates: int = 1) -> Path:
+    """Write a run whose audit measured these threats alone."""
+    figures = scores(0.9, 0.5, 0.6, 0.1)
+    rows = [
+        Candidate(trial=f"trial{place}", stack=[fgsm(0.1 + place)], search=figures, audit=figures)
+        for place in range(candidates)
+    ]
+    folder = write_audited(folder, rows)
+    for file in (folder / "audit" / "records").glob("*.json"):
+        plain = json.loads(file.read_text())
+        plain["spec"]["threats"] = [{"name": name} for name in threats]
+        if "evasion" not in threats:
+            plain["notes"] = {}
+        plain["metrics"] = {"clean_accuracy": share(0.9)} | {
+            metric: share(0.4) for name, metric in ATTACKS.items() if name in threats
+        }
+        file.write_text(json.dumps(plain))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("threats", "words"),
+    [
+        (
+            ("membership", "inversion"),
+            "3 seeds; attacked by: membership, inversion; not attacked by: evasion, backdoor",
+        ),
+        (
+            ("backdoor",),
+            "3 seeds; attacked by: backdoor; not attacked by: evasion, membership, inversion",
+        ),
+        (
+            ("evasion", "backdoor", "membership", "inversion"),
+            "3 seeds; no sign of masking; attacked adaptively; attacked by: evasion, backdoor, "
+            "membership, inversion",
+        ),
+    ],
+)
+def test_what_a_verdict_needs_follows_from_the_threats_and_it_says_what_is_not_covered(
+    tmp_path: Path, threats: tuple[str, ...], words: str
+) -> None:
+    (found,) = audited(load(_of_threats(tmp_path, threats)))
+    assert (found.verdict, found.because) == ("verified", words)
+    assert found.uncovered == tuple(name for name in ATTACKS if name not in threats)
+    assert ("not attacked by" in found.verdict_line) is bool(found.uncovered)
+
+
+def test_an_audit_that_attacks_nothing_verifies_nothing(tmp_path: Path) -> None:
+    (found,) = audited(load(_of_threats(tmp_path, ("cost",))))
+    assert found.verdict == "unverified"
+    assert found.because == (
+        "its audit attacked nothing; not attacked by: evasion, backdoor, membership, inversion"
+    )
+
+
+def test_a_threat_that_the_data_rules_out_is_said_and_one_that_a_candidate_escapes_is_missed(
+    tmp_path: Path,
+) -> None:
+    folder = _of_threats(tmp_path, ("membership", "backdoor"), candidates=2)
+    for place, verdicts in ((1, ["verified", "unverified"]), (0, ["verified", "verified"])):
+        for file in (folder / "audit" / "records").glob(f"audit{place}seed*.json"):
+            plain = json.loads(file.read_text())
+            plain["metrics"]["backdoor_success_rate"] = {"value": None, "reason": "6 of 7 rows"}
+            file.write_text(json.dumps(plain))
+        found = audited(load(folder))
+        assert [each.verdict for each in found] == verdicts
+        assert "backdoor (6 of 7 rows)" in found[1].because
+        assert "backdoor" in found[1].uncovered
+    assert "not attacked by: evasion, backdoor (6 of 7 rows), inversion" in found[0].because
+
+
+def test_the_attacks_of_a_verdict_are_threats_with_the_metrics_that_they_measure() -> None:
+    for name, metric in ATTACKS.items():
+        assert metric in THREATS[name]().metric_names()
 
 
 def test_masking_that_one_seed_shows_suffices(tmp_path: Path) -> None:

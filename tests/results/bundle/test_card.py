@@ -32,7 +32,12 @@ class Silent(Defense):
     slot = "deployment"
 
 
-def _card(folder: Path, *stack: Defense, threats: tuple[str, ...] = ("evasion",)) -> dict[str, Any]:
+def _card(
+    folder: Path,
+    *stack: Defense,
+    threats: tuple[str, ...] = ("evasion",),
+    uncovered: tuple[str, ...] = (),
+) -> dict[str, Any]:
     asked = [build_threat(name, {}, radius=EPS) for name in threats]
     spec = spec_of(*stack, threats=asked, train_images=None, pools="deployment", seed=77)
     ctx = context_of(spec_of(), folder)
@@ -45,6 +50,7 @@ def _card(folder: Path, *stack: Defense, threats: tuple[str, ...] = ("evasion",)
         missing={"membership_auc": "too few | points"},
         verdict="verified",
         because="3 seeds; no sign of masking",
+        uncovered=uncovered,
         why="front",
         label="toy",
     )
@@ -115,6 +121,13 @@ def test_the_card_names_the_attacks_the_radii_and_what_is_not_covered(tmp_path: 
     evasion, uncovered = _card(tmp_path)["threat_model"]
     assert "0.15" in evasion and "pgd, autoattack" in evasion and "knows the whole" in evasion
     assert "other norms" in uncovered
+
+
+def test_the_card_names_what_did_not_attack_in_the_audit(tmp_path: Path) -> None:
+    card = _card(tmp_path, uncovered=("evasion", "backdoor"))
+    assert card["audited"]["not_attacked_by"] == ["evasion", "backdoor"]
+    assert card["threat_model"][1].startswith("Not attacked by: evasion, backdoor in the audit")
+    assert "Not attacked by: evasion, backdoor" in card_markdown(card)
 
 
 def test_the_card_of_an_undefended_model_says_that_nothing_defends_it(tmp_path: Path) -> None:
