@@ -32,6 +32,9 @@ from results.sections.status import Counts, counts
 from results.statistics.effects import Effect, defense_effects
 from results.statistics.fronts import Front, fronts, membership
 
+PROBABLE = 0.5
+"""Share of draws from which a trial is shown as on a front."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
@@ -81,6 +84,15 @@ class Content:
     row_scores: ScoresInfo | None
     """None where no filter scored poisoned rows."""
     published: PublishedTable | None
+
+    def probable(self, front: Front) -> tuple[Record, ...]:
+        """Return the trials that are on a front in at least half of the draws, the surest first.
+
+        Of an objective whose intervals overlap, the values alone put most trials on the front.
+        """
+        shares = self.shares[front.key]
+        sure = [record for record in front.records if shares[record.trial] >= PROBABLE]
+        return tuple(sorted(sure, key=lambda record: -shares[record.trial]))
 
 
 def gather(run: Run) -> Content:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -38,7 +39,10 @@ def plain(content: Content) -> dict[str, Any]:
             "counts": asdict(content.counts),
             "warning": content.warning,
             "findings": content.findings,
-            "fronts": [_plain_front(front, content.shares[front.key]) for front in content.fronts],
+            "fronts": [
+                _plain_front(front, content.shares[front.key], content.probable(front))
+                for front in content.fronts
+            ],
             "hypervolume": content.fronts[0].hypervolume,
             "best": [
                 {
@@ -113,7 +117,9 @@ def _plain_optimism(found: Optimism) -> dict[str, Any]:
     }
 
 
-def _plain_front(front: Front, shares: dict[str, float]) -> dict[str, Any]:
+def _plain_front(
+    front: Front, shares: dict[str, float], probable: Sequence[Record]
+) -> dict[str, Any]:
     return {
         "key": front.key,
         "objectives": [asdict(objective) for objective in front.objectives],
@@ -125,6 +131,7 @@ def _plain_front(front: Front, shares: dict[str, float]) -> dict[str, Any]:
             {"trial": member.trial, "defense": member.label, "share": shares[member.trial]}
             for member in front.members
         ],
+        "probable": [record.trial for record in probable],
     }
 
 

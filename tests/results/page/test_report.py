@@ -10,7 +10,7 @@ import pytest
 from results import write_report
 from results.errors import ResultsError
 from tests.results.audits import write_demo_audit
-from tests.results.run_folders import EVIL, demo_records, fgsm, manifest, record, write_run
+from tests.results.run_folders import EVIL, demo_records, fgsm, manifest, record, share, write_run
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +221,41 @@ def test_the_page_says_who_proposed_the_trials(tmp_path: Path) -> None:
     words = "tpe up to 500 finished trials, then nsga2"
     page = write_report(write_run(tmp_path, manifest(sampler=words), demo_records())).read_text()
     assert f"Sampler: {words}." in page
+
+
+def test_of_intervals_that_overlap_the_probable_front_is_shown_first(tmp_path: Path) -> None:
+    # Each trial is less accurate than the one before, and leaks less by a figure within noise: by
+    # the values all are on the front; in a draw number k is if none of k others happens to leak
+    # less.
+    rows = [
+        record(
+            f"trial{place:05d}",
+            [fgsm(round(0.01 * (place + 1), 2))],
+            metrics={
+                "clean_accuracy": share(0.95 - 0.03 * place, 20_000),
+                "robust_accuracy": share(0.5 - 0.03 * place, 20_000),
+                "membership_auc": {
+                    "value": 0.52 - 0.001 * place, "low": 0.45 - 0.001 * place,
+                    "high": 0.59 - 0.001 * place, "n": 300,
+                },
+            },
+        )
+        for place in range(12)
+    ]  # fmt: skip
+    text = write_report(write_run(tmp_path, manifest(), rows)).read_text(encoding="utf-8")
+    front = json.loads((tmp_path / "report" / "report.json").read_text())["fronts"][0]
+    assert len(front["members"]) == 12
+    shares = {row["trial"]: row["share"] for row in front["members"]}
+    assert set(front["probable"]) == {trial for trial, each in shares.items() if each >= 0.5}
+    assert 1 <= len(front["probable"]) <= 3 and front["probable"][0] == "trial00000"
+    section = text[text.index('aria-labelledby="fronts"') :]
+    first, _, rest = section.partition("<details")
+    assert re.findall(r"<code>(trial\w{5})</code>", first) == [
+        trial[:10] for trial in front["probable"]
+    ]
+    plain = rest.partition("</details>")[0]
+    assert "The front by the values alone: 12 trials" in plain
+    assert len(re.findall(r"<code>trial\w{5}</code>", plain)) == 12
 
 
 def test_a_member_of_the_search_s_front_bears_the_verdict_of_its_audit(tmp_path: Path) -> None:

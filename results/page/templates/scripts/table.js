@@ -26,14 +26,16 @@ function showTable(matches) {
   byId("none-match").hidden = places.length > 0;
 }
 
-// Verified first, then the front, then as they finished, where the reader has not sorted.
+// Verified first, then who is on the front in at least half of the draws, then the front by the values
+// alone, then as they finished, where the reader has not sorted.
 function ordered(places) {
   const rank = (place) => {
     const trial = data.trials[place];
     if (trial.undefended) return 1;
     if (trial.verdict === "verified") return 0;
-    if (isStruck(trial)) return 4;
-    return trial.front ? 2 : 3;
+    if (isStruck(trial)) return 5;
+    if (trial.share >= 0.5) return 2;
+    return trial.front ? 3 : 4;
   };
   if (!order.metric) return places.sort((a, b) => rank(a) - rank(b) || a - b);
   const key = (place) => figureOf(place, order.metric)?.[0] ?? null;
