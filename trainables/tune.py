@@ -79,8 +79,6 @@ def trainable(
     def run_one(config: dict[str, Any]) -> None:
         config = {name: value for name, value in config.items() if name != GPUS_KEY}
         gpus = _gpus_given()
-        if gpus == 0:
-            hide_gpus()
         own = Path(tune.get_context().get_trial_dir()).parent if run is None else run
         folder = open_folder(own)
         claims = ActorLease(folder.uri) if lease == "actor" else None
@@ -109,11 +107,15 @@ def trainable(
             write_record(record, records)
         if record.status == "failed" and failures == "raise":
             raise TrialFailedError(record.error)
-        found = {o.metric: record.metrics.get(o.metric) for o in space.objectives}
-        values = {name: value.value for name, value in found.items() if isinstance(value, Measured)}
-        tune.report({**values, "trial": record.trial, "status": record.status})
+        _report(record, space)
 
     return run_one
+
+
+def _report(record: TrialRecord, space: SpaceLike) -> None:
+    found = {o.metric: record.metrics.get(o.metric) for o in space.objectives}
+    values = {name: value.value for name, value in found.items() if isinstance(value, Measured)}
+    tune.report({**values, "trial": record.trial, "status": record.status})
 
 
 def _recorded(records: Folder, trial: str) -> TrialRecord | None:
@@ -125,9 +127,15 @@ def _recorded(records: Folder, trial: str) -> TrialRecord | None:
 
 
 def _gpus_given() -> float:
-    """Return how many GPUs Tune assigned to this trial: a share of one, whole ones, or 0."""
-    given = tune.get_context().get_trial_resources().required_resources
-    return float(given.get("GPU", 0.0))
+    """Return how many GPUs Tune assigned to this trial: a share of one, whole ones, or 0.
+
+    A trial without one sees none from here on.
+    """
+    resources = tune.get_context().get_trial_resources().required_resources
+    given = float(resources.get("GPU", 0.0))
+    if given == 0:
+        hide_gpus()
+    return given
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)

@@ -101,7 +101,8 @@ def resampled_means(outcomes: Sequence[Floats], *, draws: int, seed: int = _SEED
             noise_R = generator.standard_t(len(each) - 1, draws)
             means_RC[:, place] += math.sqrt(components(each).seeds) * noise_R
     # A drawn seed may be worse than all points wrong, but a share cannot.
-    return np.clip(means_RC, 0.0, 1.0)
+    shares_RC: NDArray[np.float64] = np.clip(means_RC, 0.0, 1.0)
+    return shares_RC
 
 
 def compare(first: Audited, second: Audited, metric: str) -> Comparison | None:

@@ -77,7 +77,8 @@ def _of_resamples(
 
 def _bins_of(confidence: Floats, bins: int) -> Floats:
     """Return in which of equal bins each confidence is, (N, B) of 0 and 1."""
-    return np.eye(bins)[np.minimum((confidence * bins).astype(int), bins - 1)]
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    return np.asarray(place[:, None] == np.arange(bins), dtype=np.float64)
 
 
 def _counts(resamples: int, n: int) -> Iterator[int]:
