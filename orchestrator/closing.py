@@ -25,7 +25,9 @@ class HasStatus(Protocol):
 
 def say_finished(console: Console, run: str, recorded: int, reason: str) -> None:
     """Print that nothing of a search is left to run, and why."""
-    console.print(f"Run {run} is finished: {recorded} trials are recorded, {reason}.")
+    console.print(
+        f"Run {run} is finished: {recorded} trials are recorded, {reason}.", soft_wrap=True
+    )
 
 
 def say_recorded(console: Console, recorded: int, trials: int, failed: int) -> None:

@@ -37,10 +37,11 @@ def print_plan(
     console.print(
         f"{trials} trials, {resources.concurrent} at once, {resources.described}: "
         f"about {hours:.2g} hours on this machine "
-        "(from a few timed steps; rough)"
+        "(from a few timed steps; rough)",
+        soft_wrap=True,
     )
     console.print(_planned_audit(space, audited, hours / trials), soft_wrap=True)
-    console.print(f"Nothing was started; the run would be {paths.shown}")
+    console.print(f"Nothing was started; the run would be {paths.shown}", soft_wrap=True)
 
 
 def _planned_audit(space: Space, options: AuditOptions | None, trial_hours: float) -> str:

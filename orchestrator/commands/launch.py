@@ -219,7 +219,8 @@ def _finish(
     resumed = f"Resuming: {before} trials are recorded. " if before else ""
     console.print(
         f"{resumed}Running {left} trials of space {space.name} into {paths.shown}, "
-        f"{resources.concurrent} at once, {resources.described}"
+        f"{resources.concurrent} at once, {resources.described}",
+        soft_wrap=True,
     )
     if proposals.trials > MOST_FOR_TPE and space.file.search.algorithm == "tpe":
         console.print(f"Sampler: {describe_sampler('tpe', proposals.trials)}.")

@@ -70,12 +70,17 @@ class Audited:
         return str((known[0].spec.get("data") or {}).get("name", "")) if known else ""
 
     @property
+    def name(self) -> str:
+        """Its name in a sentence: tables call the undefended model by its label, `none`."""
+        return "the undefended model" if self.undefended else self.label
+
+    @property
     def verdict_line(self) -> str:
         """The verdict on one line, with what it rests on where it is not plain."""
         said = "" if self.verdict == VERIFIED else f": {self.because}"
         if self.verdict == VERIFIED and self.uncovered:
             said = f" (not attacked by: {', '.join(self.uncovered)})"
-        return f"{self.verdict}: {self.label}{said}"
+        return f"{self.verdict}: {self.name}{said}"
 
     @property
     def trial(self) -> str:

@@ -61,17 +61,12 @@ def recommendation(run: Run, found: Matrix | None) -> Recommendation:
             command=command,
         )
     return Recommendation(
-        headline=f"Recommended where nothing is required: {name_of(chosen)}.",
+        headline=f"Recommended where nothing is required: {chosen.name}.",
         sentences=(*_reasons(run, chosen, found), *_others(selection, chosen), *judged),
         chosen=chosen,
         selection=selection,
         command=command,
     )
-
-
-def name_of(candidate: Audited) -> str:
-    """Name a candidate in a sentence."""
-    return "the undefended model" if candidate.undefended else candidate.label
 
 
 def run_address(run: Run) -> str:
@@ -157,12 +152,12 @@ def _against_undefended(run: Run, row: AuditedRow) -> str:
 
 
 def _others(selection: Selection, chosen: Audited) -> list[str]:
-    others = [name_of(each) for each in selection.picks if each.trial != chosen.trial]
+    others = [each.name for each in selection.picks if each.trial != chosen.trial]
     return [f"Also verified, in order of the objectives: {'; '.join(others)}."] if others else []
 
 
 def _judged(candidate: Audited) -> str:
-    name = name_of(candidate)
+    name = candidate.name
     if candidate.verdict == SUSPECTED:
         return f"Struck off by the audit: {name}. Masking suspected: {candidate.because}."
     assert candidate.verdict == UNVERIFIED

@@ -217,6 +217,12 @@ def test_a_candidate_without_a_trial_in_the_search_stands_for_itself(tmp_path: P
     assert candidate.undefended
 
 
+def test_a_verdict_names_the_undefended_model_in_words(tmp_path: Path) -> None:
+    undefended, defended = audited(load(write_demo_audit(tmp_path)))[:2]
+    assert undefended.verdict_line.startswith(f"{undefended.verdict}: the undefended model")
+    assert defended.verdict_line.startswith(f"{defended.verdict}: {defended.label}")
+
+
 def test_an_audit_that_does_not_say_what_it_audited_is_refused(tmp_path: Path) -> None:
     folder = write_demo_audit(tmp_path)
     write_run(folder / "audit", manifest(), [])
