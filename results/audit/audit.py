@@ -174,9 +174,9 @@ def _verdict(
     if masked:
         return SUSPECTED, "; ".join(dict.fromkeys(masked))
     if len(records) < planned:
-        bad = [f"{r.status}: {r.error}" if r.error else r.status for r in found if not r.usable]
+        bad = [_why_unusable(record) for record in found if not record.usable]
         detail = f" ({'; '.join(dict.fromkeys(bad))})" if bad else ""
-        return UNVERIFIED, f"only {len(records)} of {planned} seeds of its audit completed{detail}"
+        return UNVERIFIED, f"only {len(records)} of {planned} seeds of its audit count{detail}"
     if not records:
         return UNVERIFIED, "no seed was audited"
     if not covered.attacked and not covered.proven:
@@ -191,6 +191,13 @@ def _verdict(
             return UNVERIFIED, missed
         words += ["no sign of masking", "attacked adaptively"]
     return VERIFIED, "; ".join([*words, covered.text()])
+
+
+def _why_unusable(record: Record) -> str:
+    if record.status != "completed":
+        return f"{record.status}: {record.error}" if record.error else record.status
+    stages = ", ".join(record.stale_stages)
+    return f"another version measured {stages}; launch again under a new --name"
 
 
 def _missed_by_evasion(records: Sequence[Record]) -> str:

@@ -79,10 +79,16 @@ def write_examples(folder: Path) -> Path:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a user's files and the recorded run, under the names of the pages."""
     folder = write_examples(tmp_path_factory.mktemp("home"))
-    for name in ("full", "first"):
-        shutil.copytree(RUN, folder / "runs" / name)
+    _write_runs(folder)
     (folder / "docs").mkdir()
     return folder
+
+
+def _write_runs(folder: Path) -> None:
+    """Put the recorded run there as it was: an audit by a newer version makes its records stale."""
+    shutil.rmtree(folder / "runs", ignore_errors=True)
+    for name in ("full", "first"):
+        shutil.copytree(RUN, folder / "runs" / name)
 
 
 @pytest.fixture
@@ -173,7 +179,8 @@ def test_a_printed_launch_finds_all_that_it_needs(
 @pytest.mark.slow
 @pytest.mark.usefixtures("at_home")
 @pytest.mark.parametrize("call", OTHERS)
-def test_a_printed_call_runs(call: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_printed_call_runs(call: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _write_runs(home)
     # The recorded run did not measure backdoors, so that nothing meets a requirement on them.
     assert _call(call) == (3 if BACKDOOR in call else 0)
     assert capsys.readouterr().out

@@ -44,7 +44,7 @@ def test_each_candidate_gets_its_verdict_and_what_it_rests_on(tmp_path: Path) ->
     }  # fmt: skip
     assert "a score-only search breaks points" in found["masked00"].because
     assert found["partial0"].because == (
-        "only 2 of 3 seeds of its audit completed (failed: out of memory)"
+        "only 2 of 3 seeds of its audit count (failed: out of memory)"
     )
     assert found["plain000"].undefended and not found["mild0000"].undefended
     assert found["smooth00"].why == "touches the front"
@@ -369,3 +369,15 @@ def test_a_record_keeps_its_outcomes(tmp_path: Path) -> None:
     kept: Record = audit.records[0]
     assert set(kept.outcomes) == {"clean_accuracy", "robust_accuracy"}
     assert len(kept.outcomes["clean_accuracy"]) == POINTS
+
+
+def test_an_audit_of_an_earlier_version_says_what_to_do(tmp_path: Path) -> None:
+    folder = write_demo_audit(tmp_path)
+    file = folder / "audit" / "manifest.json"
+    plain = json.loads(file.read_text())
+    plain["stage_versions"] = {name: 1_000 for name in plain["stage_versions"]}
+    file.write_text(json.dumps(plain))
+    candidate = audited(load(folder))[1]
+    assert candidate.verdict == "unverified"
+    assert candidate.because.startswith("only 0 of 3 seeds of its audit count (another version ")
+    assert candidate.because.endswith("; launch again under a new --name)")

@@ -23,7 +23,7 @@ def test_the_copy_of_a_run_holds_its_audit_and_follows_what_goes(
     assert [each.verdict for each in audited(run)].count("verified") == 4
 
     (folder / "audit" / "records" / "audit1seed2.json").unlink()
-    assert audited(load(folder.as_uri()))[1].because == ("only 2 of 3 seeds of its audit completed")
+    assert audited(load(folder.as_uri()))[1].because == ("only 2 of 3 seeds of its audit count")
     for file in [*(folder / "audit" / "records").iterdir(), folder / "audit" / "manifest.json"]:
         file.unlink()
     assert load(folder.as_uri()).audit is None
