@@ -119,7 +119,7 @@ def _lines(
     for reference in selection.references:
         lines += _reference(reference, selection)
     if selection.knee is not None:
-        lines.append(f"Suggested, as nothing is required: {selection.knee.label}, {KNEE}.")
+        lines.append(f"Suggested, as nothing is required: {selection.knee.name}, {KNEE}.")
     return [f"Run {run.name}.", *lines, *not_recommended_sentences(selection)]
 
 
@@ -142,11 +142,10 @@ def _why_nothing(request: SelectRequest, selection: Selection) -> list[str]:
 
 def _pick(rank: int, group: Group[Audited], selection: Selection) -> list[str]:
     pick = group.first
-    note = " (this is the undefended model)" if pick.undefended else ""
-    head = f"{rank}. {pick.label}{note}{_on_data(pick, selection)}"
+    head = f"{rank}. {pick.name}{_on_data(pick, selection)}"
     lines = [f"{head}: {pick.verdict}, {pick.because}", *_figures(pick, selection)]
     if group.others:
-        others = ", ".join(other.label for other in group.others)
+        others = ", ".join(other.name for other in group.others)
         lines.append(f"     not significantly different in any goal: {others}")
     return lines
 

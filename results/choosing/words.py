@@ -60,13 +60,13 @@ def nearest_sentence(nearest: NearestMiss, optimistic: bool) -> str:
             f"{text} by {number_text(miss.shortfall)} ({metric} is {value_text(value)}, of which "
             f"{end} counts)"
         )
-    return f"The nearest miss is {nearest.candidate.label}, which misses {'; '.join(parts)}."
+    return f"The nearest miss is {nearest.candidate.name}, which misses {'; '.join(parts)}."
 
 
 def not_recommended_sentences(selection: Selection) -> list[str]:
     """Write what is never recommended, and why."""
     sentences = [
-        f"Not recommended: {each.label} ({each.verdict}): {each.because}."
+        f"Not recommended: {each.name} ({each.verdict}): {each.because}."
         for each in selection.unverified
     ]
     if selection.searched:

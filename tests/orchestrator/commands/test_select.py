@@ -127,7 +127,7 @@ def test_the_undefended_model_is_picked_only_where_that_is_allowed(
     assert select(capsys, str(run), *required)[0] == 3
     code, out, _ = select(capsys, str(run), *required, "--allow-undefended")
     assert code == 0
-    assert "1. none (this is the undefended model): verified" in out
+    assert "1. the undefended model: verified" in out
     assert "Reference" not in out
 
 
