@@ -1,4 +1,7 @@
-"""The metrics of membership inference: a headline over all attacks, and each attack's area."""
+"""The metrics of membership inference: headlines over all attacks, and each attack's area.
+
+Members are the rows that were given to the stack, before its filters.
+"""
 
 from collections.abc import Mapping
 
@@ -34,6 +37,9 @@ MEMBERSHIP_ATTACKS: Mapping[str, tuple[str, str]] = {
 }
 """Attack -> what it does, and its source."""
 
+KEPT_ROWS = "kept_rows_membership_auc"
+"""The headline of the rows alone that the filters of a stack kept."""
+
 
 def auc_metric(attack: str) -> str:
     """Name the area under the ROC of an attack."""
@@ -46,10 +52,20 @@ MEMBERSHIP = (
         "minimize",
         "fraction",
         BONFERRONI,
-        "Area under the ROC of the strongest attack that distinguishes training rows from unseen "
-        "ones; 0.5 means no leak.",
+        "Area under the ROC of the strongest attack that distinguishes the rows given to the "
+        "stack, before its filters, from unseen ones; 0.5 means no leak.",
         worst=1.0,
         source="Yeom et al., 2018; Carlini et al., 2022",
+    ),
+    declare(
+        KEPT_ROWS,
+        "minimize",
+        "fraction",
+        BONFERRONI,
+        "The same of the rows alone that the filters of the stack kept, against those unseen ones "
+        "that the same filters keep of as many rows; only where they dropped any.",
+        worst=1.0,
+        may_be_missing=True,
     ),
     declare(
         "membership_balanced_accuracy",
