@@ -25,6 +25,7 @@ SUSPECTED: Verdict = "masking suspected"
 MEMBERSHIP_HEADLINES = frozenset(
     {
         "membership_auc",
+        "kept_rows_membership_auc",
         "membership_balanced_accuracy",
         "tpr_at_fpr_0_01",
         "tpr_at_fpr_0_001",

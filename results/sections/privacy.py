@@ -139,7 +139,7 @@ def strongest_text(record: Record) -> str:
     if notes.attack is None:
         return "not measured"
     shadows = f", {notes.shadows} shadow models" if notes.shadows else ""
-    return f"{notes.attack}{shadows}"
+    return f"{notes.attack}{' turned round' if notes.turned_round else ''}{shadows}"
 
 
 def delta_text(record: Record) -> str:

@@ -5,7 +5,7 @@ Members are the rows that were given to the stack, before its filters.
 
 from collections.abc import Mapping
 
-from trainables.metrics.metric import AREA, BONFERRONI, declare
+from trainables.metrics.metric import AREA, BONFERRONI, FARTHEST, declare
 
 MEMBERSHIP_ATTACKS: Mapping[str, tuple[str, str]] = {
     "loss_threshold": ("calls a row a member if its loss is low", "Yeom et al., 2018"),
@@ -51,9 +51,11 @@ MEMBERSHIP = (
         "membership_auc",
         "minimize",
         "fraction",
-        BONFERRONI,
+        FARTHEST,
         "Area under the ROC of the strongest attack that distinguishes the rows given to the "
-        "stack, before its filters, from unseen ones; 0.5 means no leak.",
+        "stack, before its filters, from unseen ones; 0.5 means no leak. An attack whose area is "
+        "below 0.5 is turned round: which is strongest, and which way, is chosen on half of the "
+        "rows for the figure of the other half.",
         worst=1.0,
         source="Yeom et al., 2018; Carlini et al., 2022",
     ),
@@ -61,7 +63,7 @@ MEMBERSHIP = (
         KEPT_ROWS,
         "minimize",
         "fraction",
-        BONFERRONI,
+        FARTHEST,
         "The same of the rows alone that the filters of the stack kept, against those unseen ones "
         "that the same filters keep of as many rows; only where they dropped any.",
         worst=1.0,
@@ -97,7 +99,8 @@ MEMBERSHIP = (
             "minimize",
             "fraction",
             AREA,
-            f"Area under the ROC of the membership attack that {does}.",
+            f"Area under the ROC of the membership attack that {does}; below 0.5 it leaks as much "
+            "the other way round.",
             worst=1.0,
             source=source,
         )

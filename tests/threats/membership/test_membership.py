@@ -123,7 +123,7 @@ def test_a_leak_is_found_and_measured_as_sklearn_does(undefended: TrainedNet) ->
     area = _measured(found["membership_auc_loss_threshold"])
     assert area.value == pytest.approx(roc_auc_score(truth, scores), abs=1e-9)
     headline = _measured(found["membership_auc"])
-    assert headline.value >= area.value and headline.low > 0.5
+    assert headline.value == pytest.approx(area.value, abs=0.01) and headline.low > 0.5
     assert _measured(found["tpr_at_fpr_0_001"]).value > 0.1
 
     def losses(images: LabelledImages) -> Tensor:
@@ -138,7 +138,36 @@ def test_a_leak_is_found_and_measured_as_sklearn_does(undefended: TrainedNet) ->
     only = threat.measure(ByPixel(undefended.model), alone).metrics
     balanced = _measured(only["membership_balanced_accuracy"])
     assert balanced.value == pytest.approx(expected, abs=2e-3)
-    assert _measured(found["membership_balanced_accuracy"]).value >= balanced.value
+    among_all = _measured(found["membership_balanced_accuracy"])
+    assert among_all.value == pytest.approx(balanced.value, abs=0.02)
+    assert among_all.high > balanced.high  # as it was chosen among four
+
+
+class LessSureOfBright(Predictor):
+    """Is the less sure of the true class, the brighter the first pixel; two classes."""
+
+    def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return scores (B, 2)."""
+        return torch.stack([4 - 4 * x[:, 0, 0, 0], torch.zeros(len(x))], dim=1)
+
+
+def test_a_leak_the_wrong_way_round_is_a_leak(undefended: TrainedNet) -> None:
+    members, others = _random_pool(400, 1, shift=55), _random_pool(1000, 2)
+    ctx = _given(undefended, members, others)
+    found = Membership().measure(LessSureOfBright(undefended.model), ctx)
+    own = _measured(found.metrics["membership_auc_loss_threshold"])
+    headline = _measured(found.metrics["membership_auc"])
+    assert own.high < 0.5
+    assert headline.value == pytest.approx(1 - own.value, abs=0.01)
+    assert 0.5 < headline.low <= 1 - own.high and headline.high >= 1 - own.low
+    assert found.notes["turned_round"] is True
+    assert _measured(found.metrics["membership_balanced_accuracy"]).low > 0.5
+    assert _measured(found.metrics["tpr_at_fpr_0_01"]).value > 0.1
+    # Shown so that a higher score means a member.
+    shown = found.notes["scores"]
+    middle = np.convolve(shown["edges"], [0.5, 0.5], "valid")
+    means = [np.average(middle, weights=shown[side]) for side in ("members", "non_members")]
+    assert means[0] > means[1]
 
 
 def test_members_are_the_rows_given_to_training_and_others_the_held_out_pool(
@@ -235,9 +264,11 @@ def test_an_overfitted_net_is_told_by_all_that_look_at_its_answers(tmp_path: Pat
     assert list(found.notes["attacks"]) == list(MEMBERSHIP_ATTACKS)
     areas = {name: _measured(found.metrics[auc_metric(name)]) for name in MEMBERSHIP_ATTACKS}
     headline = _measured(found.metrics["membership_auc"])
-    strongest = max(areas, key=lambda name: areas[name].value)
-    assert found.notes["attack"] == strongest
-    assert headline.value == areas[strongest].value and headline.low > 0.5
+    strongest = max(areas, key=lambda name: abs(areas[name].value - 0.5))
+    assert (found.notes["attack"], found.notes["turned_round"]) == (strongest, False)
+    # Less than the largest by what choosing it flatters, which is little where much leaks.
+    assert areas[strongest].value - 0.1 < headline.value <= areas[strongest].value
+    assert headline.low > 0.5
     # Wider than the attack's own, since it was chosen among eight.
     assert headline.low >= areas[strongest].low - 0.2 and headline.high > areas[strongest].high
     for name in ("loss_threshold", "modified_entropy", "lira_online", "rmia", "shadow"):

@@ -15,7 +15,6 @@ from torch import Tensor
 from trainables.datasets import LabelledImages
 from trainables.storage.identity import seed_from
 from trainables.threats.membership.rates import Scored
-from trainables.threats.membership.sides import Sides
 from trainables.training.trained import Trained
 from trainables.trial.context import TrialContext
 
@@ -29,11 +28,10 @@ class Kept:
     unseen: Tensor
     """(len(held-out pool),) bool."""
 
-    def of(self, sides: Sides, scored: Scored) -> Scored | None:
+    def of(self, scored: Scored) -> Scored | None:
         """Return the scores of kept rows alone; None where nothing is left of a side."""
-        members = scored.members[self.given[sides.member_rows].numpy()]
-        others = scored.others[self.unseen[sides.other_rows].numpy()]
-        return Scored(members, others) if len(members) and len(others) else None
+        found = scored.select(self.given.numpy(), self.unseen.numpy())
+        return found if len(found.members) and len(found.others) else None
 
 
 def kept_rows(trained: Trained, ctx: TrialContext) -> Kept | None:

@@ -9,24 +9,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
 from trainables.metrics import intervals
 from trainables.metrics.membership import KEPT_ROWS, MEMBERSHIP_ATTACKS, auc_metric
 from trainables.parameters import parameter
-from trainables.records.value import Measured, MetricValue, Missing
+from trainables.records.value import MetricValue, Missing
+from trainables.storage.identity import seed_from
 from trainables.threats.membership import lira
+from trainables.threats.membership.choice import (
+    Classes,
+    best_directed,
+    strongest_auc,
+    strongest_balanced,
+    strongest_rate,
+)
 from trainables.threats.membership.kept import Kept, kept_rows
 from trainables.threats.membership.label_only import SIZES, Work, affordable, label_only
-from trainables.threats.membership.rates import (
-    Scored,
-    as_many_as_members,
-    balanced_accuracy,
-    histogram,
-    mean_of_members,
-    strongest,
-    tpr_at_fpr,
-)
+from trainables.threats.membership.rates import Scored, histogram
 from trainables.threats.membership.rmia import fitted_a, relative_probability, rmia
 from trainables.threats.membership.scores import (
     Floats,
@@ -99,8 +101,10 @@ class Membership(Threat):
     the held-out pool. What a filter dropped was given away too, and the rows that it kept differ
     from unseen ones by its choice: their own figure meets unseen rows that it would keep. A screen
     runs what needs no further training; an audit trains shadow models under the same
-    stack and deployment, so that its attacks know the defense. The headline's interval allows for
-    the choice of the strongest among m attacks: each one's is of level 1 - 0.05 / m.
+    stack and deployment, so that its attacks know the defense. Scores that order the rows the
+    wrong way round leak as much, so the strongest is the one whose area is farthest from 0.5,
+    chosen and turned on one half of the rows for the figure of the other. The headline's interval
+    allows for the choice among m attacks: each one's is of level 1 - 0.05 / m.
     An image is asked once; a rejected one has log-probabilities too, but no label.
     """
 
@@ -163,12 +167,10 @@ class Membership(Threat):
             if name in OF_ANSWERS
         }
         notes: dict[str, Any] = {"members": len(sides.members), "non_members": len(sides.others)}
-        asked = dict.fromkeys(names, sides)
         if LABEL_ONLY in names:
             passes = predictor.forward_passes_per_prediction
             work = affordable(ctx.spec.effort, passes, len(sides.members) + len(sides.others))
-            asked[LABEL_ONLY] = sides.fewer(work.points)
-            scored[LABEL_ONLY] = _by_labels(predictor, asked[LABEL_ONLY], work, ctx)
+            scored[LABEL_ONLY] = _by_labels(predictor, sides.fewer(work.points), work, ctx)
             notes[LABEL_ONLY] = {
                 "copies": work.copies,
                 "members": len(scored[LABEL_ONLY].members),
@@ -188,58 +190,60 @@ class Membership(Threat):
                 "one_spread_for_all": number < lira.FEWEST_FOR_OWN_SPREAD,
             }
         ordered = {name: scored[name] for name in names}
-        metrics = _metrics(ordered)
+        generator = np.random.default_rng(seed_from(ctx.deployment, self.name, "halves"))
+        train, held_out = (x.labels.cpu().numpy() for x in (ctx.pools.train, ctx.held_out))
+        metrics = _metrics(ordered, generator, (train, held_out))
         trained = ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed)
-        metrics[KEPT_ROWS], of_kept = _of_kept(kept_rows(trained, ctx), ordered, asked)
-        return Findings(metrics=metrics, notes=notes | of_kept | _notes_of(scored, metrics))
+        metrics[KEPT_ROWS], of_kept = _of_kept(
+            kept_rows(trained, ctx), ordered, generator, (train, held_out)
+        )
+        return Findings(metrics=metrics, notes=notes | of_kept | _notes_of(ordered))
 
 
 def _by_labels(predictor: Predictor, sides: Sides, work: Work, ctx: TrialContext) -> Scored:
     """Run the label-only attack on both sides."""
     generator = ctx.generator("membership", LABEL_ONLY)
     asked = (sides.members, sides.others)
-    return Scored(*(label_only(predictor, side, work.copies, ctx, generator) for side in asked))
+    members, others = (label_only(predictor, x, work.copies, ctx, generator) for x in asked)
+    return sides.scored(members, others)
 
 
-def _metrics(scored: Mapping[str, Scored]) -> dict[str, MetricValue]:
-    level = 1 - (1 - intervals.LEVEL) / len(scored)
-    rows: dict[str, list[MetricValue]] = {
-        "membership_auc": [intervals.auc(s.members, s.others, level) for s in scored.values()],
-        "membership_balanced_accuracy": [
-            balanced_accuracy(s, _threshold(name, s), level) for name, s in scored.items()
-        ],
-        **{
-            rate: [tpr_at_fpr(s.members, s.others, fpr, level) for s in scored.values()]
-            for rate, fpr in _RATES.items()
-        },
-    }
+def _metrics(
+    scored: Mapping[str, Scored], generator: np.random.Generator, classes: Classes
+) -> dict[str, MetricValue]:
     areas = {auc_metric(name): intervals.auc(s.members, s.others) for name, s in scored.items()}
-    return {**{name: strongest(values) for name, values in rows.items()}, **areas}
+    return {
+        "membership_auc": strongest_auc(scored, generator, classes),
+        "membership_balanced_accuracy": strongest_balanced(scored, generator, classes),
+        **{rate: strongest_rate(scored, fpr) for rate, fpr in _RATES.items()},
+        **areas,
+    }
 
 
 def _of_kept(
-    kept: Kept | None, scored: Mapping[str, Scored], asked: Mapping[str, Sides]
+    kept: Kept | None,
+    scored: Mapping[str, Scored],
+    generator: np.random.Generator,
+    classes: Classes,
 ) -> tuple[MetricValue, dict[str, Any]]:
     """Return the headline of the rows that the filters keep, and how many those are."""
     if kept is None:
         return Missing("no filter of the stack dropped a row"), {}
-    alone = {name: rows for name, each in scored.items() if (rows := kept.of(asked[name], each))}
+    alone = {name: rows for name, each in scored.items() if (rows := kept.of(each))}
     if not alone:
         return Missing("the filters of the stack keep no row of one of the sides"), {}
-    level = 1 - (1 - intervals.LEVEL) / len(alone)
-    areas = [intervals.auc(rows.members, rows.others, level) for rows in alone.values()]
     most = max(alone.values(), key=lambda rows: len(rows.members))
     notes = {"members": len(most.members), "non_members": len(most.others)}
-    return strongest(areas), {"kept_rows": notes}
+    return strongest_auc(alone, generator, classes), {"kept_rows": notes}
 
 
-def _threshold(name: str, scored: Scored) -> float:
-    return mean_of_members(scored) if name == "loss_threshold" else as_many_as_members(scored)
-
-
-def _notes_of(scored: Mapping[str, Scored], metrics: Mapping[str, MetricValue]) -> dict[str, Any]:
-    """Name the strongest attack and show its scores."""
-    areas = {name: metrics[auc_metric(name)] for name in scored}
-    values = {name: area.value for name, area in areas.items() if isinstance(area, Measured)}
-    top = max(values, key=lambda name: values[name])
-    return {"attack": top, "attacks": values, "scores": histogram(scored[top])}
+def _notes_of(scored: Mapping[str, Scored]) -> dict[str, Any]:
+    """Name the strongest attack on all rows, and show its scores."""
+    top, turned = best_directed(scored)
+    values = {name: intervals.auc(s.members, s.others).value for name, s in scored.items()}
+    return {
+        "attack": top,
+        "turned_round": turned,
+        "attacks": values,
+        "scores": histogram(scored[top].turned() if turned else scored[top]),
+    }

@@ -58,7 +58,11 @@ class Sides:
 
     def split(self, scores: Floats) -> Scored:
         """Part scores (P,) into those of both sides."""
-        return Scored(scores[: len(self.members)], scores[len(self.members) :])
+        return self.scored(scores[: len(self.members)], scores[len(self.members) :])
+
+    def scored(self, members: Floats, others: Floats) -> Scored:
+        """Note whose the scores of both sides (M,) and (N,) are."""
+        return Scored(members, others, self.member_rows.numpy(), self.other_rows.numpy())
 
 
 def sides_of(ctx: TrialContext, most: int) -> Sides:
