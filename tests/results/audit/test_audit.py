@@ -24,7 +24,16 @@ from tests.results.audits import (
     write_audited,
     write_demo_audit,
 )
-from tests.results.run_folders import Json, evasion_notes, fgsm, manifest, record, share, write_run
+from tests.results.run_folders import (
+    Json,
+    evasion_notes,
+    fgsm,
+    manifest,
+    record,
+    share,
+    sight_notes,
+    write_run,
+)
 from trainables.threats import THREATS
 
 
@@ -103,7 +112,8 @@ def _of_threats(folder: Path, threats: tuple[str, ...], candidates: int = 1) -> 
         ),
         (
             ("evasion", "backdoor", "membership", "inversion"),
-            "3 seeds; no sign of masking; attacked adaptively; attacked by: evasion, backdoor, "
+            "3 seeds; no sign of masking (a mask of 10 % of the points would be seen with "
+            "probability 0.94 (n = 100)); attacked adaptively; attacked by: evasion, backdoor, "
             "membership, inversion",
         ),
     ],
@@ -115,6 +125,37 @@ def test_what_a_verdict_needs_follows_from_the_threats_and_it_says_what_is_not_c
     assert (found.verdict, found.because) == ("verified", words)
     assert found.uncovered == tuple(name for name in ATTACKS if name not in threats)
     assert ("not attacked by" in found.verdict_line) is bool(found.uncovered)
+
+
+@pytest.mark.parametrize(
+    ("sight", "verdict"),
+    [
+        (sight_notes(0.72, 48), "unverified"),
+        (sight_notes(0.8, 54), "verified"),
+        (None, "verified"),  # recorded before a check said it
+    ],
+)
+def test_an_audit_that_would_not_see_a_mask_verifies_nothing(
+    sight: Json | None, verdict: str, tmp_path: Path
+) -> None:
+    folder = _of_threats(tmp_path, ("evasion",))
+    for file in (folder / "audit" / "records").glob("*.json"):
+        plain = json.loads(file.read_text())
+        plain["notes"]["evasion"]["masking"]["sight"] = sight
+        if "seed0" not in file.name:  # a later seed looks for fewer signs
+            plain["notes"]["evasion"]["masking"]["sight"] = sight_notes(0.99, 150)
+        if sight is None:
+            del plain["notes"]["evasion"]["masking"]["sight"]
+        file.write_text(json.dumps(plain))
+    (found,) = audited(load(folder))
+    assert found.verdict == verdict
+    if verdict == "unverified":
+        assert found.because == (
+            "no sign of masking shows, but a mask of 10 % of the points would be seen with "
+            "probability 0.72 (n = 48), and a verdict needs 0.8: attack 54 points or more"
+        )
+    else:
+        assert found.because.startswith("3 seeds; no sign of masking")
 
 
 def test_an_audit_that_attacks_nothing_verifies_nothing(tmp_path: Path) -> None:

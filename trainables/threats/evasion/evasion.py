@@ -47,7 +47,7 @@ class Evasion(Threat):
     name = "evasion"
     meaning = "Images are changed a little so that they are misclassified."
     source = "Szegedy et al., 2014; Carlini et al., 2019"
-    VERSION = 6
+    VERSION = 7
 
     attacks: tuple[str, ...] | None = parameter(
         None, kind="word", many=True,
