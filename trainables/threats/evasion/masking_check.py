@@ -93,7 +93,7 @@ def audit_indicators(attacker: Attacker, runs: Mapping[str, Run]) -> list[Indica
     """Return the indicators that need attacks of their own, on a CPU on CHECKED points at most."""
     target, ctx = attacker.target, attacker.ctx
     broken, radius = _fooled_by(target), ctx.dataset.radius
-    chosen = _checked(attacker.points, ctx)
+    chosen = checked(attacker.points, ctx)
     attacker = attacker.on(chosen)
 
     def fooled(run: Run) -> Tensor:
@@ -115,12 +115,6 @@ def audit_indicators(attacker: Attacker, runs: Mapping[str, Run]) -> list[Indica
             "a score-only search breaks points that gradients do not",
             gradients,
             fooled(runs["square"]),
-        ),
-        broken_alone(
-            "transfer_beats_gradients",
-            "images made on another model break points that gradients do not",
-            gradients,
-            fooled(runs["transfer"]),
         ),
         broken_alone(
             "more_steps_help",
@@ -155,7 +149,7 @@ def audit_indicators(attacker: Attacker, runs: Mapping[str, Run]) -> list[Indica
 _DLR: Settings = {"pgd_dlr": {"steps": 100}}
 
 
-def _checked(points: LabelledImages, ctx: TrialContext) -> Tensor:
+def checked(points: LabelledImages, ctx: TrialContext) -> Tensor:
     """Return the rows of the points on which the further attacks run."""
     most = CHECKED if ctx.device.type == "cpu" else len(points)
     return stratified_subset(points.labels, most, seed=0)
