@@ -370,6 +370,35 @@ def test_other_points_may_differ_within_their_intervals(tmp_path: Path) -> None:
     check_certificates(load(_run(tmp_path, row)))
 
 
+@pytest.mark.parametrize(("refuted", "passes"), [(0, True), (2, True), (12, False)])
+def test_certificates_refuted_inside_their_own_radius_stop_the_check(
+    refuted: int, passes: bool, tmp_path: Path
+) -> None:
+    # Of 100 points, none is certified at the radius of the attack on all points.
+    row = certified([0.4] * 100, robust=90, failure=0.001)
+    marks = [place < refuted for place in range(100)]
+    row["notes"]["certification"]["attacked"] = {
+        "inside": 0.9, "points": list(range(100)), "refuted": marks,
+        "wavered": [place < 20 for place in range(100)],
+        "settling": {"radius": 0.4, "probability": 0.001, "draws": 2950},
+    }  # fmt: skip
+    run = load(_run(tmp_path, row))
+    notes = run.records[0].certification
+    assert notes is not None and notes.attacked is not None
+    assert notes.attacked.text() == (
+        f"attacked at 0.9 of its own radius, the certificate of {refuted} of 100 points was "
+        "refuted, and the deployed answer wavered on 20; at the median radius a vote of 2,950 "
+        "draws wavers no more often than a certificate fails"
+    )
+    if passes:
+        check_certificates(run)
+        page = write_report(tmp_path).read_text()
+        assert "a vote of 2,950 draws" in page
+        return
+    with pytest.raises(ResultsError, match=f"trial proof .*: {refuted} of 100 certified points"):
+        check_certificates(run)
+
+
 def test_a_smaller_radius_or_a_wrong_class_certifies_nothing_there(tmp_path: Path) -> None:
     row = certified([0.49] * 100, robust=0)
     check_certificates(load(_run(tmp_path / "smaller", row)))
