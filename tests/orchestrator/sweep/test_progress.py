@@ -15,7 +15,7 @@ from orchestrator.search.proposals import Proposal, Proposals
 from orchestrator.sweep.progress import AuditProgress, Progress
 from search_spaces import load_space
 from tests.search_spaces.writing import write_space
-from trainables.records.value import Measured
+from trainables.records.value import Measured, MetricValue
 from trainables.trial.stages import failed_record
 
 
@@ -60,7 +60,7 @@ def test_a_line_every_half_minute_says_how_far_a_search_is(proposals: Proposals)
     assert _lines(shown) == [begun]
 
     record = failed_record(first.spec, first.flat, "")
-    found = {
+    found: dict[str, MetricValue] = {
         "clean_accuracy": Measured(0.9, 0.8, 0.95, 270),
         "generalization_gap": Measured(0.05, -0.01, 0.1, 270),
     }
