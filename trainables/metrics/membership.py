@@ -64,8 +64,8 @@ MEMBERSHIP = (
         "minimize",
         "fraction",
         FARTHEST,
-        "The same of the rows alone that the filters of the stack kept, against those unseen ones "
-        "that the same filters keep of as many rows; only where they dropped any.",
+        "Area under the ROC of the strongest membership attack on the rows that the filters of the "
+        "stack kept, against unseen rows that the same filters keep; only where they dropped any.",
         worst=1.0,
         may_be_missing=True,
     ),
