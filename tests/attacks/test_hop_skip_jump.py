@@ -1,9 +1,10 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
-from foolbox.attacks import HopSkipJumpAttack
+from foolbox.attacks.hop_skip_jump import HopSkipJumpAttack
 from torch import Tensor, nn
 
 from tests.attacks.shared.asked import ScoresOnly
@@ -43,7 +44,7 @@ def test_labels_are_all_that_it_takes(norm: str, undefended: TrainedNet) -> None
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_the_nearest_image_is_as_near_as_foolbox_s_at_equal_queries(
-    norm: str, undefended: TrainedNet
+    norm: Literal["linf", "l2"], undefended: TrainedNet
 ) -> None:
     few = replace(undefended, x=undefended.x[:24], y=undefended.y[:24])
     right = few.model(few.x).argmax(1) == few.y
@@ -52,9 +53,7 @@ def test_the_nearest_image_is_as_near_as_foolbox_s_at_equal_queries(
         few.model, few.x, few.y, eps=8.0, norm=norm, steps=6, draws=100, early_stop=False,
         generator=_generator(),
     )  # fmt: skip
-    theirs = HopSkipJumpAttack(
-        steps=6, initial_gradient_eval_steps=100, constraint={"linf": "linf", "l2": "l2"}[norm]
-    )
+    theirs = HopSkipJumpAttack(steps=6, initial_gradient_eval_steps=100, constraint=norm)
     torch.manual_seed(0)
     order = {"linf": torch.inf, "l2": 2}[norm]
     lengths = [

@@ -53,7 +53,8 @@ def test_so_many_votes_settle_an_answer_whatever_the_others_vote_for(draws: int)
     )
     needed = votes_that_settle(draws, ALPHA)
     one_other = torch.tensor([[needed, draws - needed, 0], [needed, draws - needed - 1, 1]])
-    assert smoothed.elect(one_other[:1] if needed == draws else one_other).unique().tolist() == [0]
+    asked = one_other[:1] if needed == draws else one_other
+    assert set(smoothed.elect(asked).tolist()) == {0}
     assert smoothed.elect(torch.tensor([[needed - 1, draws - needed + 1, 0]])).tolist() == [-1]
     assert votes_that_settle(draws, None) == draws // 2 + 1
 

@@ -10,6 +10,9 @@ from tests.conftest import TrainedNet
 from tests.making import EPS, context_of, spec_of
 from tests.threats.predictors import Rejecting, brightness
 from trainables.attacks import variant
+from trainables.defenses.defense import Defense
+from trainables.defenses.stack import Stack
+from trainables.defenses.training.pgd_adversarial_training import PgdAdversarialTraining
 from trainables.deployed.predictor import REFUSED, Prediction, Predictor
 from trainables.threats.evasion.attacking import Attacker, label_scores, surrogate_scores
 from trainables.threats.evasion.efforts import CORE, headline_of
@@ -139,7 +142,7 @@ def test_label_scores_say_the_deployed_label_and_nothing_else(undefended: Traine
     rejected = answer.label == REFUSED
     assert bool(rejected.any()) and bool((scores[rejected] == 0).all())
     assert torch.equal(scores[~rejected].argmax(1), answer.label[~rejected])
-    assert set(scores.unique().tolist()) == {0.0, 1.0}
+    assert set(scores.flatten().tolist()) == {0.0, 1.0}
     abstained = Prediction(torch.full((30,), REFUSED), answer.log_probabilities)
     assert torch.equal(label_scores(abstained).argmax(1), answer.log_probabilities.argmax(1))
 
@@ -153,9 +156,9 @@ def test_the_hardened_surrogate_is_trained_without_the_stack(
     undefended: TrainedNet, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     ctx = context_of(spec_of(train_images=40, measured_images=20), tmp_path_factory.mktemp("few"))
-    asked = []
+    asked: list[tuple[Stack[Defense], int, dict[str, object]]] = []
 
-    def train(stack: object, data: object, seed: int, **named: object) -> TrainedNet:
+    def train(stack: Stack[Defense], data: object, seed: int, **named: object) -> TrainedNet:
         asked.append((stack, seed, named))
         return undefended
 
@@ -163,7 +166,8 @@ def test_the_hardened_surrogate_is_trained_without_the_stack(
     object.__setattr__(hearing, "train", train)
     surrogate_scores(variant("transfer_hardened"), hearing)
     ((stack, seed, named),) = asked
-    (defense,) = stack  # type: ignore[attr-defined]
+    (defense,) = stack
+    assert isinstance(defense, PgdAdversarialTraining)
     assert defense.name == "pgd_adversarial_training" and defense.eps == (EPS,)
     assert seed == ctx.spec.seed + 1
     assert named == {"role": "surrogate_hardened", "deployed": False}
