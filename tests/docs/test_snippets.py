@@ -115,6 +115,7 @@ def _working_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def bundle(home: Path) -> Path:
     """Export a bundle by the command as printed."""
     assert EXPORT in ALL_CALLS
+    _write_runs(home)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         assert _call(EXPORT) == 0
