@@ -12,7 +12,6 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from trainables.metrics import intervals
 from trainables.records.value import Measured, MetricValue, Missing
 from trainables.threats.membership import lira
-from trainables.threats.membership.label_only import affordable
 from trainables.threats.membership.membership import OF_ANSWERS, OF_SHADOWS
 from trainables.threats.membership.rates import (
     Scored,
@@ -396,21 +395,3 @@ def test_a_histogram_counts_every_score_once() -> None:
         assert len(found["edges"]) == 31 and np.diff(found["edges"]).min() > 0
         assert sum(found["members"]) == 300 and sum(found["non_members"]) == 70
         assert abs(found["edges"][-1]) < 10
-
-
-@pytest.mark.parametrize(
-    ("effort", "passes", "points", "copies", "asked"),
-    [
-        ("screen", 1, 1167, 4, 7500),
-        ("audit", 1, 1167, 32, 9375),
-        ("screen", 300, 1167, 1, 100),
-        ("audit", 300, 1167, 1, 1000),
-        ("screen", 1, 10_000, 4, 7500),
-        ("screen", 1, 1_000_000, 1, 30_000),
-    ],
-)
-def test_dear_predictors_are_asked_less(
-    effort: str, passes: int, points: int, copies: int, asked: int
-) -> None:
-    work = affordable(effort, passes, points)
-    assert (work.copies, work.points) == (copies, asked)
