@@ -9,6 +9,7 @@ Axes: N points, C channels, H, W.
 """
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -51,10 +52,14 @@ class Tolerance:
 STEPPED = Tolerance(differ=0.05, loss=1e-3)
 MINIMISED = Tolerance(differ=0.10, loss=1e-2)
 SEARCHED = Tolerance(differ=0.15, loss=1e-3)
+WALKED = Tolerance(differ=0.3, loss=math.inf)
+"""By labels alone: one that rounding changes sends the whole walk another way."""
 
 
 def tolerance_of(chosen: Variant) -> Tolerance:
     """Return the tolerance of an attack, by how often rounding may send it another way."""
+    if chosen.entry.sees == "labels":
+        return WALKED
     if chosen.score_only or chosen.attack == "autoattack":
         return SEARCHED
     return MINIMISED if chosen.minimum_norm else STEPPED

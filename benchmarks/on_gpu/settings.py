@@ -93,6 +93,7 @@ TINY = Settings(
     equality={
         "square": {"steps": 50},
         "few_pixel": {"steps": 50},
+        "hop_skip_jump": {"steps": 2, "draws": 20},
         "carlini_wagner": {"steps": 20, "search_steps": 3},
         "lbfgs": {"steps": 10, "search_steps": 2},
         "random_noise": {"draws": 20},

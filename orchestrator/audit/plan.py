@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import results
 from orchestrator.audit.candidates import UNDEFENDED, Candidate, choose
-from orchestrator.audit.specs import AuditSettings, audit_specs, fresh_seeds
+from orchestrator.audit.specs import AuditSettings, audit_specs, changes, fresh_seeds
 from orchestrator.run.manifest import read_manifest, write_manifest
 from orchestrator.run.paths import RunPaths
 from results.records.record import stack_label
@@ -59,6 +60,14 @@ class AuditPlan:
         """The trials in the order in which they run: the long ones, of the first seed, first."""
         deepest = range(len(self.seeds))
         return [each.specs[number] for number in deepest for each in self.planned]
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """In words what differs from the search other than seeds and effort, and why."""
+        found = [
+            changes(spec_from_canonical(p.candidate.spec), self.settings) for p in self.planned
+        ]
+        return tuple(dict.fromkeys(chain.from_iterable(found)))
 
     def described(self) -> str:
         """Describe in words what is audited."""
@@ -116,6 +125,7 @@ def write_plan(plan: AuditPlan, space: Space, run: RunPaths, *, command: str) ->
         "seeds": list(plan.seeds),
         "effort": "audit",
         "settings": asdict(plan.settings),
+        "changed": list(plan.changed),
         "candidates": rows,
     }
     write_manifest(

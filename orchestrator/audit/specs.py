@@ -40,16 +40,36 @@ def audit_specs(
 ) -> tuple[TrialSpec, ...]:
     """Return the trials that audit a spec, one a seed; the first measures everything.
 
-    `needed` are the metrics of the objectives and constraints, which every seed measures. Where
-    the search trained or measured on a part of the images, the audit takes all of its pools.
+    `needed` are the metrics of the objectives and constraints, which every seed measures. The data
+    and the training are the search's, `train_images` included: of more rows a network learns less
+    by heart, and what was searched would not be what is audited. `changes` lists what differs.
     """
-    spec = replace(spec, data=replace(spec.data, train_images=None, measured_images=None))
+    spec = replace(spec, data=replace(spec.data, measured_images=None))
     whole = tuple(_whole(threat, settings) for threat in spec.threats)
     fewer = tuple(_restricted(whole, needed))
     return tuple(
         replace(spec, effort="audit", seed=seed, threats=fewer if number else whole)
         for number, seed in enumerate(seeds)
     )
+
+
+def changes(spec: TrialSpec, settings: AuditSettings) -> tuple[str, ...]:
+    """Return in words what an audit changes of a search's spec, other than its effort, and why."""
+    found = []
+    if spec.data.measured_images is not None:
+        found.append(
+            f"it measures on all test images instead of {spec.data.measured_images:,} "
+            "(measured_images): the model stays the same, and the intervals are narrower"
+        )
+    number = "an audit's own number of" if settings.points is None else f"{settings.points:,}"
+    for threat in spec.threats:
+        points = threat.points if isinstance(threat, Evasion | Certification) else None
+        if points is not None and points != settings.points:
+            found.append(
+                f"{threat.name} takes {number} points instead of {points:,}, which is the number "
+                "for a screen"
+            )
+    return tuple(found)
 
 
 def _whole(threat: Threat, settings: AuditSettings) -> Threat:

@@ -185,6 +185,8 @@ def run_audit(
             f"{means.resources.described}",
             soft_wrap=True,
         )
+        for change in plan.changed:
+            console.print(f"Unlike the search: {change}", soft_wrap=True)
         _sweep(plan, run, trials, means, console)
     say_audit(
         console,

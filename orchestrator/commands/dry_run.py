@@ -9,6 +9,9 @@ from orchestrator.run.paths import RunPaths
 from orchestrator.sweep.resources import TrialResources
 from search_spaces import Space
 from trainables.datasets import Dataset
+from trainables.threats.evasion.evasion import Evasion
+from trainables.threats.evasion.masking import MARGIN
+from trainables.threats.evasion.signs.power import ENOUGH, MASK, points_needed, power
 
 
 def print_plan(
@@ -56,4 +59,18 @@ def _planned_audit(space: Space, options: AuditOptions | None, trial_hours: floa
     return (
         f"Then the audit: up to {options.candidates} of the best and the undefended model{each}, "
         f"{options.seeds} fresh seeds each: about {hours:.2g} hours more"
+        f"{_too_few(space, options.points)}"
+    )
+
+
+def _too_few(space: Space, points: int | None) -> str:
+    """Return that an audit's points let it verify nothing; empty where they are enough."""
+    needed = points_needed(MARGIN)
+    attacked = Evasion.name in space.file.threats
+    if points is None or points >= needed or not attacked:
+        return ""
+    return (
+        f". It verifies nothing: a mask of {MASK:.0%} of {points} points would be seen with "
+        f"probability {power(points, MARGIN):.2f}, and a verdict needs {ENOUGH:g}; set audit: "
+        f"points to {needed} or more"
     )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from results.audit.coverage import EVASION, Coverage, coverage
 from results.errors import ResultsError
+from results.records.evasion_notes import Sight
 from results.records.record import UNDEFENDED_LABEL, Record, first_reason
 from results.records.run import Run
 from results.records.values import counted
@@ -25,6 +26,7 @@ SUSPECTED: Verdict = "masking suspected"
 MEMBERSHIP_HEADLINES = frozenset(
     {
         "membership_auc",
+        "kept_rows_membership_auc",
         "membership_balanced_accuracy",
         "tpr_at_fpr_0_01",
         "tpr_at_fpr_0_001",
@@ -168,7 +170,7 @@ def _verdict(
     """Judge a candidate by its audit: the sign of masking first, then what the audit lacks.
 
     What it needs follows from the run's threats: each that attacks is to be measured, and evasion
-    by an attack that knows the whole defense, with a look for masking.
+    by an attack that knows the whole defense, with a look for masking on enough points.
     """
     masked = [record.masking for record in records if record.masking and record.evasion.strikes]
     if masked:
@@ -189,7 +191,7 @@ def _verdict(
         missed = _missed_by_evasion(records)
         if missed:
             return UNVERIFIED, missed
-        words += ["no sign of masking", "attacked adaptively"]
+        words += [_no_sign(records), "attacked adaptively"]
     return VERIFIED, "; ".join([*words, covered.text()])
 
 
@@ -208,4 +210,24 @@ def _missed_by_evasion(records: Sequence[Record]) -> str:
             return f"no attack knew the whole defense: {missed}"
     if all(record.evasion.suspected is None for record in records):
         return "its audit looked for no sign of masking"
+    sight = _sight(records)
+    if sight is not None and not sight.suffices:
+        return (
+            f"no sign of masking shows, but {sight.text()}, and a verdict needs {sight.enough:g}: "
+            f"attack {sight.points_needed:,} points or more"
+        )
     return ""
+
+
+def _no_sign(records: Sequence[Record]) -> str:
+    """Write that no sign of masking shows, and how surely one would have."""
+    sight = _sight(records)
+    return "no sign of masking" + (f" ({sight.text()})" if sight is not None else "")
+
+
+def _sight(records: Sequence[Record]) -> Sight | None:
+    """Return how large a mask the first seed would have seen: it looks for every sign.
+
+    None of records that were written before a check said how sharp it is.
+    """
+    return next((r.evasion.sight for r in records if r.evasion.sight is not None), None)

@@ -59,14 +59,36 @@ class Violation:
 def check_certificates(run: Run) -> None:
     """Raise ResultsError, naming the trial, where a certificate of the run or its audit is refuted.
 
-    A certified accuracy at L2 radius r must not lie above the accuracy under L2 attack at r: on the
-    same points by no more than certificates may fail, on other points not beyond both intervals.
+    An attack inside a point's own radius may not make another class the likelier one, except on as
+    many points as certificates may fail. A certified accuracy at L2 radius r must not lie above the
+    accuracy under L2 attack at r: on the same points by no more than certificates may fail, on
+    other points not beyond both intervals.
     """
     for part in (run, run.audit):
         for record in part.usable if part else ():
             found = next(violations(record), None)
-            if found is not None:
-                raise ResultsError(found.text())
+            text = found.text() if found is not None else refuted_points(record)
+            if text:
+                raise ResultsError(text)
+
+
+def refuted_points(record: Record) -> str:
+    """Write which certificates attacks inside their own radii refuted; empty where no more did
+    than may fail.
+    """
+    attacked = record.certification.attacked if record.certification else None
+    if attacked is None or not any(attacked.refuted):
+        return ""
+    count, refuted = len(attacked.refuted), sum(attacked.refuted)
+    # Each image's certificate fails with this probability, independently of the others.
+    if float(bdtrc(refuted - 1, count, min(1.0, _failure(record)))) > _BY_CHANCE:
+        return ""
+    return (
+        f"trial {record.trial} ({record.label}, {record.spec.get('effort')}): {refuted} of {count} "
+        f"certified points have another likeliest class within {attacked.inside:g} of their own "
+        f"certified radius, although each certificate fails with probability {_failure(record):g} "
+        "at most, so it has a bug: mend it and run the trial again, or remove its record"
+    )
 
 
 def violations(record: Record) -> Iterator[Violation]:

@@ -12,6 +12,35 @@ NORM = "l2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AttackedCertificates:
+    """What attacks inside their own radii did to the certified points. R points."""
+
+    inside: float
+    """Share of its radius within which each point was attacked."""
+    refuted: tuple[bool, ...]
+    """(R,) whether another class is surely likelier than the certified one there."""
+    wavered: tuple[bool, ...]
+    """(R,) whether the deployed model did not give the certified answer."""
+    settling_draws: int | None
+    """Draws of a vote that wavers there, at the median radius, with the certificate's failure
+    probability at most; None where no formula is known."""
+
+    def text(self) -> str:
+        """Write what the attacks did in words."""
+        words = (
+            f"attacked at {self.inside:g} of its own radius, the certificate of "
+            f"{sum(self.refuted)} of {len(self.refuted)} points was refuted, and the deployed "
+            f"answer wavered on {sum(self.wavered)}"
+        )
+        if self.settling_draws is None:
+            return words
+        return (
+            f"{words}; at the median radius a vote of {self.settling_draws:,} draws wavers no more "
+            "often than a certificate fails"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CertificationNotes:
     """What was proven of each point. N points."""
 
@@ -22,6 +51,8 @@ class CertificationNotes:
     failure_probability: float | None
     """Highest probability that the certificate of one image is wrong; None where the model
     does not certify."""
+    attacked: AttackedCertificates | None = None
+    """None where no certified point was attacked inside its radius."""
 
 
 def certification_notes(notes: Mapping[str, Any]) -> CertificationNotes | None:
@@ -47,4 +78,21 @@ def certification_notes(notes: Mapping[str, Any]) -> CertificationNotes | None:
         radii=numbers,
         right=tuple(right),
         failure_probability=None if failure is None else float(failure),
+        attacked=_attacked(plain.get("attacked")),
+    )
+
+
+def _attacked(plain: Mapping[str, Any] | None) -> AttackedCertificates | None:
+    if plain is None:
+        return None
+    refuted, wavered = (tuple(plain[name]) for name in ("refuted", "wavered"))
+    both = (*refuted, *wavered)
+    if len(refuted) != len(wavered) or not all(isinstance(each, bool) for each in both):
+        raise ValueError("its notes do not say for each attacked certificate what became of it")
+    settling = plain.get("settling")
+    return AttackedCertificates(
+        inside=float(plain["inside"]),
+        refuted=refuted,
+        wavered=wavered,
+        settling_draws=None if settling is None else int(settling["draws"]),
     )

@@ -14,6 +14,33 @@ WITHSTOOD = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """How surely the masking check would have seen a mask: the power of its weakest sign."""
+
+    mask: float
+    """Share of the points that the mask holds."""
+    probability: float
+    n: int
+    """Points of the sign."""
+    enough: float
+    """Probability from which it says something that no sign shows."""
+    points_needed: int
+    """Points from which the probability is enough."""
+
+    @property
+    def suffices(self) -> bool:
+        """Whether the probability is enough."""
+        return self.probability >= self.enough
+
+    def text(self) -> str:
+        """Write it in words."""
+        return (
+            f"a mask of {100 * self.mask:g} % of the points would be seen with probability "
+            f"{self.probability:.2f} (n = {self.n:,})"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvasionNotes:
     """How a model was attacked, and whether its robust accuracy can be trusted.
 
@@ -27,6 +54,8 @@ class EvasionNotes:
     it says otherwise."""
     masking: str = ""
     """What the masking check found, in words."""
+    sight: Sight | None = None
+    """How large a mask would have been seen; None where it is not recorded."""
     adaptive: bool | None = None
     """Whether the attack knew the whole defense; None where it is not recorded."""
     not_adaptive_because: tuple[str, ...] = ()
@@ -54,6 +83,7 @@ def evasion_notes(notes: Mapping[str, Any]) -> EvasionNotes:
         suspected=_truth(check, "suspected"),
         strikes=_truth(check, "strikes") is not False,
         masking=str(check.get("words") or ""),
+        sight=_sight(check.get("sight")),
         adaptive=_truth(plain, "adaptive"),
         not_adaptive_because=_texts(plain, "not_adaptive_because"),
         surfaces=tuple(dict.fromkeys(_surface(surface) for surface in surfaces)),
@@ -63,6 +93,18 @@ def evasion_notes(notes: Mapping[str, Any]) -> EvasionNotes:
         rejects=_truth(plain, "rejects"),
         radius_l2=None if plain.get("radius_l2") is None else float(plain["radius_l2"]),
         broken_by=dict(Counter(_texts(plain, "broken_by"))),
+    )
+
+
+def _sight(plain: Mapping[str, Any] | None) -> Sight | None:
+    if plain is None:
+        return None
+    return Sight(
+        mask=float(plain["mask"]),
+        probability=float(plain["probability"]),
+        n=int(plain["n"]),
+        enough=float(plain["enough"]),
+        points_needed=int(plain["points_needed"]),
     )
 
 

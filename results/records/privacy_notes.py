@@ -26,6 +26,8 @@ class PrivacyNotes:
 
     attack: str | None = None
     """The membership attack of the largest area."""
+    turned_round: bool = False
+    """Whether its scores are turned round, since its area is below 0.5."""
     scores: Scores | None = None
     """That attack's."""
     shadows: int | None = None
@@ -42,6 +44,7 @@ def privacy_notes(notes: Mapping[str, Any]) -> PrivacyNotes:
     delta = (notes.get("clean") or {}).get("dp_delta")
     return PrivacyNotes(
         attack=str(plain["attack"]) if plain.get("attack") else None,
+        turned_round=bool(plain.get("turned_round", False)),
         scores=None if scores is None else _scores(scores),
         shadows=None if shadows is None else int(shadows["models"]),
         dp_delta=None if delta is None else float(delta),

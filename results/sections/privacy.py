@@ -20,6 +20,7 @@ from trainables.records.record import metric_to_plain
 from trainables.records.value import Measured
 
 AUC = "membership_auc"
+KEPT = "kept_rows_membership_auc"
 RATES = ("membership_balanced_accuracy", "tpr_at_fpr_0_01", "tpr_at_fpr_0_001")
 EPSILON = "dp_epsilon"
 INVERSION = (
@@ -128,7 +129,7 @@ def privacy_columns(records: Sequence[Record]) -> tuple[str, ...]:
     """
     named = dict.fromkeys(chain.from_iterable(record.metrics for record in records))
     attacks = [name for name in named if name.startswith(f"{AUC}_")]
-    ordered = ("clean_accuracy", AUC, *attacks, *RATES, EPSILON, *INVERSION)
+    ordered = ("clean_accuracy", AUC, KEPT, *attacks, *RATES, EPSILON, *INVERSION)
     return tuple(name for name in ordered if any(record.value(name) for record in records))
 
 
@@ -138,7 +139,7 @@ def strongest_text(record: Record) -> str:
     if notes.attack is None:
         return "not measured"
     shadows = f", {notes.shadows} shadow models" if notes.shadows else ""
-    return f"{notes.attack}{shadows}"
+    return f"{notes.attack}{' turned round' if notes.turned_round else ''}{shadows}"
 
 
 def delta_text(record: Record) -> str:

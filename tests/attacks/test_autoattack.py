@@ -11,7 +11,7 @@ from tests.conftest import TrainedNet
 from tests.making import EPS, LinearSoftmax, accuracy
 from trainables.attacks.autoattack import _parts, autoattack
 from trainables.attacks.pgd import pgd
-from trainables.attacks.random_noise import random_noise
+from trainables.attacks.queries.random_noise import random_noise
 from trainables.attacks.shared.batching import BATCH
 from trainables.errors import InputError
 

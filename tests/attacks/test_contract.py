@@ -109,6 +109,16 @@ ROWS = [
     Row(name="square", settings={"steps": 100}, random=True),
     Row(name="square", norm="l2", eps=0.8, settings={"norm": "l2", "steps": 100}, random=True),
     Row(name="few_pixel", norm="l0", settings={"pixels": 3, "steps": 100}, random=True),
+    # What it breaks of an image hangs on its start and on few labels: wide balls, few images.
+    Row(name="hop_skip_jump", eps=0.4, settings={"steps": 3, "draws": 20}, random=True, images=24),
+    Row(
+        name="hop_skip_jump",
+        norm="l2",
+        eps=2.5,
+        settings={"norm": "l2", "steps": 3, "draws": 20},
+        random=True,
+        images=24,
+    ),
     Row(name="transfer", fixed={"random_start": False}),
     Row(
         name="transfer",

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from tests.attacks.shared.asked import ScoresOnly
 from tests.conftest import TrainedNet
 from tests.making import LinearSoftmax, accuracy
-from trainables.attacks.few_pixel import few_pixel
+from trainables.attacks.queries.few_pixel import few_pixel
 from trainables.attacks.shared.batching import BATCH
 from trainables.attacks.shared.losses import margin
 from trainables.errors import InputError

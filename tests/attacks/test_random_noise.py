@@ -4,7 +4,7 @@ import torch
 from tests.attacks.shared.asked import ScoresOnly
 from tests.conftest import TrainedNet
 from tests.making import EPS, LinearSoftmax, accuracy
-from trainables.attacks.random_noise import random_noise
+from trainables.attacks.queries.random_noise import random_noise
 from trainables.attacks.shared.losses import margin
 from trainables.errors import InputError
 

@@ -38,7 +38,7 @@ def test_what_is_declared_of_an_attack_agrees_with_its_signature(name: str) -> N
     assert (entry.goal == "pixels") is ("pixels" in keywords) is (entry.norm == "l0")
     assert (entry.sees == "surrogate") is ("surrogate" in keywords)
     assert (entry.sees == "detector") is ("reject_margin" in keywords)
-    assert entry.sees == "scores" or not keywords & {"queries", "draws"}
+    assert entry.sees in ("scores", "labels") or not keywords & {"queries", "draws"}
     assert entry.norm != "l2" or entry.goal == "minimum_norm"
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from tests.attacks.shared.asked import ScoresOnly
 from tests.conftest import TrainedNet
 from tests.making import EPS, LinearSoftmax, accuracy
-from trainables.attacks import square as square_module
+from trainables.attacks.queries import square as square_module
+from trainables.attacks.queries.square import _corners, _pyramid, _window_side, square
 from trainables.attacks.shared.batching import BATCH
-from trainables.attacks.square import _corners, _pyramid, _window_side, square
 from trainables.errors import InputError
 
 SEEDS = range(3)

@@ -5,7 +5,7 @@ from tests.attacks.shared.asked import NeverAsked
 from tests.conftest import TrainedNet
 from tests.making import EPS, accuracy
 from trainables.attacks.pgd import pgd
-from trainables.attacks.random_noise import random_noise
+from trainables.attacks.queries.random_noise import random_noise
 from trainables.attacks.transfer import transfer
 
 

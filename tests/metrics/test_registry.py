@@ -15,6 +15,7 @@ from trainables.metrics.metric import (
     CLUSTERED,
     DIFFERENCE,
     EXACT,
+    FARTHEST,
     LOWEST,
     MEAN,
     ORDER,
@@ -38,6 +39,7 @@ KNOWN_INTERVALS = {
     DIFFERENCE,
     ORDER,
     BONFERRONI,
+    FARTHEST,
 }
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from orchestrator.commands.dry_run import _too_few
 from orchestrator.commands.list import LISTS, table
 from orchestrator.program import main
+from search_spaces import load_space
 from tests.datasets.making import write_images
 from tests.search_spaces.writing import write_space
 from trainables.errors import TrainingDivergedError, TrialFailedError
@@ -174,9 +176,18 @@ def test_a_dry_run_prints_trials_ranges_and_hours_and_writes_nothing(
     printed = capsys.readouterr().out
     assert "42 trials" in printed and "hours" in printed and "0.1 - 1.5 radius" in printed
     assert "Then the audit: up to 4 of the best and the undefended model, 3 fresh" in printed
+    assert "verifies nothing" not in printed
     assert call(monkeypatch, "launch", "--space", "smoke", "--no-audit", "--dry-run") == 0
     assert "No audit (--no-audit)" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_audit_of_too_few_points_is_told_before_it_begins() -> None:
+    words = _too_few(load_space("smoke"), 48)
+    assert "a mask of 10% of 48 points would be seen with probability 0.72" in words
+    assert words.endswith("set audit: points to 54 or more")
+    assert _too_few(load_space("smoke"), 54) == _too_few(load_space("smoke"), None) == ""
+    assert _too_few(load_space("privacy"), 24) == ""  # nothing changes its images
 
 
 def test_a_defense_that_a_model_s_layers_do_not_suit_is_named_before_a_sweep_begins(

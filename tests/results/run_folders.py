@@ -190,7 +190,12 @@ def evasion_notes(words: str = "", **changes: Any) -> Json:
     plain: Json = {
         "points": 270,
         "radius": 0.15,
-        "masking": {"suspected": bool(words), "words": words, "indicators": [indicator]},
+        "masking": {
+            "suspected": bool(words),
+            "words": words,
+            "indicators": [indicator],
+            "sight": sight_notes(),
+        },
         "adaptive": True,
         "not_adaptive_because": [],
         "surfaces": [{"kind": "exact", "draws": 1, "detector_aware": False}],
@@ -199,6 +204,11 @@ def evasion_notes(words: str = "", **changes: Any) -> Json:
         "pictures": picture_notes(),
     }
     return {"evasion": plain | changes}
+
+
+def sight_notes(probability: float = 0.94, n: int = 100) -> Json:
+    """Return the notes on how large a mask the masking check would have seen."""
+    return {"mask": 0.1, "probability": probability, "n": n, "enough": 0.8, "points_needed": 54}
 
 
 def picture_notes(after: tuple[int, ...] = (3, -1)) -> Json:

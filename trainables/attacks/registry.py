@@ -12,12 +12,13 @@ from trainables.attacks.bim import bim
 from trainables.attacks.carlini_wagner import carlini_wagner
 from trainables.attacks.deepfool import deepfool
 from trainables.attacks.detector_aware_pgd import detector_aware_pgd
-from trainables.attacks.few_pixel import few_pixel
 from trainables.attacks.fgsm import fgsm
 from trainables.attacks.lbfgs import lbfgs
 from trainables.attacks.pgd import pgd
-from trainables.attacks.random_noise import random_noise
-from trainables.attacks.square import square
+from trainables.attacks.queries.few_pixel import few_pixel
+from trainables.attacks.queries.hop_skip_jump import hop_skip_jump
+from trainables.attacks.queries.random_noise import random_noise
+from trainables.attacks.queries.square import square
 from trainables.attacks.targeted_margin_pgd import targeted_margin_pgd
 from trainables.attacks.transfer import transfer
 from trainables.errors import InputError
@@ -36,9 +37,10 @@ class AttackEntry:
     goal: Literal["ball", "minimum_norm", "pixels"] = "ball"
     """ball: the worst image within `eps`; minimum_norm: the smallest change that succeeds; pixels:
     the worst image that differs in at most `pixels` pixels."""
-    sees: Literal["gradients", "detector", "scores", "surrogate"] = "gradients"
+    sees: Literal["gradients", "detector", "scores", "labels", "surrogate"] = "gradients"
     """What it works on: gradients of the model; those of a detector as well, as `reject_margin`;
-    the deployed scores alone; the gradients of another model, its `surrogate`."""
+    the deployed scores alone; the deployed labels alone, as scores of which one is 1 and the others
+    are 0; the gradients of another model, its `surrogate`."""
     norm: Literal["linf", "l2", "l0"] = "linf"
     """The norm that it is measured in, unless a `norm` is set."""
 
@@ -89,6 +91,12 @@ ATTACKS: Mapping[str, AttackEntry] = {
         sees="scores",
         goal="pixels",
         norm="l0",
+    ),
+    "hop_skip_jump": AttackEntry(
+        hop_skip_jump,
+        "Walk along the border of the true class towards the image; asks for labels only",
+        "Chen et al., 2020 (HopSkipJump), Algorithms 1 and 2",
+        sees="labels",
     ),
     "transfer": AttackEntry(
         transfer,
@@ -169,7 +177,7 @@ KEYWORDS: Mapping[str, Keyword] = {
         "freeze images once they are wrong or no longer improve", "true or false"
     ),
     "pixels": Keyword("pixels that may change, each with all its channels", ">= 1"),
-    "draws": Keyword("draws of noise", ">= 1"),
+    "draws": Keyword("draws of noise, or probes of the first step", ">= 1"),
     "surrogate": Keyword("the model that the images are crafted on", "images -> scores"),
     "eot_draws": Keyword("draws that a stochastic model's gradient is averaged over", ">= 1"),
     "stochastic": Keyword("whether the model draws at random at each call", "true or false"),

@@ -18,15 +18,18 @@ class Variant:
 
     attack: str
     fixed: Mapping[str, Any] = field(default_factory=lambda: _NONE)
-    surrogate: Literal["same_stack", "undefended"] = "same_stack"
+    surrogate: Literal["same_stack", "undefended", "hardened"] = "same_stack"
     """Which model images are made on, where the attack takes one: one trained as the attacked one
-    but from another seed, or the undefended one that a static fine-tuning starts from."""
+    but from another seed, the undefended one that a static fine-tuning starts from, or one that
+    plain adversarial training hardened, which inherits nothing of the stack either."""
 
     @property
     def suffix(self) -> str:
         """What sets it apart from its attack, in words to follow the attack's meaning."""
         if self.surrogate == "undefended":
             return ": the surrogate is the undefended model"
+        if self.surrogate == "hardened":
+            return ": the surrogate is an adversarially trained model"
         fixed = ", ".join(f"{name} {value}" for name, value in self.fixed.items())
         return f": {fixed}" if fixed else ""
 
@@ -66,17 +69,19 @@ class Variant:
 
     @property
     def score_only(self) -> bool:
-        """Whether it asks for scores and never for a gradient."""
-        return self.entry.sees == "scores"
+        """Whether it asks for scores or labels and never for a gradient."""
+        return self.entry.sees in ("scores", "labels")
 
 
 VARIANTS: Mapping[str, Variant] = {
     **{name: Variant(name) for name in ATTACKS},
     "transfer_undefended": Variant("transfer", surrogate="undefended"),
+    "transfer_hardened": Variant("transfer", surrogate="hardened"),
     "pgd_dlr": Variant("pgd", {"loss": "dlr"}),
     "pgd_l2": Variant("pgd", {"norm": "l2"}),
     "targeted_margin_pgd_l2": Variant("targeted_margin_pgd", {"norm": "l2"}),
     "square_l2": Variant("square", {"norm": "l2"}),
+    "hop_skip_jump_l2": Variant("hop_skip_jump", {"norm": "l2"}),
     "autoattack_l2": Variant("autoattack", {"norm": "l2"}),
 }
 

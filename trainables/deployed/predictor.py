@@ -51,7 +51,10 @@ class Surface:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Certificates:
-    """What is proven of a batch: inside the L2 ball the deployed label is that of the centre."""
+    """What is proven of a batch: inside the L2 ball the likeliest label is that of the centre.
+
+    A predictor that votes over few draws may abstain or err near the edge of the ball.
+    """
 
     label: Tensor
     """(B,) the class that the certificate is about, or REFUSED where it abstains."""

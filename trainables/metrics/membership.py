@@ -1,8 +1,11 @@
-"""The metrics of membership inference: a headline over all attacks, and each attack's area."""
+"""The metrics of membership inference: headlines over all attacks, and each attack's area.
+
+Members are the rows that were given to the stack, before its filters.
+"""
 
 from collections.abc import Mapping
 
-from trainables.metrics.metric import AREA, BONFERRONI, declare
+from trainables.metrics.metric import AREA, BONFERRONI, FARTHEST, declare
 
 MEMBERSHIP_ATTACKS: Mapping[str, tuple[str, str]] = {
     "loss_threshold": ("calls a row a member if its loss is low", "Yeom et al., 2018"),
@@ -34,6 +37,9 @@ MEMBERSHIP_ATTACKS: Mapping[str, tuple[str, str]] = {
 }
 """Attack -> what it does, and its source."""
 
+KEPT_ROWS = "kept_rows_membership_auc"
+"""The headline of the rows alone that the filters of a stack kept."""
+
 
 def auc_metric(attack: str) -> str:
     """Name the area under the ROC of an attack."""
@@ -45,11 +51,23 @@ MEMBERSHIP = (
         "membership_auc",
         "minimize",
         "fraction",
-        BONFERRONI,
-        "Area under the ROC of the strongest attack that distinguishes training rows from unseen "
-        "ones; 0.5 means no leak.",
+        FARTHEST,
+        "Area under the ROC of the strongest attack that distinguishes the rows given to the "
+        "stack, before its filters, from unseen ones; 0.5 means no leak. An attack whose area is "
+        "below 0.5 is turned round: which is strongest, and which way, is chosen on half of the "
+        "rows for the figure of the other half.",
         worst=1.0,
         source="Yeom et al., 2018; Carlini et al., 2022",
+    ),
+    declare(
+        KEPT_ROWS,
+        "minimize",
+        "fraction",
+        FARTHEST,
+        "Area under the ROC of the strongest membership attack on the rows that the filters of the "
+        "stack kept, against unseen rows that the same filters keep; only where they dropped any.",
+        worst=1.0,
+        may_be_missing=True,
     ),
     declare(
         "membership_balanced_accuracy",
@@ -81,7 +99,8 @@ MEMBERSHIP = (
             "minimize",
             "fraction",
             AREA,
-            f"Area under the ROC of the membership attack that {does}.",
+            f"Area under the ROC of the membership attack that {does}; below 0.5 it leaks as much "
+            "the other way round.",
             worst=1.0,
             source=source,
         )

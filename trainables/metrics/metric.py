@@ -35,7 +35,12 @@ EXACT = "exact: a count or a single reading, its interval is the value itself"
 DIFFERENCE = "Newcombe's interval of a difference of two proportions"
 ORDER = "order statistics (binomial ranks)"
 BONFERRONI = (
-    "largest ends of each attack's own interval at level 1 - 0.05 / number of attacks (Bonferroni)"
+    "largest ends of each attack's own interval at level 1 - 0.05 / (2 x number of attacks), for "
+    "both directions of its scores (Bonferroni)"
+)
+FARTHEST = (
+    "largest ends of each attack's own interval at level 1 - 0.05 / number of attacks "
+    "(Bonferroni), what lies below 0.5 turned above"
 )
 
 

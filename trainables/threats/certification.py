@@ -19,6 +19,7 @@ from trainables.errors import InputError, PredictorError
 from trainables.metrics import at_threshold, intervals
 from trainables.parameters import parameter
 from trainables.records.value import Measured, MetricValue, Missing
+from trainables.threats.certificate_attack import attack_certified
 from trainables.threats.threat import Findings, Threat
 from trainables.trial.context import TrialContext
 
@@ -38,13 +39,19 @@ class Certification(Threat):
     A point counts at a threshold T if the class that is certified is the right one and its radius
     is T at least. A model that certifies nothing has accuracy and radius 0 and always abstains.
     The curve over T says more than the average radius, which many draws of easy points raise.
+    What is proven is the likeliest answer under noise: a deployed vote of few draws may waver near
+    the edge of a ball. An audit attacks each certified point inside its own radius: see
+    `attack_certified`.
     Source: Cohen et al., 2019, section 4; certified precision: Lecuyer et al., 2019, section 4.1.
     """
 
     name = "certification"
-    meaning = "How many points have a proven L2 ball in which no attack can change the answer."
+    meaning = (
+        "How many points have a proven L2 ball in which no attack changes the likeliest answer of "
+        "the smoothed model."
+    )
     source = "Cohen et al., 2019; Lecuyer et al., 2019"
-    VERSION = 2
+    VERSION = 3
 
     points: int | None = parameter(
         None, kind="int", low=1, high=1_000_000,
@@ -97,6 +104,8 @@ class Certification(Threat):
             "radii": radius.tolist(),
             "right": right.tolist(),
         }
+        if found is not None and ctx.spec.effort == "audit":
+            notes["attacked"] = attack_certified(predictor, points, found, ctx)
         return Findings(metrics=metrics, notes=notes)
 
     def _points(self, ctx: TrialContext) -> LabelledImages:

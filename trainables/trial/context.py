@@ -216,6 +216,10 @@ class TrialContext:
         """
         return trainer.with_weights(self, stack, weights)
 
+    def filtered(self, stack: Stack[Defense], data: LabelledImages) -> Tensor:
+        """Return the rows (R,) that a stack's filters keep of the data that it is given."""
+        return trainer.filtered(self, stack, data)
+
     def noting_in(self, log: UsageLog) -> "TrialContext":
         """Return the same context with another log."""
         return replace(self, log=log)

@@ -117,6 +117,14 @@ def with_weights(
     return model.to(ctx.device).eval()
 
 
+def filtered(ctx: TrainingContext, stack: Stack[Defense], data: LabelledImages) -> Tensor:
+    """Return the rows (R,) that a stack's filters keep of the data that it is given, in order."""
+    kept = torch.arange(len(data), device=ctx.device)
+    for defense in stack.training:
+        kept = kept[defense.filter(data.select(kept), ctx)]
+    return kept
+
+
 def new_model(ctx: TrainingContext, stack: Stack[Defense]) -> nn.Module:
     """Build the network that a stack trains, as it is before its training.
 
@@ -174,9 +182,7 @@ def _fit(
     # in the store: a log of their own gathers it.
     log = UsageLog(used=ctx.log.used)
     inner = ctx.noting_in(log)
-    kept = torch.arange(len(data), device=ctx.device)
-    for defense in stack.training:
-        kept = kept[defense.filter(data.select(kept), inner)]
+    kept = filtered(inner, stack, data)
     with seeded(seed_from(identity_hash(identity), "training"), ctx.device) as generator:
         model = new_model(inner, stack).to(ctx.device)
         phases = [

@@ -1,15 +1,26 @@
 """What an audit's first seed measures, what the others leave out, and what they never do."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from orchestrator.audit.specs import FIRST_SEED, AuditSettings, audit_specs, fresh_seeds
-from tests.making import EPS, spec_of
+from orchestrator.audit.specs import (
+    FIRST_SEED,
+    AuditSettings,
+    audit_specs,
+    changes,
+    fresh_seeds,
+)
+from search_spaces import load_space
+from tests.making import EPS, context_of, spec_of
 from trainables.threats import THREATS, Threat, build_threat
 from trainables.threats.evasion.evasion import Evasion
 from trainables.threats.membership.membership import Membership
 from trainables.trial.given import GivenSpecs, config_of, flat_of, sampled_of
+from trainables.trial.settings import DataSpec
 from trainables.trial.spec import TrialSpec, spec_from_canonical
 
 OBJECTIVES = {"clean_accuracy", "robust_accuracy", "backdoor_success_rate", "membership_auc"}
@@ -47,12 +58,36 @@ def test_every_trial_is_of_audit_effort_and_else_the_searchs() -> None:
         )  # fmt: skip
 
 
-def test_an_audit_trains_and_measures_on_whole_pools() -> None:
-    searched = spec_of(threats=built(evasion={})).data
-    assert searched.train_images is not None and searched.measured_images is not None
-    for spec in audits(built(evasion={})):
-        assert (spec.data.train_images, spec.data.measured_images) == (None, None)
-        assert (spec.data.name, spec.data.pools) == (searched.name, "search")
+def test_an_audit_trains_on_the_rows_that_were_searched_and_measures_on_all_there_are() -> None:
+    searched = DataSpec(
+        name="folder:shapes", image_size=16, resize="squash", skip_bad_images=True,
+        accepted="ab12", train_images=150, measured_images=40,
+    )  # fmt: skip
+    spec = replace(spec_of(threats=built(membership={})), data=searched)
+    for found in audit_specs(spec, fresh_seeds(3, [0]), OBJECTIVES, SETTINGS):
+        # Whatever else a data set is given by is kept too, and so it is where fields are added.
+        assert found.data == replace(searched, measured_images=None)
+
+
+def test_the_audit_of_privacy_trains_on_as_few_rows_as_its_search(tmp_path: Path) -> None:
+    space = load_space("privacy")
+    spec = space.spec(space.first_draws()[0])
+    assert spec.data.train_images == 150
+    first, *_ = audit_specs(spec, fresh_seeds(1, [0]), OBJECTIVES, SETTINGS)
+    pools = [context_of(each, tmp_path).pools.train for each in (spec, first)]
+    assert len(pools[0]) == 150 and torch.equal(pools[0].pixels, pools[1].pixels)
+    assert changes(spec, SETTINGS) == ()
+
+
+def test_what_an_audit_changes_is_said_with_its_reason() -> None:
+    threats = built(evasion={"points": 12}, certification={}, membership={"points": 30})
+    spec = spec_of(threats=threats, measured_images=60)
+    measured, points = changes(spec, AuditSettings(shadows=8, points=150))
+    assert "on all test images instead of 60 (measured_images): the model stays" in measured
+    assert points.startswith("evasion takes 150 points instead of 12, ")
+    (own,) = changes(replace(spec, data=DataSpec()), SETTINGS)
+    assert own.startswith("evasion takes an audit's own number of points instead of 12, ")
+    assert changes(spec_of(threats=built(evasion={}), measured_images=None), SETTINGS) == ()
 
 
 def test_the_first_seed_measures_everything_and_the_others_what_the_objectives_need() -> None:

@@ -24,7 +24,16 @@ from tests.results.audits import (
     write_audited,
     write_demo_audit,
 )
-from tests.results.run_folders import Json, evasion_notes, fgsm, manifest, record, share, write_run
+from tests.results.run_folders import (
+    Json,
+    evasion_notes,
+    fgsm,
+    manifest,
+    record,
+    share,
+    sight_notes,
+    write_run,
+)
 from trainables.threats import THREATS
 
 
@@ -103,7 +112,8 @@ def _of_threats(folder: Path, threats: tuple[str, ...], candidates: int = 1) -> 
         ),
         (
             ("evasion", "backdoor", "membership", "inversion"),
-            "3 seeds; no sign of masking; attacked adaptively; attacked by: evasion, backdoor, "
+            "3 seeds; no sign of masking (a mask of 10 % of the points would be seen with "
+            "probability 0.94 (n = 100)); attacked adaptively; attacked by: evasion, backdoor, "
             "membership, inversion",
         ),
     ],
@@ -115,6 +125,37 @@ def test_what_a_verdict_needs_follows_from_the_threats_and_it_says_what_is_not_c
     assert (found.verdict, found.because) == ("verified", words)
     assert found.uncovered == tuple(name for name in ATTACKS if name not in threats)
     assert ("not attacked by" in found.verdict_line) is bool(found.uncovered)
+
+
+@pytest.mark.parametrize(
+    ("sight", "verdict"),
+    [
+        (sight_notes(0.72, 48), "unverified"),
+        (sight_notes(0.8, 54), "verified"),
+        (None, "verified"),  # recorded before a check said it
+    ],
+)
+def test_an_audit_that_would_not_see_a_mask_verifies_nothing(
+    sight: Json | None, verdict: str, tmp_path: Path
+) -> None:
+    folder = _of_threats(tmp_path, ("evasion",))
+    for file in (folder / "audit" / "records").glob("*.json"):
+        plain = json.loads(file.read_text())
+        plain["notes"]["evasion"]["masking"]["sight"] = sight
+        if "seed0" not in file.name:  # a later seed looks for fewer signs
+            plain["notes"]["evasion"]["masking"]["sight"] = sight_notes(0.99, 150)
+        if sight is None:
+            del plain["notes"]["evasion"]["masking"]["sight"]
+        file.write_text(json.dumps(plain))
+    (found,) = audited(load(folder))
+    assert found.verdict == verdict
+    if verdict == "unverified":
+        assert found.because == (
+            "no sign of masking shows, but a mask of 10 % of the points would be seen with "
+            "probability 0.72 (n = 48), and a verdict needs 0.8: attack 54 points or more"
+        )
+    else:
+        assert found.because.startswith("3 seeds; no sign of masking")
 
 
 def test_an_audit_that_attacks_nothing_verifies_nothing(tmp_path: Path) -> None:
@@ -327,6 +368,35 @@ def test_other_points_may_differ_within_their_intervals(tmp_path: Path) -> None:
     row = certified([0.6] * 55 + [0.1] * 45, robust=50)
     row["metrics"]["robust_accuracy_l2"] = share(0.5, 400)
     check_certificates(load(_run(tmp_path, row)))
+
+
+@pytest.mark.parametrize(("refuted", "passes"), [(0, True), (2, True), (12, False)])
+def test_certificates_refuted_inside_their_own_radius_stop_the_check(
+    refuted: int, passes: bool, tmp_path: Path
+) -> None:
+    # Of 100 points, none is certified at the radius of the attack on all points.
+    row = certified([0.4] * 100, robust=90, failure=0.001)
+    marks = [place < refuted for place in range(100)]
+    row["notes"]["certification"]["attacked"] = {
+        "inside": 0.9, "points": list(range(100)), "refuted": marks,
+        "wavered": [place < 20 for place in range(100)],
+        "settling": {"radius": 0.4, "probability": 0.001, "draws": 2950},
+    }  # fmt: skip
+    run = load(_run(tmp_path, row))
+    notes = run.records[0].certification
+    assert notes is not None and notes.attacked is not None
+    assert notes.attacked.text() == (
+        f"attacked at 0.9 of its own radius, the certificate of {refuted} of 100 points was "
+        "refuted, and the deployed answer wavered on 20; at the median radius a vote of 2,950 "
+        "draws wavers no more often than a certificate fails"
+    )
+    if passes:
+        check_certificates(run)
+        page = write_report(tmp_path).read_text()
+        assert "a vote of 2,950 draws" in page
+        return
+    with pytest.raises(ResultsError, match=f"trial proof .*: {refuted} of 100 certified points"):
+        check_certificates(run)
 
 
 def test_a_smaller_radius_or_a_wrong_class_certifies_nothing_there(tmp_path: Path) -> None:

@@ -102,6 +102,9 @@ def test_the_table_goes_from_least_to_most_leakage_with_the_attacks_side_by_side
         "dp_epsilon", "inversion_accuracy",
     )  # fmt: skip
     assert strongest_text(records[0]) == "rmia, 4 shadow models"
+    turned = attacked("turned", [], 0.6, membership={"turned_round": True, "shadows": None})
+    (found,) = telling(run_of(tmp_path / "turned", [turned]))
+    assert strongest_text(found) == "rmia turned round"
     assert [delta_text(each) for each in records] == ["1e-05", "\u2013"]
 
 

@@ -177,7 +177,9 @@ def test_an_audit_is_stronger_and_runs_on_test_points(
     assert {
         "zero_gradients", "gradients_not_finite", "fgsm_beats_pgd", "cross_entropy_hides",
         "random_noise_beats_gradients", "surface_disagrees", "square_beats_gradients",
-        "transfer_beats_gradients", "more_steps_help", "not_monotone", "unbounded_fails",
+        "transfer_beats_gradients", "transfer_undefended_beats_gradients",
+        "transfer_hardened_beats_gradients", "hop_skip_jump_beats_gradients",
+        "hop_skip_jump_l2_beats_gradients", "more_steps_help", "not_monotone", "unbounded_fails",
         "scale_0.1_helps", "scale_10_helps",
     } == indicators  # fmt: skip
     assert found.notes["masking"]["words"] == "" and found.notes["not_finite_gradients"] == {}

@@ -5,9 +5,28 @@ import pytest
 import torch
 from scipy import stats
 
+from search_spaces import available, load_space
 from tests.conftest import TrainedNet
+from trainables.defenses.prediction.diffusion_purification import SCREEN_POINTS as SLOWEST
 from trainables.deployed.predictor import Predictor
-from trainables.threats.evasion.masking import MARGIN, paired, share, verdict, without_gradient
+from trainables.threats.evasion.masking import (
+    MARGIN,
+    Indicator,
+    broken_alone,
+    paired,
+    share,
+    verdict,
+    without_gradient,
+)
+from trainables.threats.evasion.masking_check import CHECKED
+from trainables.threats.evasion.points import RANDOM_POINTS
+from trainables.threats.evasion.signs.power import (
+    ENOUGH,
+    MASK,
+    count_needed,
+    points_needed,
+    power,
+)
 from trainables.threats.evasion.target import target_of
 
 
@@ -29,6 +48,68 @@ def test_a_paired_difference_counts_what_only_one_attack_breaks() -> None:
 @pytest.mark.parametrize(("second", "failed"), [(0, False), (6, False), (40, True)])
 def test_only_a_clear_difference_fails(second: int, failed: bool) -> None:
     assert paired("x", "words", *_pairs(50, 0, second, 270 - 50 - second)).failed is failed
+
+
+def _alone(both: int, first: int, second: int, neither: int) -> Indicator:
+    return broken_alone("x", "words", *_pairs(both, first, second, neither))
+
+
+def test_what_the_stronger_attacks_break_hides_nothing_that_a_weaker_one_breaks_alone() -> None:
+    # Five of forty that noise breaks and no gradient does, with one or thirty the other way.
+    for first in (0, 1, 30):
+        found = _alone(0, first, 5, 35 - first)
+        assert found.figure == 5 / 40 and found.failed
+        # Clopper and Pearson: at this share, five or more of 40 are seen in 5 % of all samples.
+        assert stats.binom.sf(4, 40, found.low) == pytest.approx(0.05, abs=1e-9)
+    assert not _alone(0, 0, 2, 38).failed
+    # The difference of both directions saw nothing there.
+    assert not paired("x", "words", *_pairs(0, 1, 5, 34)).failed
+
+
+@pytest.mark.parametrize("alone", [0.0, 0.01, MARGIN])
+@pytest.mark.parametrize("n", [40, 64, 150, 270])
+def test_a_share_up_to_the_margin_raises_an_alarm_in_one_of_twenty_at_most(
+    alone: float, n: int
+) -> None:
+    assert stats.binom.sf(count_needed(n, MARGIN) - 1, n, alone) <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("n", "needed", "expected"), [(40, 3, 0.78), (64, 4, 0.89), (100, 6, 0.94), (150, 7, 0.99)]
+)
+def test_the_power_is_that_of_the_count_which_shows(n: int, needed: int, expected: float) -> None:
+    assert count_needed(n, MARGIN) == needed
+    assert _alone(0, 0, needed, n - needed).failed
+    assert not _alone(0, 0, needed - 1, n - needed + 1).failed
+    assert power(n, MARGIN) == pytest.approx(expected, abs=0.006)
+    draws = np.random.default_rng(n).binomial(n, MASK, 20_000)
+    seen = float((draws >= needed).mean())
+    assert power(n, MARGIN) == pytest.approx(seen, abs=4 * np.sqrt(0.25 / 20_000))
+
+
+def test_from_the_points_needed_on_the_power_is_enough() -> None:
+    needed = points_needed(MARGIN)
+    assert power(needed - 1, MARGIN) < ENOUGH
+    assert all(power(n, MARGIN) >= ENOUGH for n in range(needed, 2000))
+    assert power(0, MARGIN) == 0 and count_needed(1, MARGIN) == 1
+
+
+def test_the_verdict_says_how_large_a_mask_its_weakest_sign_would_see() -> None:
+    signs = [_alone(10, 0, 0, n - 10) for n in (150, 64)]
+    signs.append(share("few", "of the resisting", torch.zeros(9, dtype=torch.bool)))
+    found = verdict(signs)["sight"]
+    assert (found["n"], found["mask"], found["enough"]) == (64, 0.1, 0.8)
+    assert found["probability"] == pytest.approx(0.89, abs=0.01)
+    assert found["points_needed"] == points_needed(MARGIN) <= 64
+    assert verdict(signs[2:])["sight"] is None
+
+
+@pytest.mark.parametrize("name", available())
+def test_a_shipped_audit_attacks_enough_points_to_verify(name: str) -> None:
+    file = load_space(name).file
+    points = file.audit.points
+    assert points is None or points >= points_needed(MARGIN)
+    assert min(RANDOM_POINTS, CHECKED, SLOWEST) >= points_needed(MARGIN)
 
 
 @pytest.mark.parametrize("excess", [0.0, 0.02])

@@ -171,6 +171,17 @@ def test_lira_equals_a_port_of_its_formulas(models: int, own_spread: bool) -> No
     assert swapped == pytest.approx(roc_auc_score([1] * 20 + [0] * 20, online), abs=1e-9)
 
 
+def test_lira_takes_points_that_one_shadow_more_was_given() -> None:
+    answers, shadows = _answers(models=9)
+    inside = _balanced(9, N)
+    inside[:, ::3] ^= True
+    assert set(inside.sum(0)) == {4, 5}
+    phi, of_shadows = lira.phi(answers, LABELS), lira.phi(shadows, LABELS)
+    online, offline = _port(phi, of_shadows, inside, own_spread=False)
+    assert lira.online(phi, of_shadows, inside) == pytest.approx(online, rel=1e-9, abs=1e-9)
+    assert lira.offline(phi, of_shadows, inside) == pytest.approx(offline, rel=1e-9, abs=1e-9)
+
+
 def test_lira_refuses_points_in_unequal_numbers_of_shadows() -> None:
     inside = _balanced(S, N)
     inside[:, 3] = True
@@ -218,6 +229,10 @@ def test_rmia_fits_a_to_the_shadows(a: float) -> None:
 
     assert area(found) >= max(area(0.0), area(0.6), area(1.0)) - 0.005
     assert fitted_a(shadows[:2], np.stack([inside[0], ~inside[0]])) == OFFLINE_A
+    # Where a point is out of one shadow model alone, that one cannot be attacked.
+    once = np.ones((4, 2000), dtype=np.bool_)
+    once[np.arange(2000) % 4, np.arange(2000)] = False
+    assert fitted_a(shadows[:4], once) == OFFLINE_A
 
 
 def test_a_wrong_label_has_no_distance_and_a_right_one_counts() -> None:

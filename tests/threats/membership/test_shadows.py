@@ -23,6 +23,7 @@ from trainables.threats.membership.shadows import (
     population,
     shadow_answers,
     shadow_seed,
+    shares,
 )
 from trainables.trial.context import TrialContext
 from trainables.trial.settings import Effort
@@ -79,6 +80,46 @@ def test_every_point_is_in_exactly_half_of_the_shadow_models(shadows: int) -> No
     assert torch.equal(inside, halves(labels, shadows + 2, seed=3)[:shadows])
     assert not torch.equal(inside, halves(labels, shadows, seed=4))
     assert len({row.numpy().tobytes() for row in inside}) == shadows
+
+
+@pytest.mark.parametrize(
+    ("rows", "shadows"), [(120, 4), (170, 8), (165, 6), (40, 8), (21, 16), (101, 2), (101, 4)]
+)
+def test_every_shadow_is_given_as_many_rows_as_the_attacked_model(rows: int, shadows: int) -> None:
+    labels = torch.cat([torch.arange(201) % 7, torch.tensor([7])])  # one class has one row
+    inside = shares(labels, rows, shadows, seed=3)
+    assert inside.shape == (shadows, 202)
+    assert inside.sum(1).tolist() == [rows] * shadows
+    # Every point is in as many models as any other, and in and out of one at least.
+    times = inside.sum(0)
+    assert int(times.max() - times.min()) <= 1
+    assert 1 <= int(times.min()) <= int(times.max()) < shadows
+    for label in range(7):
+        expected = rows * int((labels == label).sum()) / 202
+        assert inside[:, labels == label].sum(1).float().sub(expected).abs().max() <= 2
+    assert torch.equal(inside, shares(labels, rows, shadows, seed=3))
+    assert not torch.equal(inside, shares(labels, rows, shadows, seed=4))
+    assert len({row.numpy().tobytes() for row in inside}) == shadows
+
+
+def test_too_few_shadows_are_given_the_nearest_number_that_leaves_every_point_out_once() -> None:
+    labels = torch.arange(200) % 10
+    assert torch.equal(shares(labels, 180, 2, seed=0), halves(labels, 2, seed=0))
+    assert torch.equal(shares(labels, 100, 6, seed=0), halves(labels, 6, seed=0))
+    assert shares(labels, 180, 4, seed=0).sum(1).tolist() == [150] * 4
+    assert shares(labels, 20, 4, seed=0).sum(1).tolist() == [50] * 4
+
+
+def test_shadows_of_a_whole_pool_train_on_as_many_rows_as_the_attacked_model(
+    tmp_path: Path,
+) -> None:
+    # All of the digits: the pools besides the training pool hold fewer rows than it does.
+    ctx = context_of(spec_of(train_images=None, measured_images=None), tmp_path)
+    rows, points = len(ctx.pools.train), population(ctx)
+    assert len(points) < 2 * rows
+    found = shadow_answers(ctx, points, torch.arange(0, len(points), 40), 4)
+    assert found.rows == rows
+    assert found.inside.sum(0).min() >= 1 and (~found.inside).sum(0).min() >= 1
 
 
 @pytest.mark.parametrize("shadows", [0, 3])

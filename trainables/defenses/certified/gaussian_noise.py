@@ -71,6 +71,13 @@ class VotingPredictor(WrappedPredictor):
         """Return the label (B,) of votes (B, K), or REFUSED where it abstains."""
         return counts.argmax(1)
 
+    def settling_draws(self, radius: float, distance: float, flip: float) -> int | None:
+        """Return draws with which the vote wavers with probability `flip` at most, at an L2
+        distance from an image that is certified at a radius; None where that is not known.
+        """
+        del radius, distance, flip
+        return None
+
     def scores(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Return the log of the mean softmax (B, K) over fresh draws."""
         return log_mean_softmax_of_draws(self.draw, x, generator, draws=self.draws)

@@ -18,6 +18,12 @@ from torch import Tensor, nn
 
 from trainables.defenses.certified import clopper_pearson
 from trainables.defenses.certified.gaussian_noise import VotingPredictor, noisy_copies
+from trainables.defenses.certified.settled_votes import (
+    MOST,
+    probability_inside,
+    settling_draws,
+    wavering_probability,
+)
 from trainables.defenses.defense import Defense, DefenseContext, View
 from trainables.deployed.predictor import REFUSED, Certificates, Predictor
 from trainables.deployed.votes import Hopeless, count_votes
@@ -36,6 +42,8 @@ class RandomizedSmoothing(Defense):
     certificate is CERTIFY, which selects a class by `n0` draws and bounds its probability from
     below by `n` others. Any trained network will do; one that saw no noise certifies little. With
     adversarial training, the noise comes on top of the adversarial images.
+    Certified is the likeliest class. A vote of few draws may abstain or err near the edge of the
+    certified ball; `settled_votes.settling_draws` returns draws for which it hardly ever does.
     The proof takes noise and network to be exact. Float32 is not: Voracek and Hein, 2023, show
     networks whose certificates are false because of rounding, and nothing here guards against it.
     Source: Cohen et al., Certified adversarial robustness via randomized smoothing, 2019,
@@ -50,6 +58,8 @@ class RandomizedSmoothing(Defense):
     limits = (
         "Its certificates are L2 alone and hold with the declared probability; beyond the "
         "radius an answer is proven nothing.",
+        "What is certified is the likeliest class; near the edge of its ball a vote of few draws "
+        "may abstain or err.",
         "It may abstain, which counts as wrong; every answer costs many passes.",
     )
     broken_by = (
@@ -137,6 +147,15 @@ class SmoothedPredictor(VotingPredictor):
         first, second = top.values.cpu().numpy().T
         close = torch.from_numpy(_too_close(first, second, self.settings.alpha)).to(counts.device)
         return top.indices[:, 0].masked_fill(close, REFUSED)
+
+    def settling_draws(self, radius: float, distance: float, flip: float) -> int | None:
+        """Return draws with which PREDICT gives the certified class there with probability
+        1 - flip; None where more than 10 million are needed.
+        """
+        p = probability_inside(radius, distance, self.settings.sigma)
+        if wavering_probability(MOST, p, self.settings.alpha) > flip:
+            return None
+        return settling_draws(p, flip, self.settings.alpha)
 
     def certificates(self, x: Tensor, generator: torch.Generator) -> Certificates:
         """Return CERTIFY of images x (B, C, H, W): inside the radius the likeliest class is this

@@ -17,10 +17,12 @@ from trainables.attacks import Variant, variant
 from trainables.attacks.autoattack import EOT_DRAWS as AUTOATTACK_DRAWS
 from trainables.datasets import LabelledImages
 from trainables.datasets.images import content_hash
-from trainables.defenses import Stack
+from trainables.defenses import Stack, build_defense, build_stack
 from trainables.deployed.predictor import (
+    REFUSED,
     SMALLEST_LOG,
     Faults,
+    Prediction,
     Predictor,
     Surface,
     ask,
@@ -146,6 +148,13 @@ class Attacker:
                 return ask(self.target.predictor, x, generator, classes, faults).log_probabilities
 
             return (Surface(deployed, "exact"),)
+        if sees == "labels":
+
+            def labels(x: Tensor, generator: torch.Generator) -> Tensor:
+                classes = self.ctx.dataset.num_classes
+                return label_scores(ask(self.target.predictor, x, generator, classes, faults))
+
+            return (Surface(labels, "exact"),)
         if sees == "detector":
             aimed = tuple(surface for surface in surfaces if surface.reject_margin is not None)
             return aimed or surfaces
@@ -243,6 +252,20 @@ class _OnSurface:
             )
 
 
+def label_scores(answer: Prediction) -> Tensor:
+    """Return scores (B, K) that say no more than the deployed labels do.
+
+    The label has a score of 1; of an image that a detector rejects all are equal. An abstention,
+    which refuses every label, says the likeliest one.
+    """
+    likeliest = answer.log_probabilities.argmax(1)
+    label = torch.where(answer.label == REFUSED, likeliest, answer.label)
+    scores = torch.zeros_like(answer.log_probabilities).scatter(1, label[:, None], 1.0)
+    if answer.reject_score is None:
+        return scores
+    return scores.masked_fill((answer.label == REFUSED)[:, None], 0.0)
+
+
 def _autoattack_draws(surface: Surface) -> int:
     """Return the draws that AutoAttack averages a random model's surface over.
 
@@ -257,6 +280,11 @@ def surrogate_scores(chosen: Variant, ctx: TrialContext) -> Callable[[Tensor], T
     stack, seed = ctx.spec.stack, ctx.spec.seed + 1
     if chosen.surrogate == "undefended":
         stack, seed = Stack(), ctx.spec.seed
+    if chosen.surrogate == "hardened":
+        raw = {"eps": "1 radius"}
+        stack = build_stack(
+            [build_defense("pgd_adversarial_training", raw, radius=ctx.dataset.radius)]
+        )
     role = f"surrogate_{chosen.surrogate}"
     surrogate = ctx.train(stack, ctx.pools.train, seed, role=role, deployed=False).model
     surrogate.requires_grad_(False)

@@ -12,13 +12,13 @@ CORE: Mapping[str, tuple[str, ...]] = {
         "pgd_l2", "targeted_margin_pgd_l2", "deepfool",
     ),
     "audit": (
-        "fgsm", "pgd", "pgd_dlr", "targeted_margin_pgd", "random_noise", "transfer", "square",
-        "autoattack",
+        "fgsm", "pgd", "pgd_dlr", "targeted_margin_pgd", "random_noise",
+        "transfer", "transfer_undefended", "transfer_hardened", "square", "autoattack",
         "pgd_l2", "targeted_margin_pgd_l2", "deepfool", "carlini_wagner", "autoattack_l2",
     ),
 }  # fmt: skip
 """Effort -> the attacks that no user has to ask for."""
-_BESIDE_HEADLINE = {"transfer", "square"}
+_BESIDE_HEADLINE = {"transfer", "transfer_undefended", "transfer_hardened", "square"}
 """Linf attacks that an audit runs for its signs of masking: AutoAttack has a stronger Square of its
 own, and a transfer broke nothing that it left."""
 _NOT_ON_RANDOM = {
@@ -41,6 +41,8 @@ _SETTINGS: Mapping[str, Settings] = {
         "pgd_l2": {"steps": 20},
         "targeted_margin_pgd_l2": {"steps": 20, "targets": 3},
         "square_l2": {"steps": 500},
+        "hop_skip_jump": {"steps": 5},
+        "hop_skip_jump_l2": {"steps": 5},
         "carlini_wagner": {"steps": 100, "search_steps": 5},
     },
     "audit": {
@@ -51,11 +53,15 @@ _SETTINGS: Mapping[str, Settings] = {
         "detector_aware_pgd": {"steps": 200},
         "random_noise": {"draws": 200},
         "transfer": {"steps": 100},
+        "transfer_undefended": {"steps": 100},
+        "transfer_hardened": {"steps": 100},
         "square": {"steps": 1000},
         "few_pixel": {"steps": 2000},
         "pgd_l2": {"steps": 100},
         "targeted_margin_pgd_l2": {"steps": 100, "targets": 9},
         "square_l2": {"steps": 5000},
+        "hop_skip_jump": {"steps": 10},
+        "hop_skip_jump_l2": {"steps": 10},
         "carlini_wagner": {
             "steps": 100, "search_steps": 3, "initial_const": 1.0, "step_size": 0.05,
         },
@@ -77,6 +83,8 @@ _ON_RANDOM: Mapping[str, Settings] = {
         "targeted_margin_pgd": {"steps": 50, "targets": 3},
         "random_noise": {"draws": 50},
         "square": {"steps": 300},
+        "hop_skip_jump": {"steps": 3},
+        "hop_skip_jump_l2": {"steps": 3},
         "pgd_l2": {"steps": 100},
         "targeted_margin_pgd_l2": {"steps": 50, "targets": 3},
     },
@@ -86,7 +94,12 @@ _VOTES_FROM = 100
 """Forward passes of an answer from which attacks ask less: a choice of cost alone."""
 _ON_VOTES: Mapping[str, Settings] = {
     "screen": {"random_noise": {"draws": 5}},
-    "audit": {"random_noise": {"draws": 10}, "square": {"steps": 50}},
+    "audit": {
+        "random_noise": {"draws": 10},
+        "square": {"steps": 50},
+        "hop_skip_jump": {"steps": 2, "draws": 10},
+        "hop_skip_jump_l2": {"steps": 2, "draws": 10},
+    },
 }
 """Instead, where each answer that an attack asks for takes that many passes or more."""
 

@@ -22,17 +22,36 @@ from trainables.threats.evasion.attacking import Attacker
 from trainables.threats.evasion.efforts import CORE, core_attacks, headline_of, settings_of
 from trainables.threats.evasion.l2_curve import curve_names, l2_curve
 from trainables.threats.evasion.masking import Indicator, verdict
-from trainables.threats.evasion.masking_check import audit_indicators, screen_indicators
+from trainables.threats.evasion.masking_check import (
+    audit_indicators,
+    checked,
+    screen_indicators,
+)
 from trainables.threats.evasion.pictures import pictures
 from trainables.threats.evasion.points import points_for
 from trainables.threats.evasion.robustness_curve import CURVE_NAMES, robustness_curve
 from trainables.threats.evasion.run import Run
+from trainables.threats.evasion.signs.outsiders import (
+    attack_by_labels,
+    by_labels_notes,
+    outsider_signs,
+)
 from trainables.threats.evasion.target import Target, target_of
 from trainables.threats.threat import Findings, Threat
 from trainables.training.evaluation import in_batches
 from trainables.trial.context import TrialContext
 
 WHOLE, HEADLINE = "whole", "headline"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ByLabels:
+    """What an audit's attackers from outside found."""
+
+    runs: dict[str, Run]
+    """Runs on what still stood, of all points; not reported as attacks of their own."""
+    signs: list[Indicator]
+    notes: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +66,7 @@ class Evasion(Threat):
     name = "evasion"
     meaning = "Images are changed a little so that they are misclassified."
     source = "Szegedy et al., 2014; Carlini et al., 2019"
-    VERSION = 6
+    VERSION = 7
 
     attacks: tuple[str, ...] | None = parameter(
         None, kind="word", many=True,
@@ -126,13 +145,15 @@ class Evasion(Threat):
         metrics: dict[str, MetricValue] = {}
         for name, run in runs.items():
             metrics |= rows_of(name, run, right, points, ctx)
-        robust = _worst(runs, right, "linf")
+        by_labels = self._by_labels(attacker, runs, right)
+        counted = {**runs, **by_labels.runs}
+        robust = _worst(counted, right, "linf")
         metrics["robust_accuracy"] = intervals.proportion(int(robust.sum()), len(points))
         further = Findings(metrics={})
         if self.whole:
-            further = self._further(attacker, right, runs)
+            further = self._further(attacker, right, runs, counted)
         metrics |= further.metrics
-        indicators = self._indicators(attacker, runs, robust)
+        indicators = [*self._indicators(attacker, runs, robust), *by_labels.signs]
         check = verdict(indicators)
         metrics["masking_suspected"] = intervals.exact(float(check["suspected"]), len(points))
         notes = {
@@ -141,7 +162,7 @@ class Evasion(Threat):
             "radius": ctx.dataset.radius,
             "radius_l2": ctx.dataset.radius_l2,
             "settings": {name: dict(attacker.settings.get(name, {})) for name in names},
-            "broken_by": _broken_by(runs, right, "linf"),
+            "broken_by": _broken_by(counted, right, "linf"),
             "masking": check,
             "not_finite_gradients": {
                 name: {"gradients": run.gradients, "not_finite": run.not_finite}
@@ -150,6 +171,7 @@ class Evasion(Threat):
             },
             "pictures": pictures(runs["pgd"], predictor, points, ctx),
             **_adaptivity(target, indicators),
+            **by_labels.notes,
             **further.notes,
         }
         return Findings(metrics=metrics, notes=notes, outcomes={"robust_accuracy": robust})
@@ -157,13 +179,27 @@ class Evasion(Threat):
     def _attacks(self, core: tuple[str, ...]) -> tuple[str, ...]:
         return _joined(core if self.whole else headline_of(core), self.named)
 
-    def _further(self, attacker: Attacker, right: Tensor, runs: dict[str, Run]) -> Findings:
+    def _by_labels(self, attacker: Attacker, runs: dict[str, Run], right: Tensor) -> _ByLabels:
+        """Attack by labels what still stands, and look for outsiders who break what none did."""
+        points, ctx = attacker.points, attacker.ctx
+        if ctx.spec.effort != "audit" or not self.whole:
+            return _ByLabels({}, [], {})
+        chosen = checked(points, ctx).to(ctx.device)
+        standing = {norm: _worst(runs, right, norm) for norm in ("linf", "l2")}
+        radii = {norm: _radius(norm, ctx) for norm in standing}
+        found = attack_by_labels(attacker, runs, standing, chosen, radii)
+        notes = {"by_labels": by_labels_notes(found, standing, chosen)}
+        return _ByLabels(found, outsider_signs(runs, found, chosen), notes)
+
+    def _further(
+        self, attacker: Attacker, right: Tensor, runs: dict[str, Run], counted: dict[str, Run]
+    ) -> Findings:
         """Measure what accompanies the headline: the L2 norm, the curves, the further radii."""
         points, ctx = attacker.points, attacker.ctx
-        in_l2 = _worst(runs, right, "l2")
+        in_l2 = _worst(counted, right, "l2")
         metrics: dict[str, MetricValue] = {
             "robust_accuracy_l2": intervals.proportion(int(in_l2.sum()), len(points)),
-            **robustness_curve(attacker, right, _worst(runs, right, "linf")),
+            **robustness_curve(attacker, right, _worst(counted, right, "linf")),
         }
         for eps in self.eps or ():
             for name in self._at_further(tuple(runs)):
@@ -172,7 +208,7 @@ class Evasion(Threat):
                 metrics |= {at_eps(row, eps): value for row, value in rows.items()}
         by_size = l2_curve(attacker, right, self.eps_l2 or ())
         notes = {
-            "broken_by_l2": _broken_by(runs, right, "l2"),
+            "broken_by_l2": _broken_by(counted, right, "l2"),
             "distance_deciles": {
                 name: distance_deciles(run, right, points)
                 for name, run in runs.items()

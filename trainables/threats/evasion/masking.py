@@ -1,7 +1,7 @@
 """The masking check: does a model only look robust because the attack is kept from working?
 
-Each indicator compares two outcomes on the same points; it fails where the difference cannot be
-chance. Source: Athalye et al., 2018; Carlini et al., 2019; Pintor et al., 2022.
+Each indicator is a share of points, and fails where chance does not explain that it is so large.
+Source: Athalye et al., 2018; Carlini et al., 2019; Pintor et al., 2022.
 
 Axes: N points.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -22,11 +22,12 @@ from trainables.datasets import LabelledImages
 from trainables.defenses.certified import clopper_pearson
 from trainables.deployed.predictor import surface_scores
 from trainables.threats.evasion.attacking import BATCH
+from trainables.threats.evasion.signs.power import ENOUGH, LEVEL, MASK, points_needed, power
 from trainables.threats.evasion.target import Target
 from trainables.trial.context import TrialContext
 
 MARGIN = 0.02
-"""A paired difference counts from here on: honest models differ by a point or two as well."""
+"""A share counts from here on: of an honest model a weaker attack breaks a point or two alone."""
 ZERO_GRADIENTS = 0.05
 """Share of points without any gradient that is borne: single saturated ones are honest."""
 _Z = float(stats.norm.ppf(0.95))
@@ -47,6 +48,9 @@ class Indicator:
     n: int
     strikes: bool = True
     """Whether the robust accuracy is not to be believed where it fails."""
+    one_sided: bool = False
+    """Whether it is the share that a weaker attacker breaks and all stronger ones do not: what
+    such a sign misses of a mask follows from its points alone."""
 
     @property
     def failed(self) -> bool:
@@ -66,16 +70,25 @@ class Indicator:
         return {**asdict(self), "failed": self.failed}
 
 
-def paired(
-    name: str, words: str, stronger: Tensor, weaker: Tensor, *, strikes: bool = True
-) -> Indicator:
-    """Judge an attack that should be the weaker one by how much more it breaks than the stronger.
+def broken_alone(name: str, words: str, stronger: Tensor, weaker: Tensor) -> Indicator:
+    """Judge the points that an attacker who should be the weaker breaks, and no stronger one does.
 
-    `stronger` and `weaker` (N,) say which points each breaks. The bound is Agresti and Min's
+    `weaker` and `stronger` (N,) mark what that attacker breaks, and what at least one of the
+    stronger ones does. What the stronger break in turn weighs nothing against it: they should.
+    """
+    return replace(share(name, words, weaker & ~stronger), one_sided=True)
+
+
+def paired(
+    name: str, words: str, first: Tensor, second: Tensor, *, strikes: bool = True
+) -> Indicator:
+    """Judge two attacks, neither of which is the weaker one, by how much more the second breaks.
+
+    `first` and `second` (N,) say which points each breaks. The bound is Agresti and Min's
     (2005): half a point is added to each of the four kinds of pairs.
     """
-    n = len(stronger)
-    more, less = int((weaker & ~stronger).sum()), int((stronger & ~weaker).sum())
+    n = len(first)
+    more, less = int((second & ~first).sum()), int((first & ~second).sum())
     centre = (more - less) / (n + 2)
     variance = (more + less + 1) / (n + 2) - centre**2
     low = centre - _Z * math.sqrt(variance / (n + 2))
@@ -93,7 +106,7 @@ def paired(
 def share(name: str, words: str, found: Tensor, *, limit: float = MARGIN) -> Indicator:
     """Judge a share of points (N,) by its exact one-sided lower bound (Clopper and Pearson)."""
     n, count = len(found), int(found.sum())
-    low = float(clopper_pearson.lower(count, n, 0.05)) if count else 0.0
+    low = float(clopper_pearson.lower(count, n, LEVEL)) if count else 0.0
     return Indicator(
         name=name, words=words, figure=count / n if n else 0.0, low=low, limit=limit, n=n
     )
@@ -126,6 +139,25 @@ def without_gradient(
     return without, unusable & ~without
 
 
+def sight(indicators: Sequence[Indicator]) -> dict[str, Any] | None:
+    """Return how surely the check sees a mask of MASK of the points, as plain JSON values.
+
+    The sign with the fewest points says it, where the attacker of that sign gets past the mask;
+    None where no sign is of that kind.
+    """
+    signs = [indicator for indicator in indicators if indicator.one_sided]
+    if not signs:
+        return None
+    fewest = min(signs, key=lambda indicator: indicator.n)
+    return {
+        "mask": MASK,
+        "probability": power(fewest.n, fewest.limit),
+        "n": fewest.n,
+        "enough": ENOUGH,
+        "points_needed": points_needed(fewest.limit),
+    }
+
+
 def verdict(indicators: Sequence[Indicator]) -> dict[str, Any]:
     """Return the check's outcome as plain JSON values, with the words that say what failed."""
     failed = [indicator for indicator in indicators if indicator.failed]
@@ -133,5 +165,6 @@ def verdict(indicators: Sequence[Indicator]) -> dict[str, Any]:
         "suspected": bool(failed),
         "strikes": any(indicator.strikes for indicator in failed),
         "words": "; ".join(indicator.sentence for indicator in failed),
+        "sight": sight(indicators),
         "indicators": [indicator.plain() for indicator in indicators],
     }

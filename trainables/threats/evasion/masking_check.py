@@ -17,6 +17,7 @@ from trainables.threats.evasion.attacking import Attacker, Settings
 from trainables.threats.evasion.masking import (
     ZERO_GRADIENTS,
     Indicator,
+    broken_alone,
     paired,
     share,
     without_gradient,
@@ -44,6 +45,7 @@ def screen_indicators(
     target = attacker.target
     resisting = attacker.points.select(robust.nonzero().flatten())
     fooled = _fooled_by(target)
+    gradients = _any(runs, _GRADIENT, fooled)
     zero, not_finite = without_gradient(target, resisting, attacker.ctx)
     found = [
         share(
@@ -59,10 +61,10 @@ def screen_indicators(
             not_finite,
             limit=ZERO_GRADIENTS,
         ),
-        paired(
+        broken_alone(
             "fgsm_beats_pgd",
-            "a single step breaks more than many steps do",
-            fooled(runs["pgd"]),
+            "a single step breaks points that many steps do not",
+            gradients,
             fooled(runs["fgsm"]),
         ),
         paired(
@@ -74,10 +76,10 @@ def screen_indicators(
             # Softened labels do this. What is hidden from one loss the others have measured.
             strikes=False,
         ),
-        paired(
+        broken_alone(
             "random_noise_beats_gradients",
             "random noise breaks points that gradients do not",
-            _any(runs, _GRADIENT, fooled),
+            gradients,
             fooled(runs["random_noise"]),
         ),
     ]
@@ -91,7 +93,7 @@ def audit_indicators(attacker: Attacker, runs: Mapping[str, Run]) -> list[Indica
     """Return the indicators that need attacks of their own, on a CPU on CHECKED points at most."""
     target, ctx = attacker.target, attacker.ctx
     broken, radius = _fooled_by(target), ctx.dataset.radius
-    chosen = _checked(attacker.points, ctx)
+    chosen = checked(attacker.points, ctx)
     attacker = attacker.on(chosen)
 
     def fooled(run: Run) -> Tensor:
@@ -105,29 +107,24 @@ def audit_indicators(attacker: Attacker, runs: Mapping[str, Run]) -> list[Indica
         return attacker.of(_rescaled(target, factor)).with_settings(_DLR)
 
     gradients = _any(runs, _GRADIENT, fooled)
-    converged = pgd(_CONVERGED, radius)
+    # What no attack of the effort that follows gradients breaks at the whole radius.
+    converged = gradients | pgd(_CONVERGED, radius)
     return [
-        paired(
+        broken_alone(
             "square_beats_gradients",
             "a score-only search breaks points that gradients do not",
             gradients,
             fooled(runs["square"]),
         ),
-        paired(
-            "transfer_beats_gradients",
-            "images made on another model break points that gradients do not",
-            gradients,
-            fooled(runs["transfer"]),
-        ),
-        paired(
+        broken_alone(
             "more_steps_help",
-            "many more steps break more than 100 do: the attack had not converged",
+            "many more steps break points that 100 do not: the attack had not converged",
             converged,
             pgd(_LONGER_ON_RANDOM if target.stochastic else _LONGER, radius),
         ),
-        paired(
+        broken_alone(
             "not_monotone",
-            "half the radius breaks more than the whole one does",
+            "half the radius breaks points that the whole one does not",
             converged,
             pgd(_CONVERGED, radius / 2),
         ),
@@ -137,10 +134,11 @@ def audit_indicators(attacker: Attacker, runs: Mapping[str, Run]) -> list[Indica
             ~(pgd(_CONVERGED, 1.0) | gradients),
         ),
         *(
-            paired(
+            broken_alone(
                 f"scale_{factor:g}_helps",
-                f"scores times {factor:g} break more, though the loss does not see a scale",
-                fooled(runs["pgd_dlr"]),
+                f"scores times {factor:g} break points that scores as they are do not, though the "
+                "loss does not see a scale",
+                gradients,
                 broken(rescaled(factor).run("pgd_dlr", eps=radius)),
             )
             for factor in _RESCALED
@@ -151,7 +149,7 @@ def audit_indicators(attacker: Attacker, runs: Mapping[str, Run]) -> list[Indica
 _DLR: Settings = {"pgd_dlr": {"steps": 100}}
 
 
-def _checked(points: LabelledImages, ctx: TrialContext) -> Tensor:
+def checked(points: LabelledImages, ctx: TrialContext) -> Tensor:
     """Return the rows of the points on which the further attacks run."""
     most = CHECKED if ctx.device.type == "cpu" else len(points)
     return stratified_subset(points.labels, most, seed=0)

@@ -55,28 +55,27 @@ def offline(phi_N: Floats, shadows_SN: Floats, inside_SN: Inside) -> Floats:
     _, without = _split(shadows_SN, inside_SN)
     whole = len(shadows_SN) < FEWEST_FOR_OWN_SPREAD
     spread = _spread(without, whole) + _SMALLEST_SPREAD
-    score: Floats = (phi_N - np.median(without, axis=1)) / spread
+    score: Floats = (phi_N - np.nanmedian(without, axis=1)) / spread
     return score
 
 
 def _log_density(phi_N: Floats, answers: Floats, whole: bool) -> Floats:
     spread = _spread(answers, whole) + _SMALLEST_SPREAD
-    found: Floats = stats.norm.logpdf(phi_N, np.median(answers, axis=1), spread)
+    found: Floats = stats.norm.logpdf(phi_N, np.nanmedian(answers, axis=1), spread)
     return found
 
 
 def _spread(answers: Floats, whole: bool) -> Floats:
-    found: Floats = np.asarray(np.std(answers) if whole else np.std(answers, axis=1))
+    found: Floats = np.asarray(np.nanstd(answers) if whole else np.nanstd(answers, axis=1))
     return found
 
 
 def _split(shadows_SN: Floats, inside_SN: Inside) -> tuple[Floats, Floats]:
-    """Return the answers of each point's IN models (N, I) and of its OUT models (N, S - I)."""
+    """Return the answers of each point's IN models and of its OUT models, NaN elsewhere (N, S)."""
     counts = inside_SN.sum(axis=0)
-    if counts.min() != counts.max() or not 0 < counts[0] < len(inside_SN):
-        raise ValueError("every point must be in as many shadow models, and out of some")
+    if counts.max() > counts.min() + 1 or not 0 < counts.min() <= counts.max() < len(inside_SN):
+        raise ValueError(
+            "every point must be in as many shadow models, within one, and in and out of some"
+        )
     answers, inside = shadows_SN.T, inside_SN.T
-    return (
-        answers[inside].reshape(len(answers), -1),
-        answers[~inside].reshape(len(answers), -1),
-    )
+    return np.where(inside, answers, np.nan), np.where(inside, np.nan, answers)

@@ -1,6 +1,6 @@
-"""Who reads from the deployed model's answers which rows it was trained on.
+"""Who reads from the deployed model's answers which rows were given to its training.
 
-Axes: M members, N non-members, P members and then non-members, K classes, S shadow models.
+Axes: P members and then non-members, K classes.
 """
 
 from __future__ import annotations
@@ -9,27 +9,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from trainables.datasets import LabelledImages, stratified_subset
 from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
 from trainables.metrics import intervals
-from trainables.metrics.membership import MEMBERSHIP_ATTACKS, auc_metric
+from trainables.metrics.membership import KEPT_ROWS, MEMBERSHIP_ATTACKS, auc_metric
 from trainables.parameters import parameter
-from trainables.records.value import Measured, MetricValue
+from trainables.records.value import MetricValue, Missing
+from trainables.storage.identity import seed_from
 from trainables.threats.membership import lira
-from trainables.threats.membership.label_only import SIZES, Work, affordable, label_only
-from trainables.threats.membership.rates import (
-    Scored,
-    as_many_as_members,
-    balanced_accuracy,
-    histogram,
-    mean_of_members,
-    strongest,
-    tpr_at_fpr,
+from trainables.threats.membership.choice import (
+    Classes,
+    best_directed,
+    strongest_auc,
+    strongest_balanced,
+    strongest_rate,
 )
+from trainables.threats.membership.kept import Kept, kept_rows
+from trainables.threats.membership.label_only import SIZES, Work, affordable, label_only
+from trainables.threats.membership.rates import Scored, histogram
 from trainables.threats.membership.rmia import fitted_a, relative_probability, rmia
 from trainables.threats.membership.scores import (
     Floats,
@@ -42,8 +41,8 @@ from trainables.threats.membership.scores import (
 )
 from trainables.threats.membership.shadow_classifier import shadow_classifier
 from trainables.threats.membership.shadows import ShadowAnswers, population, shadow_answers
+from trainables.threats.membership.sides import Sides, sides_of
 from trainables.threats.threat import Findings, Threat
-from trainables.training.trained import Trained
 from trainables.trial.context import TrialContext
 
 OF_ANSWERS: Mapping[str, Callable[[Floats, Integers], Floats]] = {
@@ -98,17 +97,21 @@ CHEAP = (*OF_ANSWERS, LABEL_ONLY)
 class Membership(Threat):
     """Score members and non-members by every attack of the effort; the strongest counts.
 
-    Members are the rows that the model trained on after filtering, non-members the held-out pool.
-    A screen runs what needs no further training; an audit trains shadow models under the same
-    stack and deployment, so that its attacks know the defense. The headline's interval allows for
-    the choice of the strongest among m attacks: each one's is of level 1 - 0.05 / m.
+    Members are the rows given to the stack, before its filters, for every attack; non-members are
+    the held-out pool. What a filter dropped was given away too, and the rows that it kept differ
+    from unseen ones by its choice: their own figure meets unseen rows that it would keep. A screen
+    runs what needs no further training; an audit trains shadow models under the same
+    stack and deployment, so that its attacks know the defense. Scores that order the rows the
+    wrong way round leak as much, so the strongest is the one whose area is farthest from 0.5,
+    chosen and turned on one half of the rows for the figure of the other. The headline's interval
+    allows for the choice among m attacks: each one's is of level 1 - 0.05 / m.
     An image is asked once; a rejected one has log-probabilities too, but no label.
     """
 
     name = "membership"
     meaning = "An attacker infers from the model's answers which rows it was trained on."
     source = "Yeom et al., 2018; Carlini et al., 2022"
-    VERSION = 3
+    VERSION = 4
 
     attacks: tuple[str, ...] | None = parameter(
         None, kind="word", words=tuple(MEMBERSHIP_ATTACKS), many=True,
@@ -151,12 +154,11 @@ class Membership(Threat):
     def metric_names(self) -> tuple[str, ...]:
         """List what a screen measures."""
         areas = (auc_metric(name) for name in self.attacks_at("screen"))
-        return ("membership_auc", "membership_balanced_accuracy", *_RATES, *areas)
+        return ("membership_auc", KEPT_ROWS, "membership_balanced_accuracy", *_RATES, *areas)
 
     def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
         """Run the effort's attacks on the same members and non-members."""
-        trained = ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed)
-        sides = _sides(trained, ctx, self.points or _MOST)
+        sides = sides_of(ctx, self.points or _MOST)
         answers = sides.log_probabilities(predictor, ctx)
         names = self.attacks_at(ctx.spec.effort)
         scored = {
@@ -166,8 +168,9 @@ class Membership(Threat):
         }
         notes: dict[str, Any] = {"members": len(sides.members), "non_members": len(sides.others)}
         if LABEL_ONLY in names:
-            work = sides.work(predictor, ctx)
-            scored[LABEL_ONLY] = sides.by_labels(predictor, work, ctx)
+            passes = predictor.forward_passes_per_prediction
+            work = affordable(ctx.spec.effort, passes, len(sides.members) + len(sides.others))
+            scored[LABEL_ONLY] = _by_labels(predictor, sides.fewer(work.points), work, ctx)
             notes[LABEL_ONLY] = {
                 "copies": work.copies,
                 "members": len(scored[LABEL_ONLY].members),
@@ -186,96 +189,61 @@ class Membership(Threat):
                 "rows_of_the_attacked": len(ctx.pools.train),
                 "one_spread_for_all": number < lira.FEWEST_FOR_OWN_SPREAD,
             }
-        metrics = _metrics({name: scored[name] for name in names})
-        return Findings(metrics=metrics, notes=notes | _notes_of(scored, metrics))
+        ordered = {name: scored[name] for name in names}
+        generator = np.random.default_rng(seed_from(ctx.deployment, self.name, "halves"))
+        train, held_out = (x.labels.cpu().numpy() for x in (ctx.pools.train, ctx.held_out))
+        metrics = _metrics(ordered, generator, (train, held_out))
+        trained = ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed)
+        metrics[KEPT_ROWS], of_kept = _of_kept(
+            kept_rows(trained, ctx), ordered, generator, (train, held_out)
+        )
+        return Findings(metrics=metrics, notes=notes | of_kept | _notes_of(ordered))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sides:
-    """The members and non-members that are asked."""
-
-    members: LabelledImages
-    member_rows: Tensor
-    """(M,) their rows in the training pool."""
-    others: LabelledImages
-    other_rows: Tensor
-    """(N,) their rows in the held-out pool."""
-
-    @property
-    def labels(self) -> Integers:
-        """(P,) classes."""
-        labels: Integers = torch.cat([self.members.labels, self.others.labels]).cpu().numpy()
-        return labels
-
-    def in_population(self, ctx: TrialContext) -> Tensor:
-        """(P,) rows in what shadow models are drawn from."""
-        return torch.cat([self.member_rows, self.other_rows + len(ctx.pools.train)])
-
-    def log_probabilities(self, predictor: Predictor, ctx: TrialContext) -> Floats:
-        """(P, K) as deployed."""
-        sides = (self.members, self.others)
-        answers = [ctx.log_probabilities(predictor, side).double().cpu() for side in sides]
-        found: Floats = torch.cat(answers).numpy()
-        return found
-
-    def split(self, scores: Floats) -> Scored:
-        """Part scores (P,) into those of both sides."""
-        return Scored(scores[: len(self.members)], scores[len(self.members) :])
-
-    def work(self, predictor: Predictor, ctx: TrialContext) -> Work:
-        """Return how much the label-only attack may ask."""
-        points = len(self.members) + len(self.others)
-        return affordable(ctx.spec.effort, predictor.forward_passes_per_prediction, points)
-
-    def by_labels(self, predictor: Predictor, work: Work, ctx: TrialContext) -> Scored:
-        """Run the label-only attack on as many points as the work allows."""
-        generator = ctx.generator("membership", LABEL_ONLY)
-        found = []
-        for side in (self.members, self.others):
-            asked = side.select(_subset(side, work.points))
-            found.append(label_only(predictor, asked, work.copies, ctx, generator))
-        return Scored(*found)
+def _by_labels(predictor: Predictor, sides: Sides, work: Work, ctx: TrialContext) -> Scored:
+    """Run the label-only attack on both sides."""
+    generator = ctx.generator("membership", LABEL_ONLY)
+    asked = (sides.members, sides.others)
+    members, others = (label_only(predictor, x, work.copies, ctx, generator) for x in asked)
+    return sides.scored(members, others)
 
 
-def _sides(trained: Trained, ctx: TrialContext, most: int) -> _Sides:
-    of_members = _subset(trained.members, most)
-    of_others = _subset(ctx.held_out, most)
-    return _Sides(
-        members=trained.members.select(of_members),
-        member_rows=trained.kept.cpu()[of_members],
-        others=ctx.held_out.select(of_others),
-        other_rows=of_others,
-    )
-
-
-def _subset(images: LabelledImages, most: int) -> Tensor:
-    """Return sorted rows of a pool, on the CPU: all, or as many as asked, of every class."""
-    return stratified_subset(images.labels, most, seed=0)
-
-
-def _metrics(scored: Mapping[str, Scored]) -> dict[str, MetricValue]:
-    level = 1 - (1 - intervals.LEVEL) / len(scored)
-    rows: dict[str, list[MetricValue]] = {
-        "membership_auc": [intervals.auc(s.members, s.others, level) for s in scored.values()],
-        "membership_balanced_accuracy": [
-            balanced_accuracy(s, _threshold(name, s), level) for name, s in scored.items()
-        ],
-        **{
-            rate: [tpr_at_fpr(s.members, s.others, fpr, level) for s in scored.values()]
-            for rate, fpr in _RATES.items()
-        },
-    }
+def _metrics(
+    scored: Mapping[str, Scored], generator: np.random.Generator, classes: Classes
+) -> dict[str, MetricValue]:
     areas = {auc_metric(name): intervals.auc(s.members, s.others) for name, s in scored.items()}
-    return {**{name: strongest(values) for name, values in rows.items()}, **areas}
+    return {
+        "membership_auc": strongest_auc(scored, generator, classes),
+        "membership_balanced_accuracy": strongest_balanced(scored, generator, classes),
+        **{rate: strongest_rate(scored, fpr) for rate, fpr in _RATES.items()},
+        **areas,
+    }
 
 
-def _threshold(name: str, scored: Scored) -> float:
-    return mean_of_members(scored) if name == "loss_threshold" else as_many_as_members(scored)
+def _of_kept(
+    kept: Kept | None,
+    scored: Mapping[str, Scored],
+    generator: np.random.Generator,
+    classes: Classes,
+) -> tuple[MetricValue, dict[str, Any]]:
+    """Return the headline of the rows that the filters keep, and how many those are."""
+    if kept is None:
+        return Missing("no filter of the stack dropped a row"), {}
+    alone = {name: rows for name, each in scored.items() if (rows := kept.of(each))}
+    if not alone:
+        return Missing("the filters of the stack keep no row of one of the sides"), {}
+    most = max(alone.values(), key=lambda rows: len(rows.members))
+    notes = {"members": len(most.members), "non_members": len(most.others)}
+    return strongest_auc(alone, generator, classes), {"kept_rows": notes}
 
 
-def _notes_of(scored: Mapping[str, Scored], metrics: Mapping[str, MetricValue]) -> dict[str, Any]:
-    """Name the strongest attack and show its scores."""
-    areas = {name: metrics[auc_metric(name)] for name in scored}
-    values = {name: area.value for name, area in areas.items() if isinstance(area, Measured)}
-    top = max(values, key=lambda name: values[name])
-    return {"attack": top, "attacks": values, "scores": histogram(scored[top])}
+def _notes_of(scored: Mapping[str, Scored]) -> dict[str, Any]:
+    """Name the strongest attack on all rows, and show its scores."""
+    top, turned = best_directed(scored)
+    values = {name: intervals.auc(s.members, s.others).value for name, s in scored.items()}
+    return {
+        "attack": top,
+        "turned_round": turned,
+        "attacks": values,
+        "scores": histogram(scored[top].turned() if turned else scored[top]),
+    }

@@ -3,16 +3,19 @@
 Axes: M members, N non-members.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 from trainables.metrics import intervals
 from trainables.records.value import Measured, MetricValue, Missing
-from trainables.threats.membership.scores import Floats
+from trainables.threats.membership.scores import Floats, Integers
 
 _BINS = 30
 _SHOWN = (0.005, 0.995)
@@ -27,10 +30,33 @@ class Scored:
     """(M,)"""
     others: Floats
     """(N,)"""
+    member_rows: Integers | None = None
+    """(M,) which rows those are; None: 0 to M - 1."""
+    other_rows: Integers | None = None
+    """(N,) which rows those are; None: 0 to N - 1."""
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.members).all() and np.isfinite(self.others).all()):
             raise ValueError("a membership score is not finite, so it orders no points")
+
+    @property
+    def rows(self) -> tuple[Integers, Integers]:
+        """The rows of both sides, (M,) and (N,)."""
+        m, n = np.arange(len(self.members)), np.arange(len(self.others))
+        return (
+            m if self.member_rows is None else self.member_rows,
+            n if self.other_rows is None else self.other_rows,
+        )
+
+    def select(self, of_members: NDArray[np.bool_], of_others: NDArray[np.bool_]) -> Scored:
+        """Return the marked rows alone; marks are by row."""
+        (mine, theirs), marks = self.rows, (of_members, of_others)
+        m, n = marks[0][mine], marks[1][theirs]
+        return Scored(self.members[m], self.others[n], mine[m], theirs[n])
+
+    def turned(self) -> Scored:
+        """Return the scores the other way round: smaller = member."""
+        return replace(self, members=-self.members, others=-self.others)
 
 
 def as_many_as_members(scored: Scored) -> float:

@@ -40,7 +40,8 @@ def fitted_a(shadows_SN: Floats, inside_SN: Inside) -> float:
 
     Nothing is known of the attacked model's members, so nothing is fitted to them.
     """
-    if len(shadows_SN) < 4:  # of two, a point out of one is in the other
+    fewest = int((~inside_SN).sum(axis=0).min())
+    if len(shadows_SN) < _ATTACKED or fewest < 2:  # the one without a point may be the attacked
         return OFFLINE_A
 
     def area(a: float) -> float:

@@ -1,4 +1,4 @@
-"""Shadow models: trained and deployed as the attacked one was, on known halves of the data.
+"""Shadow models: trained and deployed as the attacked one was, on known parts of the data.
 
 Axes: S shadow models, P points of the population, N points that are asked, K classes.
 """
@@ -31,9 +31,9 @@ class ShadowAnswers:
     """(S, N, K)"""
     inside: Inside
     """(S, N) whether the point was among the rows given to the shadow model's training; every
-    point was in exactly half of them. A filter of the stack may have dropped it there."""
+    point was in as many of them, within one. A filter of the stack may have dropped it there."""
     rows: int
-    """Rows that a shadow model was given, of the first; halves differ by a row a class at most."""
+    """Rows that a shadow model was given, of the first; those of halves may differ by one."""
 
 
 def population(ctx: TrialContext) -> LabelledImages:
@@ -55,6 +55,31 @@ def population(ctx: TrialContext) -> LabelledImages:
     return _joined([first, spare.select(stratified_subset(spare.labels, room, seed=0))])
 
 
+def shares(labels: Tensor, rows: int, shadows: int, seed: int) -> Tensor:
+    """Draw which points (S, P) each shadow model is given, `rows` of them; labels (P,) on the CPU.
+
+    Every point is in as many models as any other, within one, and in and out of one at least:
+    where the models are too few for that, they are given the number nearest to `rows` that allows
+    it, which is a half with two models. Each is given as many of every class, within one or two.
+    """
+    points = len(labels)
+    fewer = max(min(rows, points - rows), -(-points // shadows))
+    if 2 * fewer >= points:
+        return halves(labels, shadows, seed)
+    chosen = torch.zeros(shadows, points, dtype=torch.bool)
+    times = torch.zeros(points, dtype=torch.int64)
+    for number in range(shadows):
+        by_class = _by_class(labels, seed_from(str(seed), "share", str(number)))
+        wanted, level = fewer, int(times.min())
+        while wanted:  # those that were chosen least, evenly over the classes
+            waiting = by_class[(times[by_class] == level) & ~chosen[number, by_class]]
+            taken = min(wanted, len(waiting))
+            chosen[number, waiting[torch.arange(taken) * len(waiting) // max(1, taken)]] = True
+            wanted, level = wanted - taken, level + 1
+        times += chosen[number]
+    return chosen if 2 * rows <= points else ~chosen
+
+
 def halves(labels: Tensor, shadows: int, seed: int) -> Tensor:
     """Draw which points (S, P) each shadow model is given; labels (P,) on the CPU.
 
@@ -65,9 +90,7 @@ def halves(labels: Tensor, shadows: int, seed: int) -> Tensor:
         raise ValueError(f"shadow models come in pairs, but {shadows} were asked for")
     rows = []
     for pair in range(shadows // 2):
-        generator = torch.Generator().manual_seed(seed_from(str(seed), "pair", str(pair)))
-        shuffled = torch.randperm(len(labels), generator=generator)
-        by_class = shuffled[labels[shuffled].argsort(stable=True)]
+        by_class = _by_class(labels, seed_from(str(seed), "pair", str(pair)))
         first = torch.zeros(len(labels), dtype=torch.bool)
         first[by_class[::2]] = True
         rows += [first, ~first]
@@ -86,11 +109,12 @@ def shadow_answers(
 
     `points` is the population (P,), `asked` (N,) the rows of it that are asked. The attack knows
     the whole defense this way: what it does to the training and to the answers, it does to the
-    shadows'. The attacked model is none of them: it has other rows and another seed.
+    shadows'. They are given as many rows as the attacked model, which is none of them: it has
+    other rows and another seed.
     """
     labels = points.labels.cpu()
     seed = seed_from("shadows", ctx.dataset.fingerprint, content_hash(points), str(ctx.spec.seed))
-    inside = halves(labels, shadows, seed)
+    inside = shares(labels, len(ctx.pools.train), shadows, seed)
     asked = asked.cpu()
     images = points.select(asked)
     answers = [
@@ -125,6 +149,12 @@ def _answers_of(
     }
     role = f"shadow_answers{number}"
     return ctx.cached("shadow_answers", identity, build, role=role).tensors["log_probabilities"]
+
+
+def _by_class(labels: Tensor, seed: int) -> Tensor:
+    """Return all points (P,), those of a class in a row and in random order."""
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    return shuffled[labels[shuffled].argsort(stable=True)]
 
 
 def _joined(parts: list[LabelledImages]) -> LabelledImages:

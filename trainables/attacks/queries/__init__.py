@@ -1,0 +1,1 @@
+"""Attacks that ask for answers and never for a gradient: by scores, or by labels alone."""

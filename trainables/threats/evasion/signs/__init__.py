@@ -1,0 +1,1 @@
+"""Signs of masking that need arithmetic or attackers of their own: power, other attackers."""
