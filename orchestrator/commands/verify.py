@@ -28,7 +28,7 @@ from trainables.records.value import Measured, MetricValue
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats import Threat
 from trainables.threats.certification import Certification
-from trainables.threats.detection import Detection
+from trainables.threats.detection.detection import Detection
 from trainables.threats.evasion.evasion import HEADLINE, Evasion
 from trainables.trial.context import TrialContext, build_context
 from trainables.trial.settings import EFFORTS

@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -56,6 +59,63 @@ def test_an_image_that_fools_ranks_before_one_that_does_not(undefended: TrainedN
     )  # fmt: skip
     open_ = detector_aware_pgd(model, x, y, eps=EPS, generator=_generator())
     assert accuracy(model, closed, y) <= accuracy(model, open_, y) + 0.05
+
+
+def _off_grid(images: Tensor) -> Tensor:
+    """Reject what no file of 17 grey levels holds; the gradient leads to the nearest level."""
+    return (16 * images - (16 * images).detach().round()).abs().flatten(1).mean(1) - 0.001
+
+
+def test_iterates_are_tried_as_a_file_holds_them(undefended: TrainedNet) -> None:
+    model, x, y = undefended.model, undefended.x[:90], undefended.y[:90]
+
+    def attacked(**settings: Any) -> tuple[Tensor, float]:
+        found = detector_aware_pgd(
+            model, x, y, eps=EPS, reject_margin=_off_grid, generator=_generator(), **settings
+        )
+        passed = (model(found).argmax(1) != y) & (_off_grid(found) <= 0)
+        return passed, float((found - x).abs().max())
+
+    by_rounding = torch.zeros(len(x), dtype=torch.bool)
+    passed, far = attacked(levels=(255.0, 16.0), by_rounding=by_rounding)
+    as_made, _ = attacked()
+    assert int(passed.sum()) > int(as_made.sum()) + 30 and far <= EPS + 1e-6
+    assert torch.equal(passed & ~as_made, by_rounding)
+
+
+def _without_gradient(images: Tensor) -> Tensor:
+    return _centre(images).detach().double()  # whatever its precision
+
+
+def _turned_round(images: Tensor) -> Tensor:
+    return 2 * _centre(images).detach() - _centre(images)
+
+
+@pytest.mark.parametrize("reject_margin", [_without_gradient, _turned_round])
+def test_where_the_margin_gives_nothing_confidence_is_climbed_on(
+    reject_margin: Callable[[Tensor], Tensor], undefended: TrainedNet
+) -> None:
+    model, x, y = undefended.model, undefended.x[:90], undefended.y[:90]
+    seen: list[Tensor] = []
+
+    def margin_of(images: Tensor) -> Tensor:
+        scores = model(images).detach()
+        true = scores.gather(1, y[:, None]).squeeze(1)
+        return scores.scatter(1, y[:, None], -torch.inf).amax(1) - true
+
+    def rejecting(images: Tensor) -> Tensor:
+        seen.append(margin_of(images))
+        return reject_margin(images) + 10  # rejects all
+
+    detector_aware_pgd(
+        model, x, y, eps=EPS, reject_margin=rejecting, early_stop=False, generator=_generator()
+    )
+    confidence = torch.stack(seen)
+    fooled = confidence.amax(0) > 0
+    first = confidence.gather(0, confidence.gt(0).int().argmax(0)[None]).squeeze(0)
+    climbed = confidence[-5:].amax(0) > first
+    assert int(fooled.sum()) > 60
+    assert float(climbed[fooled].double().mean()) > 0.8
 
 
 def test_a_random_start_needs_a_generator(undefended: TrainedNet) -> None:

@@ -172,6 +172,8 @@ KEYWORDS: Mapping[str, Keyword] = {
     "random_start": Keyword("start at a random point of the ball", "true or false"),
     "restarts": Keyword("times that images which resist are started again", ">= 1"),
     "reject_margin": Keyword("what a detector rejects by, positive where it does", "a function"),
+    "levels": Keyword("largest grey levels of files that images are rounded to", "> 0, several"),
+    "by_rounding": Keyword("is set where an image gets past by rounding alone", "(N,) bool"),
     "targets": Keyword("likely wrong classes that are tried", ">= 1"),
     "early_stop": Keyword(
         "freeze images once they are wrong or no longer improve", "true or false"

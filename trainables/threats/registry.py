@@ -8,7 +8,7 @@ from trainables.parameters import build
 from trainables.threats.backdoor.backdoor import Backdoor
 from trainables.threats.certification import Certification
 from trainables.threats.cost import Cost
-from trainables.threats.detection import Detection
+from trainables.threats.detection.detection import Detection
 from trainables.threats.evasion.evasion import Evasion
 from trainables.threats.inversion.inversion import Inversion
 from trainables.threats.membership.membership import Membership

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from trainables.attacks import Variant, variant
 from trainables.attacks.autoattack import EOT_DRAWS as AUTOATTACK_DRAWS
+from trainables.attacks.shared.rounding import grey_levels, rounded
 from trainables.datasets import LabelledImages
 from trainables.datasets.images import content_hash
 from trainables.defenses import Stack, build_defense, build_stack
@@ -190,6 +191,11 @@ class _OnSurface:
         attacked = attacked.detach()
         self.faults.check()  # once, since each look waits for the device
         self._check(attacked, x, keywords)
+        run = self._judged(attacked, x, y, keywords)
+        return self._as_files(run, x, y, keywords) if self._rounds else run
+
+    def _judged(self, attacked: Tensor, x: Tensor, y: Tensor, keywords: Mapping[str, Any]) -> Run:
+        """Ask the deployed model about what the attack made of images."""
         with torch.no_grad():
             surface_fooled = self._scores(attacked).argmax(1) != y
         predictor, classes = self.attacker.target.predictor, self._num_classes
@@ -200,8 +206,31 @@ class _OnSurface:
             withstood = withstood | (lengths(attacked - x, "l2") > self.eps)
         nll = -answer.log_probabilities.gather(1, y[:, None]).squeeze(1).clamp_min(SMALLEST_LOG)
         fooled = answer.log_probabilities.argmax(1) != y
+        by_rounding = keywords.get("by_rounding", torch.zeros_like(fooled)) & ~withstood
         queries = keywords.get("queries")
-        return Run(attacked, withstood, fooled, surface_fooled & ~fooled, nll, queries)
+        disagrees = surface_fooled & ~fooled
+        return Run(attacked, withstood, fooled, disagrees, nll, by_rounding, queries)
+
+    @property
+    def _rounds(self) -> bool:
+        """Whether images are also tried rounded as a file holds them, which is what an attacker
+        submits: where a detector may look for what no file holds. A random model would give each
+        image another draw.
+        """
+        target = self.attacker.target
+        aware = self.chosen.entry.sees == "detector"  # it rounds its iterates itself
+        return (
+            target.predictor.rejects and not target.stochastic and self.chosen.in_ball and not aware
+        )
+
+    def _as_files(self, run: Run, x: Tensor, y: Tensor, keywords: Mapping[str, Any]) -> Run:
+        made, norm = run.adversarial, self.chosen.norm
+        for level in grey_levels(self.attacker.points.scale):
+            held = rounded(made, x, level, norm=norm, eps=self.eps)
+            self._check(held, x, keywords)
+            found = self._judged(held, x, y, {})
+            run = run.improved(replace(found, by_rounding=found.broken))
+        return run
 
     @property
     def _num_classes(self) -> int:
@@ -231,6 +260,8 @@ class _OnSurface:
         rejecting = self.surface.reject_margin
         if chosen.entry.sees == "detector" and rejecting is not None:
             keywords["reject_margin"] = lambda images: rejecting(images, self.generator)
+            keywords["levels"] = grey_levels(self.attacker.points.scale)
+            keywords["by_rounding"] = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         return keywords
 
     def _check(self, attacked: Tensor, x: Tensor, keywords: Mapping[str, Any]) -> None:

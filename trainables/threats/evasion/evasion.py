@@ -17,6 +17,7 @@ from trainables.errors import InputError
 from trainables.metrics import at_eps, intervals
 from trainables.parameters import PIXELS, parameter
 from trainables.records.value import MetricValue
+from trainables.threats.detection.signs import not_aware_because, rejection_indicators
 from trainables.threats.evasion.attack_rows import distance_deciles, row_names, rows_of
 from trainables.threats.evasion.attacking import Attacker
 from trainables.threats.evasion.efforts import CORE, core_attacks, headline_of, settings_of
@@ -222,6 +223,7 @@ class Evasion(Threat):
         self, attacker: Attacker, runs: dict[str, Run], robust: Tensor
     ) -> list[Indicator]:
         found = screen_indicators(attacker, runs, robust)
+        found += rejection_indicators(attacker, runs, robust)
         if attacker.ctx.spec.effort == "audit" and self.whole:
             found += audit_indicators(attacker, runs)
         return found
@@ -275,6 +277,7 @@ def _adaptivity(target: Target, indicators: list[Indicator]) -> dict[str, Any]:
     missed = []
     if target.predictor.rejects and not any(s.reject_margin for s in target.surfaces):
         missed.append("the detector gives no reject_margin, so no attack aims at being accepted")
+    missed += not_aware_because(failed)
     if "zero_gradients" in failed:
         missed.append("no surface has a gradient; add one with a backward pass of its own (bpda)")
     if "surface_disagrees" in failed:

@@ -28,6 +28,8 @@ class Run:
     """(N,) whether every surface was fooled by its own image and the deployed model was not."""
     nll: Tensor
     """(N,) negative log-likelihood of the true class, as deployed, in nats."""
+    by_rounding: Tensor
+    """(N,) whether the image succeeds rounded as a file holds it, and not as it was made."""
     queries: Tensor | None = None
     """(N,) times that a score-only attack asked for an image's scores."""
     gradients: int = 0
@@ -52,8 +54,22 @@ class Run:
             put(self.fooled, second.fooled),
             put(self.disagrees, self.disagrees[rows] & second.disagrees),
             put(self.nll, second.nll),
+            put(self.by_rounding, second.by_rounding),
             self.queries,
         )
+
+    def improved(self, second: Run) -> Run:
+        """Take a second run's images where they break what this one's do not."""
+        rows = (second.broken & self.withstood).nonzero().flatten()
+        chosen = Run(
+            second.adversarial[rows],
+            second.withstood[rows],
+            second.fooled[rows],
+            second.disagrees[rows],
+            second.nll[rows],
+            second.by_rounding[rows],
+        )
+        return self.with_rows(rows, chosen)
 
 
 def joined(parts: Sequence[Run]) -> Run:
@@ -65,6 +81,7 @@ def joined(parts: Sequence[Run]) -> Run:
         torch.cat([part.fooled for part in parts]),
         torch.cat([part.disagrees for part in parts]),
         torch.cat([part.nll for part in parts]),
+        torch.cat([part.by_rounding for part in parts]),
         torch.cat(counted) if counted else None,
     )
 

@@ -4,7 +4,7 @@ from tests.conftest import TrainedNet
 from tests.threats.predictors import Rejecting, brightness
 from trainables.deployed.predictor import Predictor
 from trainables.records.value import Measured, Missing
-from trainables.threats.detection import Detection
+from trainables.threats.detection.detection import Detection
 from trainables.threats.evasion.evasion import Evasion
 
 

@@ -1,0 +1,1 @@
+"""Detection: whether attacked images are recognized, and whether a detector can be believed."""
