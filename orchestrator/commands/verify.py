@@ -90,7 +90,7 @@ def _attacked_again(bundle: Bundle, request: VerifyRequest, seed: int) -> tuple[
     if len(bundle.reference.radii) > 0:
         threats.append(Certification(points=request.points))
     if bundle.predictor.rejects:
-        threats.append(Detection())
+        threats.append(Detection(extent=HEADLINE))
     effort = next(known for known in EFFORTS if known == request.effort)
     spec = replace(bundle.spec, effort=effort, seed=seed)
     with tempfile.TemporaryDirectory(prefix="defense-sweep-") as folder:

@@ -75,7 +75,8 @@ FIXED = (
         "fraction",
         AREA,
         "Area under the ROC of the detector's score: successful adversarial images against the "
-        "same images unattacked.",
+        "same images unattacked. Of PGD that ignores the detector, stopped early or run to its "
+        "end, and of an attack that knows it, the lowest; the interval allows for that choice.",
         worst=0.0,
         source="Lee et al., 2018",
         may_be_missing=True,
@@ -85,7 +86,8 @@ FIXED = (
         "maximize",
         "fraction",
         WILSON,
-        "Share of successful adversarial images found where 5 % of the unattacked are rejected.",
+        "Share of successful adversarial images found where 5 % of the unattacked are rejected. Of "
+        "the same attacks as the AUROC, the lowest; the interval allows for that choice.",
         worst=0.0,
         source="Lee et al., 2018",
         may_be_missing=True,
@@ -95,7 +97,8 @@ FIXED = (
         "minimize",
         "fraction",
         WILSON,
-        "Share of all points that an attack also aimed at the detector misclassifies undetected.",
+        "Share of all points, right without an attack, that some attack misclassifies undetected; "
+        "the attacks are those of robust_accuracy, with one that is also aimed at the detector.",
         worst=1.0,
         source="Carlini & Wagner, 2017",
     ),

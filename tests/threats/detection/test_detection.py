@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
 from tests.conftest import TrainedNet
@@ -5,7 +8,8 @@ from tests.threats.predictors import Rejecting, brightness
 from trainables.deployed.predictor import Predictor
 from trainables.records.value import Measured, Missing
 from trainables.threats.detection.detection import Detection
-from trainables.threats.evasion.evasion import Evasion
+from trainables.threats.evasion.evasion import HEADLINE, Evasion
+from trainables.trial.context import TrialContext
 
 
 def test_without_a_detector_nothing_is_detected(undefended: TrainedNet) -> None:
@@ -42,3 +46,50 @@ def test_a_detector_that_knows_the_images_is_perfect(undefended: TrainedNet) -> 
     assert isinstance(undetected, Measured) and undetected.value == 0.0
     robust = Evasion().measure(predictor, undefended.ctx).metrics["robust_accuracy"]
     assert isinstance(robust, Measured) and robust.value > 0.95
+
+
+def _few(ctx: TrialContext) -> TrialContext:
+    """Return the context with fewer points."""
+    assert ctx.pools.validation is not None
+    fewer = ctx.pools.validation.select(torch.arange(80))
+    return replace(ctx, pools=replace(ctx.pools, validation=fewer))
+
+
+def test_the_attack_that_the_detector_finds_hardest_is_the_headline(undefended: TrainedNet) -> None:
+    model = undefended.model
+
+    def unsure(x: torch.Tensor) -> torch.Tensor:
+        """Suspect what the classifier is not sure of: what crosses the border and stops."""
+        return 1 - model(x).softmax(1).amax(1)
+
+    found = Detection().measure(Rejecting(model, unsure, 0.2), _few(undefended.ctx))
+    by_attack = found.notes["by_attack"]
+    assert set(by_attack) == {"blind_stopped", "blind_full", "aware"}
+    # Run to its end an attack is sure of itself; stopped at the border it is not.
+    assert by_attack["blind_full"]["auroc"] < by_attack["blind_stopped"]["auroc"] - 0.1
+    for name, figure in (
+        ("detection_auroc", "auroc"), ("detection_tpr_at_fpr_0_05", "tpr_at_fpr_0_05"),
+    ):  # fmt: skip
+        headline, hardest = found.metrics[name], found.notes["hardest"][name]
+        assert isinstance(headline, Measured) and hardest != "blind_stopped"
+        assert headline.value == min(row[figure] for row in by_attack.values())
+        assert headline.value == by_attack[hardest][figure]
+        assert headline.low < headline.value < headline.high
+
+
+@pytest.mark.parametrize("limit", [0.02, 2.0])
+def test_what_gets_past_unseen_is_what_evasion_breaks(limit: float, undefended: TrainedNet) -> None:
+    model, ctx = undefended.model, _few(undefended.ctx)
+    predictor = Rejecting(model, lambda x: 1 - model(x).softmax(1).amax(1), limit)
+    undetected = Detection().measure(predictor, ctx).metrics["undetected_success_rate"]
+    robust = Evasion(extent=HEADLINE).measure(predictor, ctx).metrics["robust_accuracy"]
+    assert isinstance(undetected, Measured) and isinstance(robust, Measured)
+    points = ctx.points()
+    answer = predictor.predict(points.images(), torch.Generator()).label
+    right = float((answer == points.labels).double().mean())
+    assert undetected.value == pytest.approx(right - robust.value)
+
+
+def test_the_extent_keeps_the_identity_of_detection_without_one() -> None:
+    assert Detection().canonical() == {"name": "detection"}
+    assert Detection(extent=HEADLINE).canonical() == {"name": "detection", "extent": "headline"}
