@@ -29,7 +29,9 @@ def test_a_detector_that_attacks_ignore_is_judged_on_what_fools(undefended: Trai
     assert isinstance(area, Measured) and isinstance(undetected, Measured)
     successes = found.notes["successful_adversarial_images"]
     assert area.n == successes and 0 < successes <= len(undefended.x)
-    assert 0.5 < area.value < 1.0  # PGD brightens black borders, which it cannot darken
+    blind = found.notes["by_attack"]["blind_stopped"]["auroc"]
+    assert 0.5 < blind < 1.0  # PGD brightens black borders, which it cannot darken
+    assert area.value <= blind
     assert undetected.value > 0.5
 
 
