@@ -5,7 +5,7 @@ from torchvision.models import vgg11
 from tests.models.making import dataset_of
 from trainables.models import build_model, missing_parts
 
-PARTS = ("features", "points", "head")
+PARTS = ("features", "points", "head", "convolutions")
 
 
 class OnlyFeatures(nn.Module):
@@ -35,7 +35,7 @@ def test_missing_parts_are_listed_in_the_order_of_the_need() -> None:
         "points",
         "features",
     ]
-    assert missing_parts(OnlyFeatures(), PARTS) == ["points", "head"]
+    assert missing_parts(OnlyFeatures(), PARTS) == ["points", "head", "convolutions"]
     assert missing_parts(nn.Linear(3, 2), []) == []
 
 

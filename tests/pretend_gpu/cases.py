@@ -35,6 +35,8 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "trades": {"steps": 2},
     "dynamic_mixed_batch": {"steps": 2},
     "static_adversarial_finetuning": {"num_examples": 64, "epochs": 1},
+    "fine_pruning": {"epochs": 1},
+    "ft_sam": {"epochs": 1},
     "randomized_network": {"draws": 2},
     "pixeldp": {"draws": 5, "n": 20},
     "ensemble": {"size": 2},

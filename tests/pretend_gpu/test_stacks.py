@@ -1,4 +1,4 @@
-"""Every stack that `full` begins with, all defenses among them, as a trial on the pretended GPU."""
+"""Every stack that `full` begins with and every other defense, as trials on the pretended GPU."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ pytestmark = pytest.mark.pretend_gpu
 
 _FULL = Path(search_spaces.__file__).with_name("full.yaml")
 Stack = dict[str, dict[str, Any] | None]
-STACKS: list[Stack] = yaml.safe_load(_FULL.read_text())["first"]
+FURTHER: list[Stack] = [{"fine_pruning": None}, {"ft_sam": None}]
+"""With the defenses that `full` does not search."""
+STACKS: list[Stack] = [*yaml.safe_load(_FULL.read_text())["first"], *FURTHER]
 
 
 def stack_name(stack: Stack) -> str:

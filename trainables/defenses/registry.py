@@ -18,6 +18,8 @@ from trainables.defenses.prediction.ensemble import Ensemble
 from trainables.defenses.prediction.input_transformation import InputTransformation
 from trainables.defenses.prediction.randomized_network import RandomizedNetwork
 from trainables.defenses.prediction.temperature import Temperature
+from trainables.defenses.repair.fine_pruning import FinePruning
+from trainables.defenses.repair.ft_sam import FtSam
 from trainables.defenses.training.dp_sgd import DPSGD
 from trainables.defenses.training.dynamic_mixed_batch import DynamicMixedBatch
 from trainables.defenses.training.early_stopping import EarlyStopping
@@ -46,6 +48,8 @@ DEFENSES: Mapping[str, type[Defense]] = {
     "mixup": Mixup,
     "gradient_regularization": GradientRegularization,
     "early_stopping": EarlyStopping,
+    "fine_pruning": FinePruning,
+    "ft_sam": FtSam,
     "temperature": Temperature,
     "confidence_masking": ConfidenceMasking,
     "randomized_network": RandomizedNetwork,

@@ -11,13 +11,17 @@ from trainables.errors import InputError
 from trainables.imports import code_fingerprint
 
 Slot = Literal[
-    "data_filter", "training_batch", "labels", "penalty", "stopping", "architecture", "deployment"
-]
+    "data_filter", "training_batch", "labels", "penalty", "stopping", "repair", "architecture",
+    "deployment",
+]  # fmt: skip
 SLOTS: tuple[Slot, ...] = (
-    "data_filter", "training_batch", "labels", "penalty", "stopping", "architecture", "deployment",
+    "data_filter", "training_batch", "labels", "penalty", "stopping", "repair", "architecture",
+    "deployment",
 )  # fmt: skip
 """A stack holds at most one defense a slot, in this order. Stopping has one of its own, since a
-training that stops early goes with every other defense."""
+training that stops early goes with every other defense. A repair comes before what an architecture
+does in its deployment: it changes the network alone."""
+REPAIR: Slot = "repair"
 
 
 class Stackable(Protocol):

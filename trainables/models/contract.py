@@ -123,7 +123,7 @@ class Classifier(nn.Module):
 
 
 def missing_parts(model: nn.Module, needed: Iterable[str]) -> list[str]:
-    """List which of the needed parts ('features', 'points', 'head') a model lacks.
+    """List which of the needed parts (features, points, head, convolutions) a model lacks.
 
     'features' must be a method: the module of that name in torchvision's VGG or DenseNet returns
     maps, not the (B, D) that the contract asks for.
@@ -134,5 +134,6 @@ def missing_parts(model: nn.Module, needed: Iterable[str]) -> list[str]:
         "points": isinstance(getattr(model, "points", None), nn.ModuleDict)
         and callable(getattr(model, "insert", None)),
         "head": isinstance(getattr(model, "head", None), nn.Linear),
+        "convolutions": any(isinstance(module, nn.Conv2d) for module in model.modules()),
     }
     return [part for part in needed if not present[part]]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +21,7 @@ from trainables.storage.identity import identity_hash, seed_from
 from trainables.training import loop
 from trainables.training.checkpoints import Checkpoints, resumable
 from trainables.training.modes import seeded
-from trainables.training.trained import Trained
+from trainables.training.trained import Trained, weights_digest
 from trainables.trial.deployment_spec import DeploymentSpec
 from trainables.trial.usage import UsageLog
 
@@ -139,15 +137,6 @@ def new_model(ctx: TrainingContext, stack: Stack[Defense]) -> nn.Module:
     for defense in stack.training:
         model = defense.modify_model(model, ctx)
     return model
-
-
-def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """Hash named tensors, in the order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(weights[name].cpu().numpy()).data)
-    return digest.hexdigest()
 
 
 def _identity(

@@ -23,6 +23,8 @@ SMALL: dict[str, dict[str, object]] = {
     "pgd_adversarial_training": {"steps": 2},
     "trades": {"steps": 2},
     "static_adversarial_finetuning": {"num_examples": 100, "epochs": 1},
+    "fine_pruning": {"epochs": 1},
+    "ft_sam": {"epochs": 1},
     "temperature": {"T": "fit"},
     "randomized_network": {"draws": 2},
     "pixeldp": {"draws": 5, "n": 20},

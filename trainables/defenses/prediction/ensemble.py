@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.defenses.defense import Defense, DefenseContext
-from trainables.defenses.stack import build_stack
+from trainables.defenses.stack import REPAIR, build_stack
 from trainables.deployed.averaging import log_mean_softmax
 from trainables.deployed.predictor import Predictor, Surface
 from trainables.parameters import parameter
@@ -68,7 +68,9 @@ class Ensemble(Defense):
 def _member(number: int, first: Predictor, ctx: DefenseContext) -> Artefact:
     """Train a member other than the first, of whose model it must be the like."""
     stack, data, seed = ctx.stack, ctx.pools.train, ctx.seed
-    if not _same_weights(ctx.train(stack, data, seed).model, first.model):
+    repair = build_stack(defense for defense in stack if defense.slot == REPAIR)
+    own = ctx.deploy(repair, ctx.train(stack, data, seed).model)
+    if not _same_weights(own.model, first.model):
         raise RuntimeError(
             "the ensemble's first model is not the one that this context trains; deploy a "
             "threat's own model under a context with that model's training pool and seed"

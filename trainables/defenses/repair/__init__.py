@@ -1,0 +1,1 @@
+"""Defenses that repair a trained network on clean rows."""
