@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 
 from trainables.threats import Threat
+from trainables.threats.backdoor.attacks import AUDITED, AUDITED_PAIRS, OWN
+from trainables.threats.backdoor.backdoor import Backdoor
 from trainables.threats.certification import Certification
 from trainables.threats.evasion.evasion import HEADLINE, Evasion
 from trainables.threats.membership.membership import CHEAP, OF_SHADOWS, Membership
@@ -46,7 +48,7 @@ def audit_specs(
     """
     spec = replace(spec, data=replace(spec.data, measured_images=None))
     whole = tuple(_whole(threat, settings) for threat in spec.threats)
-    fewer = tuple(_restricted(whole, needed))
+    fewer = tuple(_restricted(whole, needed, seeds[0]))
     return tuple(
         replace(spec, effort="audit", seed=seed, threats=fewer if number else whole)
         for number, seed in enumerate(seeds)
@@ -79,20 +81,29 @@ def _whole(threat: Threat, settings: AuditSettings) -> Threat:
     if isinstance(threat, Membership) and threat.shadows is None:
         with_shadows = threat.attacks is None or not set(threat.attacks).isdisjoint(OF_SHADOWS)
         return replace(threat, shadows=settings.shadows) if with_shadows else threat
+    if isinstance(threat, Backdoor):
+        attacks = threat.attacks or (() if threat.is_plain_patch else (OWN,))
+        return replace(
+            threat,
+            attacks=tuple(dict.fromkeys((*attacks, *AUDITED))),
+            pairs=max(threat.pairs, AUDITED_PAIRS),
+        )
     return threat
 
 
-def _restricted(threats: Iterable[Threat], needed: Collection[str]) -> Iterable[Threat]:
+def _restricted(threats: Iterable[Threat], needed: Collection[str], first: int) -> Iterable[Threat]:
     for threat in threats:
         asked = set(threat.metric_names()).intersection(needed)
-        fewer = _headline(threat)
+        fewer = _headline(threat, first)
         if not asked <= set(fewer.metric_names()):
             yield threat
         elif asked or threat.name in _ON_EVERY_SEED:
             yield fewer
 
 
-def _headline(threat: Threat) -> Threat:
+def _headline(threat: Threat, first: int) -> Threat:
+    if isinstance(threat, Backdoor):
+        return replace(threat, worst_at=first)
     if isinstance(threat, Evasion):
         return replace(threat, extent=HEADLINE, attacks=None, eps=None, eps_l2=None)
     if isinstance(threat, Membership):

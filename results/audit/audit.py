@@ -192,7 +192,19 @@ def _verdict(
         if missed:
             return UNVERIFIED, missed
         words += [_no_sign(records), "attacked adaptively"]
+    words += _of_backdoors(records)
     return VERIFIED, "; ".join([*words, covered.text()])
+
+
+def _of_backdoors(records: Sequence[Record]) -> list[str]:
+    """Return which backdoors the first seed met, and whether they know the stack; empty where one
+    attack alone was measured.
+    """
+    notes = next((r.poisoning for r in records if r.poisoning and r.poisoning.attacks), None)
+    if notes is None:
+        return []
+    told = f"backdoors: {'; '.join(attack.text() for attack in notes.attacks)}"
+    return [told, *notes.not_adaptive_because]
 
 
 def _why_unusable(record: Record) -> str:

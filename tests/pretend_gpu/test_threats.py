@@ -23,7 +23,7 @@ AUDITED: Mapping[str, Mapping[str, Any]] = {
     "evasion": {"points": 3},
     "certification": {"points": 2},
     "detection": {},
-    "backdoor": {},
+    "backdoor": {"attacks": ["adaptive_blend", "wanet", "sig"], "pairs": 2},
     "membership": {"shadows": 2},
     "inversion": {"starts": 2, "kept": 1, "steps": 3},
     "cost": {},

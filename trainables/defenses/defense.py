@@ -197,6 +197,8 @@ class Defense:
         "Szegedy et al., 2014: imperceptible changes make networks answer anything.",
     )
     """How it, or its like, has been broken or fallen short, a sentence each with its source."""
+    adaptive_backdoor: ClassVar[str | None] = None
+    """Name of the backdoor attack that was made against it; an audit runs it on its stacks."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Parts of the Model contract that it cannot do without."""
     owns: ClassVar[tuple[str, ...]] = ()

@@ -48,6 +48,23 @@ def clustered(shares: Floats) -> Measured:
     return Measured(mean, *_within((centre - half, centre + half), mean, 0.0, 1.0), K)
 
 
+def mean_of_shares(counts: Sequence[tuple[int, int]], level: float = LEVEL) -> Measured:
+    """Return the mean of the shares of K groups, of (successes, n) each, whatever their sizes.
+
+    Interval: Price and Bonett, 2004, of a linear function of proportions, which adds z^2 / (2 K)
+    successes and as many failures to each group. It is of these groups. n counts all items.
+    """
+    k_K, n_K = np.array(counts, dtype=np.float64).T
+    K, value, z = len(n_K), float((k_K / n_K).mean()), float(special.ndtri(0.5 + level / 2))
+    added = z**2 / (2 * K)
+    size_K = n_K + 2 * added
+    moved_K = (k_K + added) / size_K
+    half = z * math.sqrt(float((moved_K * (1 - moved_K) / size_K).sum())) / K
+    centre = float(moved_K.mean())
+    ends = _within((centre - half, centre + half), value, 0.0, 1.0)
+    return Measured(value, *ends, int(n_K.sum()))
+
+
 def lowest(counts: Sequence[tuple[int, int]]) -> Measured:
     """Return the lowest of the shares of K groups, of (successes, n) each; n is that of its group.
 

@@ -5,12 +5,9 @@ Axes: N points, K classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -109,20 +106,9 @@ def _right_by_class(right: Tensor, labels: Tensor) -> list[tuple[int, int]]:
 def balanced_accuracy(right: Tensor, labels: Tensor) -> Measured:
     """Return the mean of the accuracies of the K classes that have points (N,).
 
-    A constant answer has 1 / K, whatever the sizes of the classes. Interval: Price and Bonett,
-    2004, of a linear function of proportions, which adds z^2 / (2 K) right and as many wrong
-    answers to each class.
+    A constant answer has 1 / K, whatever the sizes of the classes.
     """
-    right_K, size_K = np.array(_right_by_class(right, labels), dtype=np.float64).T
-    num_classes, value = len(size_K), float((right_K / size_K).mean())
-    z = float(stats.norm.ppf(0.5 + intervals.LEVEL / 2))
-    added = z**2 / (2 * num_classes)
-    moved_K, more_K = (right_K + added) / (size_K + 2 * added), size_K + 2 * added
-    half = z * math.sqrt(float((moved_K * (1 - moved_K) / more_K).sum())) / num_classes
-    centre = float(moved_K.mean())
-    return Measured(
-        value, max(0.0, min(value, centre - half)), min(1.0, max(value, centre + half)), len(right)
-    )
+    return intervals.mean_of_shares(_right_by_class(right, labels))
 
 
 def _gradient_norm(predictor: Predictor, ctx: TrialContext) -> MetricValue:

@@ -17,6 +17,7 @@ from orchestrator.audit.specs import (
 from search_spaces import load_space
 from tests.making import EPS, context_of, spec_of
 from trainables.threats import THREATS, Threat, build_threat
+from trainables.threats.backdoor.backdoor import Backdoor
 from trainables.threats.evasion.evasion import Evasion
 from trainables.threats.membership.membership import Membership
 from trainables.trial.given import GivenSpecs, config_of, flat_of, sampled_of
@@ -140,6 +141,32 @@ def test_what_a_user_named_is_kept_on_the_first_seed() -> None:
     cheap = second.threats[1]
     assert isinstance(cheap, Membership)
     assert (cheap.attacks_at("audit"), cheap.shadows) == (("entropy",), 0)
+
+
+def test_backdoors_are_of_several_attacks_and_pairs_and_further_seeds_repeat_the_worst() -> None:
+    first, *others = audits(built(backdoor={}))
+    threat = first.threats[0]
+    assert isinstance(threat, Backdoor)
+    assert (threat.attacks, threat.pairs, threat.worst_at) == (("patch", "blend", "cover"), 4, None)
+    for spec in others:
+        assert spec.threats == (replace(threat, worst_at=FIRST_SEED),)
+
+
+@pytest.mark.parametrize(
+    ("raw", "attacks", "pairs"),
+    [
+        ({"trigger": "wanet"}, ("own", "patch", "blend", "cover"), 4),
+        ({"labels": "kept"}, ("own", "patch", "blend", "cover"), 4),
+        ({"attacks": ["sig", "blend"], "pairs": 6}, ("sig", "blend", "patch", "cover"), 6),
+        ({"size": 3, "rate": 0.2}, ("patch", "blend", "cover"), 4),
+    ],
+)
+def test_the_backdoor_that_a_user_named_is_audited_besides_the_usual_ones(
+    raw: dict[str, Any], attacks: tuple[str, ...], pairs: int
+) -> None:
+    (threat,) = audits(built(backdoor=raw))[0].threats
+    assert isinstance(threat, Backdoor)
+    assert (threat.attacks, threat.pairs) == (attacks, pairs)
 
 
 def test_cheap_attacks_alone_get_no_reference_models() -> None:

@@ -451,3 +451,29 @@ def test_an_audit_of_an_earlier_version_says_what_to_do(tmp_path: Path) -> None:
     assert candidate.verdict == "unverified"
     assert candidate.because.startswith("only 0 of 3 seeds of its audit count (another version ")
     assert candidate.because.endswith("; launch again under a new --name)")
+
+
+def test_a_verdict_names_every_backdoor_and_which_defense_no_poison_was_made_against(
+    tmp_path: Path,
+) -> None:
+    success = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 54}
+    pairs = [
+        {"source": 7, "target": 1, "success": success | {"value": 0.9}},
+        {"source": None, "target": 8, "success": success | {"value": 0.1}},
+    ]
+    backdoor = {
+        "poisoned_rows": 9, "training_rows": 897, "share_of_target_class": 0.1, "row_scores": {},
+        "attacks": [{"attack": "cover", "success": success, "pairs": pairs}],
+        "adaptive": False,
+        "not_adaptive_because": ["no poison that is made against ft_sam is run"],
+    }  # fmt: skip
+    folder = _of_threats(tmp_path, ("backdoor",))
+    file = folder / "audit" / "records" / "audit0seed0.json"
+    plain = json.loads(file.read_text())
+    plain["notes"]["backdoor"] = backdoor
+    file.write_text(json.dumps(plain))
+    (found,) = audited(load(folder))
+    assert "backdoors: cover 0.50 (7 to 1: 0.90, all to 8: 0.10); no poison" in found.because
+    notes = found.records[0].poisoning
+    assert notes is not None and notes.adaptive is False
+    assert found.verdict == "verified"

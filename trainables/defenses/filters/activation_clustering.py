@@ -47,6 +47,7 @@ class ActivationClustering(Defense):
         "Qi et al., 2023 (Revisiting the assumption of latent separability): triggers that "
         "adapt to it are not separated by their clusters.",
     )
+    adaptive_backdoor = "adaptive_blend"
     needs = ("features",)
 
     components: int = parameter(

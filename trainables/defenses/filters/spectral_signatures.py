@@ -43,6 +43,7 @@ class SpectralSignatures(Defense):
         "Qi et al., 2023 (Revisiting the assumption of latent separability): patch and blended "
         "triggers that adapt to it pass the filter.",
     )
+    adaptive_backdoor = "adaptive_blend"
     needs = ("features",)
 
     removal_fraction: float = parameter(

@@ -1,33 +1,42 @@
 """What a poisoned training set does to the stack: a twin is trained on it and triggered.
 
-Axes: N images.
+Axes: N rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from trainables.datasets import Dataset, LabelledImages
-from trainables.defenses import Defense, Stack
 from trainables.deployed.predictor import Predictor
 from trainables.errors import InputError
 from trainables.metrics import intervals
+from trainables.metrics.poisoning import success_metric
 from trainables.parameters import PIXELS, parameter
 from trainables.records.value import Measured
 from trainables.storage.identity import seed_from
+from trainables.threats.backdoor.adaptive import adaptive_attacks, clean_rows
+from trainables.threats.backdoor.attacks import ATTACKS, OWN, WORST
 from trainables.threats.backdoor.clean_label import obscured
-from trainables.threats.backdoor.poison import Poisoned, Portion, Recipe
+from trainables.threats.backdoor.pairs import Pair, draw_pairs
+from trainables.threats.backdoor.poison import Disguise, Poisoned, Recipe
+from trainables.threats.backdoor.summary import by_success, pairs_of, plain_attacks, summarized
 from trainables.threats.backdoor.triggers import KINDS, PLACES, Trigger
+from trainables.threats.backdoor.twin import TwinFindings, cached_twin, measure_twin, victims_of
 from trainables.threats.threat import Findings, Threat
 from trainables.trial.context import TrialContext
 
 ALL = "all"
-_BINS = 40
+COVERS: Mapping[str, float] = {"wanet": 2.0, "adaptive_blend": 1.0}
+"""Trigger -> covers for each poisoned row, where its paper has any."""
+_LATER = (
+    "covers", "grid", "warp", "amplitude", "frequency", "attacks", "pairs", "worst_at",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +46,20 @@ class Backdoor(Threat):
     The twin has the trial's seed, network, training and defenses, filters included; the model that
     may be deployed is never poisoned. Its accuracy on clean images is compared with that of the
     deployed model. What a filter removes is counted among poisoned and clean rows.
+
+    With `attacks` or `pairs`, as in an audit, several attacks are measured on several pairs of
+    classes that are drawn, the same for all stacks and seeds; pairs without a common class share a
+    twin. The stack's own adaptive attacks are added. The figures are those of the worst attack by
+    its mean over the pairs.
     """
 
     name = "backdoor"
     meaning = "Part of the training set is stamped with a trigger that should control the model."
-    source = "Gu et al., 2017; Chen et al., 2017; Tran et al., 2018; Turner et al., 2019"
-    VERSION = 2
+    source = (
+        "Gu et al., 2017; Chen et al., 2017; Tran et al., 2018; Turner et al., 2019; Barni et al., "
+        "2019; Nguyen & Tran, 2021; Tang et al., 2021; Qi et al., 2023"
+    )
+    VERSION = 3
 
     trigger: str = parameter("patch", kind="word", words=KINDS, meaning="what is stamped")
     size: int = parameter(
@@ -78,11 +95,65 @@ class Backdoor(Threat):
     )  # fmt: skip
     obscuring_eps: float | None = parameter(
         None, kind="float", low=0.0, high=1.0, unit=PIXELS,
-        meaning="Linf distance by which clean-label rows are moved; by default the radius",
+        meaning="Linf distance by which clean-label rows are moved; by default the radius, 0 of "
+        "sig, whose clean-label rows are stamped alone",
     )  # fmt: skip
+    covers: float | None = parameter(
+        None, kind="float", low=0.0, high=100.0,
+        meaning="rows of other classes that are stamped and keep their labels, for each poisoned "
+        "row; by default 2 of wanet (warped with noise), 1 of adaptive_blend, else none",
+    )  # fmt: skip
+    grid: int = parameter(
+        4, kind="int", low=2, high=64, meaning="control points of wanet's field in a direction"
+    )
+    warp: float = parameter(
+        0.5, kind="float", low=0.01, high=10.0, unit="half pixels",
+        meaning="mean displacement of wanet's control points",
+    )  # fmt: skip
+    amplitude: float = parameter(
+        40 / 255, kind="float", low=1 / 255, high=1.0, unit=PIXELS, meaning="of sig's sinusoid"
+    )
+    frequency: int = parameter(
+        6, kind="int", low=1, high=1000, meaning="waves of sig's sinusoid over the width"
+    )
+    attacks: tuple[str, ...] | None = parameter(
+        None, kind="word", many=True, words=(OWN, *ATTACKS),
+        meaning="attacks that are measured; by default own, the one of these parameters",
+    )  # fmt: skip
+    pairs: int = parameter(
+        0, kind="int", low=0, high=1000,
+        meaning="pairs of classes that are drawn instead of source_class and target, as far as "
+        "there are any others",
+    )  # fmt: skip
+    worst_at: int | None = parameter(
+        None, kind="int", low=0, high=10**9,
+        meaning="seed whose two most successful attacks are measured alone",
+    )  # fmt: skip
+
+    def canonical(self) -> dict[str, Any]:
+        """Return name and parameters; later ones only where they are not the default, so that
+        trials from before there were any keep their identity.
+        """
+        plain, fields = super().canonical(), type(self).__dataclass_fields__
+        return {
+            name: value
+            for name, value in plain.items()
+            if name not in _LATER or getattr(self, name) != fields[name].default
+        }
+
+    @property
+    def several(self) -> bool:
+        """Whether attacks and pairs are measured besides the one that the parameters describe."""
+        return self.attacks is not None or self.pairs > 0
+
+    @property
+    def is_plain_patch(self) -> bool:
+        """Whether the attack of the parameters is the one that `patch` names."""
+        return self._of(OWN) == self._of("patch")
 
     def metric_names(self) -> tuple[str, ...]:
         """List what the attack is judged by."""
+        named = self.attacks or ((OWN,) if self.several else ())
         return (
             "backdoor_success_rate",
             "untriggered_success_rate",
@@ -90,56 +161,74 @@ class Backdoor(Threat):
             "poison_recall",
             "clean_removal_rate",
             "samples_removed",
+            # Which ones did worst at another seed is not known before.
+            *(success_metric(name) for name in named if self.worst_at is None),
         )
 
     def check(self, dataset: Dataset) -> None:
-        """Raise InputError for classes that the data set lacks, and for a patch that does not fit
+        """Raise InputError for classes that the data set lacks, and for a trigger that does not fit
         its images.
         """
-        recipe = self.recipe()
-        recipe.check(dataset.num_classes)
-        recipe.trigger.check(*dataset.shape[1:])
+        for name in self.attacks or (OWN,):
+            recipe = self._of(name).recipe()
+            recipe.check(dataset.num_classes)
+            recipe.trigger.check(*dataset.shape[1:])
 
     def foreseen(self, ctx: TrialContext) -> str:
         """Return why the rows of the pools do not allow the attack, or not at its rate."""
         try:
+            if self.pairs:
+                return self._too_few(self._groups(ctx))
             recipe = self.recipe()
-            _victims(ctx, recipe)
+            victims_of(ctx, recipe)
             return recipe.portion(ctx.pools.train.labels).capped
         except InputError as refusal:
             return str(refusal).removeprefix(f"{self.name}: ")
 
     def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
-        """Train the twin and measure it on the held-out pool."""
+        """Train the twins and measure them on the held-out pool."""
         del predictor  # the deployed model is not poisoned; its twin is
-        recipe = self.recipe()
         self.check(ctx.dataset)
-        portion, victims = recipe.portion(ctx.pools.train.labels), _victims(ctx, recipe)
-        stack, seed = ctx.spec.stack, ctx.spec.seed
-        poisoned = self._poisoned(ctx, recipe)
-        twin_ctx = ctx.twin(train=poisoned.data)
-        twin = twin_ctx.train(stack, poisoned.data, seed)
-        ctx.log.note("twin", twin.key)
-        deployed = twin_ctx.deploy(stack, twin.model)
-        removed = torch.ones_like(poisoned.mask)
-        removed[twin.kept] = False
-        own = ctx.train(stack, ctx.pools.train, seed)
-        metrics: dict[str, Measured] = {
-            **_success(deployed, twin_ctx, recipe, victims),
-            "poison_recall": _share(removed[poisoned.mask]),
-            "clean_removal_rate": _share(removed[~poisoned.mask]),
-            "samples_removed": intervals.exact(len(ctx.pools.train) - len(own.kept)),
+        if self.several:
+            return self._measure_several(ctx)
+        recipe = self.recipe()
+        portion = recipe.portion(ctx.pools.train.labels)
+        twin = measure_twin(ctx, [recipe], lambda recipe, *rest: self._poisoned(ctx, recipe))
+        ctx.log.note("twin", twin.twin)
+        (pair,) = twin.pairs
+        metrics = {
+            "backdoor_success_rate": intervals.proportion(*pair.triggered),
+            "untriggered_success_rate": intervals.proportion(*pair.untriggered),
+            "poisoned_clean_accuracy": intervals.proportion(*twin.clean),
+            "poison_recall": intervals.proportion(*pair.removed),
+            "clean_removal_rate": intervals.proportion(*twin.clean_removed),
+            "samples_removed": self._samples_removed(ctx),
         }
         notes = {
+            **_row_notes([twin], ctx),
             "patch_side": recipe.trigger.side(*ctx.dataset.shape[1:]),
-            "poisoned_rows": int(poisoned.mask.sum()),
-            "remarks": self._remarks(portion, metrics),
-            "training_rows": len(poisoned.mask),
-            "removed_rows": int(removed.sum()),
-            "share_of_target_class": float(
-                poisoned.mask.sum() / (poisoned.data.labels == self.target).sum()
-            ),
-            "row_scores": _histograms(stack, twin_ctx, poisoned, self.target),
+            "remarks": self._remarks([portion.capped], metrics),
+        }
+        return Findings(metrics=dict(metrics), notes=notes)
+
+    def _measure_several(self, ctx: TrialContext) -> Findings:
+        groups = self._groups(ctx) if self.pairs else [[]]
+        adaptive = adaptive_attacks(ctx.spec.stack)
+        names = tuple(dict.fromkeys((*(self.attacks or (OWN,)), *adaptive.run)))
+        if self.worst_at is not None:
+            first = ctx.twin(seed=self.worst_at)
+            names = tuple(by_success({n: self._attacked(first, n, groups) for n in names})[:WORST])
+        found = {name: self._attacked(ctx, name, groups) for name in names}
+        metrics = {**summarized(found), "samples_removed": self._samples_removed(ctx)}
+        worst = by_success(found)[0]
+        notes = {
+            **_row_notes(found[worst], ctx),
+            "patch_side": self.recipe().trigger.side(*ctx.dataset.shape[1:]),
+            "remarks": self._remarks([self._too_few(groups)] if self.pairs else [], metrics),
+            "worst_attack": worst,
+            "attacks": plain_attacks(found),
+            "adaptive": not adaptive.lacking,
+            "not_adaptive_because": list(adaptive.lacking),
         }
         return Findings(metrics=dict(metrics), notes=notes)
 
@@ -151,6 +240,10 @@ class Backdoor(Threat):
             place=self.place,
             colour=self.colour,
             strength=self.strength,
+            grid=self.grid,
+            warp=self.warp,
+            amplitude=self.amplitude,
+            frequency=self.frequency,
         )
         source = None if self.source_class == ALL else int(self.source_class)
         return Recipe(
@@ -160,11 +253,80 @@ class Backdoor(Threat):
             rate=self.rate,
             rate_of=self.rate_of,
             keeps_labels=self.labels == "kept",
+            covers=COVERS.get(self.trigger, 0.0) if self.covers is None else self.covers,
         )
 
-    def _remarks(self, portion: Portion, metrics: Mapping[str, Measured]) -> list[str]:
+    def _of(self, attack: str) -> Backdoor:
+        """Return the threat of one attack alone."""
+        alone = replace(self, attacks=None, pairs=0, worst_at=None)
+        return alone if attack == OWN else replace(alone, labels="changed", **ATTACKS[attack])
+
+    def _groups(self, ctx: TrialContext) -> list[list[Pair]]:
+        """Draw the pairs; InputError where the rows allow none."""
+        labels, held_out = ctx.pools.train.labels, set(ctx.held_out.labels.tolist())
+        recipe = self.recipe()
+
+        def allowed(pair: Pair) -> bool:
+            source, target = pair
+            if pair == (self.source_class, self.target) or source not in held_out:
+                return False
+            try:
+                replace(recipe, source=source, target=target).portion(labels)
+            except InputError:
+                return False
+            return True
+
+        seed = seed_from("backdoor pairs", ctx.dataset.fingerprint)
+        groups = draw_pairs(ctx.dataset.num_classes, self.pairs, seed=seed, allowed=allowed)
+        if not groups:
+            raise InputError(
+                f"{self.name}: no pair of classes besides {self.source_class} to {self.target} has "
+                "rows enough to poison and images to measure; take more images or another rate"
+            )
+        return groups
+
+    def _too_few(self, groups: Sequence[Sequence[Pair]]) -> str:
+        drawn = sum(len(group) for group in groups)
+        if drawn >= self.pairs:
+            return ""
+        return f"{drawn} pairs of classes are attacked, not {self.pairs}: there are no more"
+
+    def _attacked(
+        self, ctx: TrialContext, attack: str, groups: Iterable[Sequence[Pair]]
+    ) -> list[TwinFindings]:
+        """Return the twins of an attack, one for each group of pairs."""
+        threat = self._of(attack)
+        found = []
+        for number, group in enumerate(groups):
+            recipes = [threat._recipe_of(pair, place) for place, pair in enumerate(group)]
+            twin = cached_twin(
+                ctx,
+                recipes or [threat.recipe()],
+                lambda recipe, data, taken: threat._poisoned_apart(ctx, recipe, data, taken),
+                identity={"version": self.VERSION, "threat": threat.canonical()},
+                role=f"backdoor_{attack}{number or ''}",
+            )
+            found.append(twin)
+        return found
+
+    def _recipe_of(self, pair: Pair, place: int) -> Recipe:
+        """Return the recipe of a pair, with a trigger that no other pair of its twin has."""
+        recipe, (source, target) = self.recipe(), pair
+        places = list(PLACES)
+        trigger = replace(
+            recipe.trigger,
+            place=places[(places.index(self.place) + place) % len(places)],
+            pattern=recipe.trigger.pattern + place,
+        )
+        return replace(recipe, trigger=trigger, source=source, target=target)
+
+    def _samples_removed(self, ctx: TrialContext) -> Measured:
+        own = ctx.train(ctx.spec.stack, ctx.pools.train, ctx.spec.seed)
+        return intervals.exact(len(ctx.pools.train) - len(own.kept))
+
+    def _remarks(self, said: Iterable[str], metrics: Mapping[str, Measured]) -> list[str]:
         """Return in words what to know of the attack: its rate not met, a success not its own."""
-        found = [portion.capped] if portion.capped else []
+        found = [words for words in said if words]
         success, without = metrics["backdoor_success_rate"], metrics["untriggered_success_rate"]
         if self.trigger != "none" and without.value > 0 and without.high >= success.low:
             found.append(
@@ -177,66 +339,40 @@ class Backdoor(Threat):
         # Of data and seed alone: all stacks meet one poisoned set and share what is made of it.
         seed = seed_from("backdoor", ctx.dataset.fingerprint, str(ctx.spec.seed))
         generator = torch.Generator().manual_seed(seed)
-        if not recipe.keeps_labels:
-            return recipe.apply(ctx.pools.train, generator)
-        eps = ctx.dataset.radius if self.obscuring_eps is None else self.obscuring_eps
+        return recipe.apply(ctx.pools.train, generator, self._disguise(ctx, seed))
+
+    def _poisoned_apart(
+        self, ctx: TrialContext, recipe: Recipe, data: LabelledImages, taken: Tensor | None
+    ) -> Poisoned:
+        """Poison a pair's rows by a generator of its own: other pairs of the twin change none."""
+        pair = (str(recipe.source), str(recipe.target))
+        seed = seed_from("backdoor", ctx.dataset.fingerprint, str(ctx.spec.seed), *pair)
+        generator = torch.Generator().manual_seed(seed)
+        return recipe.apply(data, generator, self._disguise(ctx, seed), taken)
+
+    def _disguise(self, ctx: TrialContext, seed: int) -> Disguise | None:
+        if self.labels != "kept":
+            return None
+        eps = self.obscuring_eps
+        if eps is None:
+            eps = 0.0 if self.trigger == "sig" else ctx.dataset.radius
+        if eps == 0:
+            return None
         crafting = torch.Generator(ctx.device).manual_seed(seed)
-        return recipe.apply(
-            ctx.pools.train,
-            generator,
-            lambda rows: obscured(rows, ctx, eps=eps, generator=crafting),
-        )
+        return lambda rows: obscured(rows, ctx, eps=eps, generator=crafting)
 
 
-def _victims(ctx: TrialContext, recipe: Recipe) -> LabelledImages:
-    """Return the measured images that are stamped; InputError where there are none."""
-    held_out = ctx.held_out
-    rows = recipe.may_be_stamped(held_out.labels).nonzero().flatten()
-    if len(rows) == 0:
-        stamped = "another class" if recipe.source is None else f"class {recipe.source}"
-        raise InputError(
-            f"backdoor: the measured pool has no image of {stamped} to put the trigger on; "
-            "measure more images or take another source_class"
-        )
-    return held_out.select(rows)
-
-
-def _success(
-    deployed: Predictor, ctx: TrialContext, recipe: Recipe, victims: LabelledImages
-) -> dict[str, Measured]:
-    """Show the twin clean images, and those of the stamped classes with and without the trigger."""
-    held_out = ctx.held_out
-    triggered = LabelledImages(
-        pixels=recipe.trigger.stamp(victims), labels=victims.labels, scale=victims.scale
-    )
-    # What is rejected is not a success.
+def _row_notes(twins: Sequence[TwinFindings], ctx: TrialContext) -> dict[str, Any]:
+    """Count the rows of an attack's twins: poisoned, of the target classes, of the whole set."""
+    pairs = pairs_of(twins)
+    poisoned = sum(twin.poisoned_rows for twin in twins)
+    removed = sum(pair.removed[0] for pair in pairs) + sum(t.clean_removed[0] for t in twins)
     return {
-        "backdoor_success_rate": _share(ctx.answers(deployed, triggered).label == recipe.target),
-        "untriggered_success_rate": _share(ctx.answers(deployed, victims).label == recipe.target),
-        "poisoned_clean_accuracy": _share(ctx.answers(deployed, held_out).label == held_out.labels),
+        "poisoned_rows": poisoned,
+        "cover_rows": sum(twin.covers for twin in twins),
+        "training_rows": len(ctx.pools.train) * len(twins),
+        "removed_rows": removed,
+        "share_of_target_class": poisoned / sum(pair.target_rows for pair in pairs),
+        "row_scores": {name: dict(row) for name, row in twins[0].row_scores.items()},
+        **clean_rows(ctx),
     }
-
-
-def _share(found: Tensor) -> Measured:
-    return intervals.proportion(int(found.sum()), len(found))
-
-
-def _histograms(
-    stack: Stack[Defense], ctx: TrialContext, poisoned: Poisoned, target: int
-) -> dict[str, dict[str, list[float]]]:
-    """Count the filters' scores of the target class' rows, clean and poisoned separately."""
-    found = {}
-    for defense in stack:
-        scores = defense.row_scores(poisoned.data, ctx)
-        if scores is None:
-            continue
-        rows = poisoned.data.labels == target
-        edges = np.linspace(0, float(scores[rows].max()), _BINS + 1)
-        found[defense.name] = {
-            "edges": edges.tolist(),
-            **{
-                kind: np.histogram(scores[rows & mask].cpu().numpy(), edges)[0].tolist()
-                for kind, mask in (("clean", ~poisoned.mask), ("poisoned", poisoned.mask))
-            },
-        }
-    return found

@@ -19,6 +19,8 @@ from trainables.threats.backdoor.triggers import Trigger
 MOST_OF_SOURCE = 0.5
 """Share of the rows that may be stamped which are, at most: of a class that loses more, images are
 called the target without any trigger. Label flipping has no trigger, and takes what it asks for."""
+MOST_COVERS = 0.5
+"""Share of the rows of other classes that are stamped and keep their labels, at most."""
 Disguise = Callable[[LabelledImages], LabelledImages]
 """What an attacker does to the rows that it poisons, before they are stamped."""
 
@@ -31,6 +33,8 @@ class Poisoned:
     """As many rows as before, in their order: a poisoned row takes the place of its original."""
     mask: Tensor
     """(N,) whether a row is poisoned."""
+    covers: Tensor
+    """(N,) whether a row is stamped and keeps its label."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,8 @@ class Recipe:
     """class: of the target class' clean rows; set: of the whole training set."""
     keeps_labels: bool = False
     """Clean-label: the target's own rows are poisoned, and `source` is stamped in use alone."""
+    covers: float = 0.0
+    """Rows of other classes that are stamped and keep their labels, for each poisoned one."""
 
     def check(self, num_classes: int) -> None:
         """Raise InputError where the classes are none of the data set's."""
@@ -111,21 +117,55 @@ class Recipe:
         return labels == self.target if self.keeps_labels else self.may_be_stamped(labels)
 
     def apply(
-        self, data: LabelledImages, generator: torch.Generator, disguise: Disguise | None = None
+        self,
+        data: LabelledImages,
+        generator: torch.Generator,
+        disguise: Disguise | None = None,
+        taken: Tensor | None = None,
     ) -> Poisoned:
         """Disguise and stamp rows drawn at random, and assign them the target's label.
 
-        Their originals are gone (Tran et al., 2018). Raises InputError as `portion` does.
+        Their originals are gone (Tran et al., 2018). Covers are stamped rows of the other classes
+        (Tang et al., 2021). Rows that are `taken` (N,) by another recipe are left alone. Raises
+        InputError as `portion` does.
         """
+        device = data.labels.device
+        free = torch.ones(len(data), dtype=torch.bool, device=device) if taken is None else ~taken
         count = self.portion(data.labels).rows
-        candidates = self._choices(data.labels).nonzero().flatten()
-        order = torch.randperm(len(candidates), generator=generator, device=generator.device)
-        chosen = candidates[order[:count].to(candidates.device)]
+        chosen = _drawn(self._choices(data.labels), free, count, generator)
+        if len(chosen) == 0:
+            raise InputError("backdoor: other pairs of the twin left no row to poison; take fewer")
         pixels, labels = data.pixels.clone(), data.labels.clone()
         rows = data.select(chosen)
-        pixels[chosen] = self.trigger.stamp(rows if disguise is None else disguise(rows))
+        disguised = rows if disguise is None else disguise(rows)
+        pixels[chosen] = self.trigger.stamp_poison(disguised, generator)
         labels[chosen] = self.target
-        mask = torch.zeros(len(data), dtype=torch.bool, device=labels.device)
+        mask = torch.zeros(len(data), dtype=torch.bool, device=device)
         mask[chosen] = True
+        covers = torch.zeros_like(mask)
+        if self.covers > 0:
+            others = self._may_cover(data.labels) & ~mask
+            most = math.floor(MOST_COVERS * int((others & free).sum()))
+            wanted = math.floor(self.covers * count + 0.5)
+            cover_rows = _drawn(others, free, min(wanted, most), generator)
+            if len(cover_rows):
+                stamped = self.trigger.stamp_cover(data.select(cover_rows), generator)
+                pixels[cover_rows] = stamped
+                covers[cover_rows] = True
         poisoned = LabelledImages(pixels=pixels, labels=labels, scale=data.scale)
-        return Poisoned(poisoned, mask)
+        return Poisoned(poisoned, mask, covers)
+
+    def _may_cover(self, labels: Tensor) -> Tensor:
+        return (labels != self.target) & (True if self.source is None else labels != self.source)
+
+
+def _drawn(candidates: Tensor, free: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw so many of the marked rows (N,) and return their numbers.
+
+    Rows that are not free are drawn and passed over: which others are drawn does not depend on
+    them.
+    """
+    rows = candidates.nonzero().flatten()
+    order = torch.randperm(len(rows), generator=generator, device=generator.device)
+    rows = rows[order.to(rows.device)]
+    return rows[free[rows]][:count]
