@@ -37,6 +37,8 @@ class AuditedFront:
     paired: tuple[str, ...]
     """Objectives whose points were resampled, the same ones for all candidates; the others are
     drawn from the candidates' own intervals."""
+    one_training: tuple[str, ...] = ()
+    """Objectives that no candidate has from two trainings, so that their variance is assumed."""
     draws: int = DRAWS
 
 
@@ -44,8 +46,10 @@ def audited_front(run: Run) -> AuditedFront:
     """Return the front over the run's objectives among the verified candidates.
 
     A share is of draws in which the points, the same for all candidates, and the seeds vary: see
-    `resampled_means`. An objective without outcomes of points is drawn for each candidate on its
-    own from its interval, which errs towards doubt. Of several data sets the first counts.
+    `resampled_means`. Objectives that were measured on the same points share the draw of them;
+    others, such as an attack on fewer points, are drawn apart. An objective without outcomes of
+    points is drawn for each candidate on its own from its interval, which errs towards doubt. Of
+    several data sets the first counts.
     """
     objectives = run.objectives
     whole = [
@@ -68,7 +72,14 @@ def audited_front(run: Run) -> AuditedFront:
         on_front=tuple(bool(on) for on in front(to_losses(values_ND, maximized))),
         shares=tuple(float(share) for share in shares),
         paired=tuple(metric for metric, (_, paired) in drawn.items() if paired),
+        one_training=tuple(
+            o.metric for o in objectives if whole and max(_seeds(each, o) for each in whole) < 2
+        ),
     )
+
+
+def _seeds(candidate: Audited, objective: Objective) -> int:
+    return candidate.seeds.get(objective.metric, len(candidate.records))
 
 
 def _drawn(candidates: Sequence[Audited], metric: str) -> tuple[Floats, bool]:
@@ -77,8 +88,7 @@ def _drawn(candidates: Sequence[Audited], metric: str) -> tuple[Floats, bool]:
     known = [row for row in rows if row is not None]
     everyone = [record for each in candidates for record in each.records]
     if len(known) == len(rows) > 0 and outcome_matrix(everyone, metric) is not None:
-        # The same seed for each metric: one draw of the points for all objectives.
-        return resampled_means(known, draws=DRAWS, seed=_SEED), True
+        return resampled_means(known, draws=DRAWS, seed=_SEED, metric=metric), True
     ends = [each.values[metric] for each in candidates]
     generator = np.random.default_rng([_SEED, *metric.encode()])
     value_RN, low_RN, high_RN = (

@@ -93,6 +93,7 @@ def _plain_audited_front(found: AuditedFront | None) -> dict[str, Any] | None:
     return {
         "draws": found.draws,
         "paired": list(found.paired),
+        "one_training": list(found.one_training),
         "candidates": [
             {"trial": each.trial, "defense": each.label, "on_front": on, "share": share}
             for each, on, share in rows
