@@ -154,6 +154,14 @@ class AnyOf:
 Domain = Choice | Range | AnyOf
 
 
+def flat_names(domain: Domain, name: str) -> set[str]:
+    """Return the flat names under which a domain may be drawn."""
+    if isinstance(domain, AnyOf):
+        inner = (flat_names(b, f"{name}.{i}") for i, b in enumerate(domain.branches))
+        return {f"{name}.branch"}.union(*inner)
+    return set() if isinstance(domain, Choice) and len(domain.options) == 1 else {name}
+
+
 def parse_domain(raw: Any, declared: Parameter, place: str) -> Domain:
     """Read a domain from a space file; InputError names the place and what is wrong."""
     if isinstance(raw, Mapping):

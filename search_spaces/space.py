@@ -1,11 +1,12 @@
 """A space: which trials there are, drawn as flat names and read back as specs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from search_spaces.domains import AnyOf, Choice, Chooser, Domain, Flat, Range, Scalar, parse_domain
+from search_spaces.choosers import StudyChooser
+from search_spaces.domains import Chooser, Domain, Flat, flat_names, parse_domain
 from search_spaces.enumeration import NotEnumerableError, check_points, enumerate_draws
 from search_spaces.extremes import check_extremes
 from search_spaces.objectives import Constraint, Objective, build_constraint, build_objectives
@@ -77,17 +78,46 @@ class Space:
 
     def draw(self, chooser: Chooser) -> Flat:
         """Ask for everything that makes a trial."""
-        flat = self._draw_shared(chooser)
+        flat = self.draw_shared(chooser)
         for slot, names in self.slots.items():
             picked = str(chooser.choose(f"slot.{slot}", [NONE, *names]))
-            flat[f"slot.{slot}"] = picked
-            for parameter, domain in self.domains.get(picked, {}).items():
-                flat |= domain.draw(chooser, f"{picked}.{parameter}")
+            flat |= {f"slot.{slot}": picked, **self.draw_defense(chooser, picked)}
         return flat
+
+    def draw_shared(self, chooser: Chooser) -> Flat:
+        """Ask for what a trial is whatever its stack: scenario, seed and training."""
+        flat: Flat = {}
+        if len(self.scenarios) > 1:
+            flat["scenario"] = chooser.choose("scenario", list(range(len(self.scenarios))))
+        if len(self.file.seeds) > 1:
+            flat["seed"] = chooser.choose("seed", self.file.seeds)
+        scenario = self.scenarios[self._scenario_number(flat)]
+        for name, domain in scenario.training.items():
+            flat |= domain.draw(chooser, f"{self._prefix(scenario)}{name}")
+        return flat
+
+    def draw_defense(self, chooser: Chooser, defense: str) -> Flat:
+        """Ask for the parameters of a defense."""
+        flat: Flat = {}
+        for parameter, domain in self.domains.get(defense, {}).items():
+            flat |= domain.draw(chooser, f"{defense}.{parameter}")
+        return flat
+
+    def ran(self, flat: Mapping[str, Any]) -> Flat:
+        """Return what a trial runs of a draw: without the defenses that are cut from its stack."""
+        kept = {d.name for d in self._stack(flat, self.scenarios[self._scenario_number(flat)])}
+        found = dict(flat)
+        for slot in self.slots:
+            name = str(flat.get(f"slot.{slot}", NONE))
+            if name != NONE and name not in kept:
+                found |= {f"slot.{slot}": NONE}
+                for drawn in self.names_by_defense[name]:
+                    found.pop(drawn, None)
+        return found
 
     def suggest(self, trial: Any) -> Flat:
         """Let an Optuna trial decide everything; also Ray's OptunaSearch takes this method."""
-        return self.draw(_StudyChooser(trial))
+        return self.draw(StudyChooser(trial))
 
     def spec(self, flat: Mapping[str, Any]) -> TrialSpec:
         """Build the spec that the flat names stand for; names that are left out take their default.
@@ -165,6 +195,8 @@ class Space:
         resources, the audit and the text about it are not part of that."""
         plain: dict[str, Any] = self.file.model_dump(mode="json")
         del plain["search"]["trials"]
+        if plain["search"]["algorithm"] == "effects":
+            plain["search"]["algorithm"] = "tpe"  # which it replaces: runs of before go on
         for name in ("resources", "audit", "budgets", "description"):
             del plain[name]
         for scenario in plain["scenarios"]:
@@ -188,17 +220,6 @@ class Space:
             }
             for row in self.file.published.rows
         ]
-
-    def _draw_shared(self, chooser: Chooser) -> Flat:
-        flat: Flat = {}
-        if len(self.scenarios) > 1:
-            flat["scenario"] = chooser.choose("scenario", list(range(len(self.scenarios))))
-        if len(self.file.seeds) > 1:
-            flat["seed"] = chooser.choose("seed", self.file.seeds)
-        scenario = self.scenarios[self._scenario_number(flat)]
-        for name, domain in scenario.training.items():
-            flat |= domain.draw(chooser, f"{self._prefix(scenario)}{name}")
-        return flat
 
     def _scenario_number(self, flat: Mapping[str, Any]) -> int:
         return int(flat.get("scenario", 0))
@@ -270,17 +291,37 @@ class Space:
         return flat
 
     @cached_property
+    def named_domains(self) -> dict[str, Domain]:
+        """The domain behind every flat name, or behind several of them where it has branches."""
+        named = {
+            f"{self._prefix(scenario)}{name}": domain
+            for scenario in self.scenarios
+            for name, domain in scenario.training.items()
+        }
+        return named | {
+            f"{defense}.{parameter}": domain
+            for defense, domains in self.domains.items()
+            for parameter, domain in domains.items()
+        }
+
+    @cached_property
+    def names_by_defense(self) -> dict[str, set[str]]:
+        """The flat names of each defense's parameters."""
+        return {
+            defense: {
+                drawn
+                for parameter, domain in domains.items()
+                for drawn in flat_names(domain, f"{defense}.{parameter}")
+            }
+            for defense, domains in self.domains.items()
+        }
+
+    @cached_property
     def _known_names(self) -> set[str]:
         names = {f"slot.{slot}" for slot in self.slots}
         names |= {"scenario"} if len(self.scenarios) > 1 else set()
         names |= {"seed"} if len(self.file.seeds) > 1 else set()
-        for scenario in self.scenarios:
-            for name, domain in scenario.training.items():
-                names |= _names_of(domain, f"{self._prefix(scenario)}{name}")
-        for defense, parameters in self.domains.items():
-            for parameter, domain in parameters.items():
-                names |= _names_of(domain, f"{defense}.{parameter}")
-        return names
+        return names.union(*(flat_names(d, name) for name, d in self.named_domains.items()))
 
 
 def build_space(file: SpaceFile) -> Space:
@@ -308,25 +349,6 @@ def build_space(file: SpaceFile) -> Space:
     if file.search.algorithm == "grid":
         space.check_enumerable()
     return space
-
-
-class _StudyChooser:
-    """Let an Optuna trial decide: its suggest_* calls under the names of the draw."""
-
-    def __init__(self, trial: Any) -> None:
-        self.trial = trial
-
-    def choose(self, name: str, options: Sequence[Scalar]) -> Scalar:
-        """Suggest one of the options."""
-        picked: Scalar = self.trial.suggest_categorical(name, list(options))
-        return picked
-
-    def number(self, name: str, span: Range) -> float | int:
-        """Suggest a number of the range."""
-        suggest: Callable[..., float | int] = (
-            self.trial.suggest_int if span.integer else self.trial.suggest_float
-        )
-        return suggest(name, span.low, span.high, log=span.log)
 
 
 def _scenario(section: ScenarioSection) -> Scenario:
@@ -369,12 +391,3 @@ def _domains(name: str, raw: Mapping[str, Any]) -> dict[str, Domain]:
 
 def _build_all(stack: Mapping[str, Any], radius: float) -> Stack[Defense]:
     return build_stack(build_defense(name, raw or {}, radius=radius) for name, raw in stack.items())
-
-
-def _names_of(domain: Domain, name: str) -> set[str]:
-    if isinstance(domain, AnyOf):
-        inner = (_names_of(b, f"{name}.{i}") for i, b in enumerate(domain.branches))
-        return {f"{name}.branch"}.union(*inner)
-    if isinstance(domain, Choice) and len(domain.options) == 1:
-        return set()
-    return {name}

@@ -44,7 +44,7 @@ from orchestrator.run.manifest import (
 from orchestrator.run.paths import RunPaths, check_writable, run_paths
 from orchestrator.search.gpu_hours import check_gpu_hours
 from orchestrator.search.proposals import Proposals, budget_end, whole_grid
-from orchestrator.search.samplers import MOST_FOR_TPE, describe_sampler
+from orchestrator.search.samplers import MODELS, MOST_FOR_TPE, describe_sampler
 from orchestrator.sweep.resources import TrialResources
 from results.records.values import counted
 from search_spaces import Space, load_space
@@ -222,8 +222,9 @@ def _finish(
         f"{resources.concurrent} at once, {resources.described}",
         soft_wrap=True,
     )
-    if proposals.trials > MOST_FOR_TPE and space.file.search.algorithm == "tpe":
-        console.print(f"Sampler: {describe_sampler('tpe', proposals.trials)}.")
+    algorithm = space.file.search.algorithm
+    if proposals.trials > MOST_FOR_TPE and algorithm in MODELS:
+        console.print(f"Sampler: {describe_sampler(algorithm, proposals.trials)}.")
 
     def progress() -> "Progress":
         from orchestrator.sweep.progress import Progress  # imports Ray

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 from orchestrator.run.manifest import read_records
 from orchestrator.run.paths import RunPaths
 from orchestrator.search.gpu_hours import GpuHours
-from orchestrator.search.proposals import Measures, TrialSource
+from orchestrator.search.proposals import TrialSource
+from orchestrator.search.study import Measures
 from orchestrator.sweep.resources import Asked, TrialResources, asked_resources, machine_for
 from orchestrator.sweep.sessions import RaySession
 from search_spaces import Space

@@ -1,47 +1,36 @@
-"""Which trial comes next: an Optuna study that owns the budget. Knows nothing of Ray.
+"""Which trial comes next: an Optuna study that owns the budget. Knows nothing of Ray."""
 
-Records are the truth; the study in the journal is brought in line with them when it is opened.
-"""
-
-import json
-import logging
-import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import TrialState
 
 from orchestrator.search.gpu_hours import GpuHours
-from orchestrator.search.samplers import build_sampler, successor
+from orchestrator.search.samplers import successor
+from orchestrator.search.study import (
+    TRIAL,
+    Measures,
+    objective_values,
+    open_study,
+    reconcile,
+    violations,
+)
 from search_spaces import Space
-from search_spaces.domains import Flat, Range, Scalar
-from search_spaces.objectives import Objective
-from trainables.errors import InputError, StorageError
+from search_spaces.domains import Flat
+from trainables.errors import InputError
 from trainables.records.record import TrialRecord
-from trainables.records.value import Measured
 from trainables.trial.spec import TrialSpec
-
-logger = logging.getLogger(__name__)
 
 DUPLICATES_IN_A_ROW = 20
 """So many proposals of known trials end a search that cannot be enumerated."""
 MOST_ENUMERATED = 20_000
 """Draws up to which a space is enumerated when its search repeats itself."""
 MOST_IN_A_GRID = 1_000_000
-_TRIAL = "trial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +48,6 @@ class Ended:
     reason: str
     spent: bool = False
     """Whether a budget of time or GPU hours is spent: nothing else may begin either."""
-
-
-class Measures(Protocol):
-    """What says by which objectives trials are compared."""
-
-    @property
-    def objectives(self) -> tuple[Objective, ...]:
-        """The objectives in order."""
 
 
 class TrialSource(Protocol):
@@ -140,7 +121,7 @@ class Proposals:
             asked = self._ask()
             flat = self.space.suggest(asked)
             spec = self.space.spec(flat)
-            asked.set_user_attr(_TRIAL, spec.trial)
+            asked.set_user_attr(TRIAL, spec.trial)
             if spec.trial in self.finished:
                 self._duplicates += 1
                 self._tell(asked, self.finished[spec.trial])
@@ -214,13 +195,12 @@ class Proposals:
         return trial in self.finished or trial in self.live
 
     def _ask(self) -> optuna.Trial:
-        self.study.sampler = successor(
-            self.study.sampler, self.space.file.search, len(self.finished)
-        )
+        self.study.sampler = successor(self.study.sampler, self.space, len(self.finished))
         self._drop_seen(self._first)
         source = self._first or self._unseen
         if source:
-            self.study.enqueue_trial(source.popleft())
+            # A draw that is cut is told as what runs of it.
+            self.study.enqueue_trial(self.space.ran(source.popleft()))
         return self.study.ask()
 
     def _tell(self, asked: optuna.Trial, record: TrialRecord) -> None:
@@ -254,141 +234,3 @@ def budget_end(deadline: float | None, gpu_hours: GpuHours | None) -> Ended | No
         return Ended("the time budget is spent", spent=True)
     reason = None if gpu_hours is None else gpu_hours.why_end()
     return None if reason is None else Ended(reason, spent=True)
-
-
-def objective_values(space: Measures, record: TrialRecord) -> list[float] | None:
-    """Return the objectives of a completed trial, or None where one is not a finite number."""
-    if record.status != "completed":
-        return None
-    metrics = [record.metrics.get(objective.metric) for objective in space.objectives]
-    values = [metric.value for metric in metrics if isinstance(metric, Measured)]
-    finite = len(values) == len(space.objectives) and all(map(math.isfinite, values))
-    return values if finite else None
-
-
-def violations(space: Space, record: TrialRecord) -> list[float]:
-    """Return by how much each constraint is broken; one that was not measured counts as broken.
-
-    Where attacks run, that nothing speaks for masked gradients is a constraint of its own: else the
-    search would run after numbers that are not to be believed.
-    """
-    found = [float(record.is_struck_off)] if "evasion" in space.file.threats else []
-    for constraint in space.constraints:
-        value = record.metrics.get(constraint.metric)
-        found.append(constraint.violation(value.value) if isinstance(value, Measured) else 1.0)
-    return found
-
-
-class Journal(JournalFileBackend):
-    """A study's journal, written without waiting for the disk after each of a trial's many lines.
-
-    What a crash of the machine may tear is set aside and reported again from the records.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.lock = path, JournalFileSymlinkLock(str(path))
-        super().__init__(str(path), lock_obj=self.lock)
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append operations, a line each; others may read and write at the same time.
-
-        Raises StorageError where they cannot be written, as on a full disk.
-        """
-        text = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
-        try:
-            self.lock.acquire()
-            try:
-                with self.path.open("ab") as file:
-                    file.write(text.encode())
-            finally:
-                self.lock.release()
-        except OSError as error:
-            reason = error.strerror or error
-            raise StorageError(f"{self.path} cannot be written: {reason}") from error
-
-
-def open_study(space: Space, journal: Path, resumed: int) -> optuna.Study:
-    """Open the study in its journal; a journal that cannot be read is set aside."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # The caller holds the run, so a lock that is still there belongs to a driver that died.
-    Path(f"{journal}.lock").unlink(missing_ok=True)
-    _cut_torn_line(journal)
-    try:
-        return _create(space, Journal(journal), resumed)
-    except (KeyError, IndexError, TypeError, ValueError, AssertionError) as error:
-        aside = journal.with_name(f"{journal.name}.unreadable-{int(time.time())}")
-        logger.warning("%s cannot be read (%s); rebuilt from the records", journal, error)
-        journal.rename(aside)
-        return _create(space, Journal(journal), resumed)
-
-
-def _cut_torn_line(journal: Path) -> None:
-    """Cut off a last line that a driver had no time to end: the next would be glued to it."""
-    if not journal.exists():
-        return
-    with journal.open("r+b") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            logger.warning("%s ends within a line, which is cut off", journal)
-            file.truncate(whole)
-
-
-def reconcile(study: optuna.Study, space: Space, records: Mapping[str, TrialRecord]) -> None:
-    """Bring a study in line with the records: what ran is reported, what died is failed, what is
-    missing is added."""
-    reported = set()
-    for frozen in study.get_trials(deepcopy=False):
-        identity = frozen.user_attrs.get(_TRIAL)
-        if frozen.state == TrialState.RUNNING:
-            study.tell(frozen.number, state=TrialState.FAIL)
-        elif frozen.state == TrialState.COMPLETE:
-            reported.add(identity)
-    for identity, record in records.items():
-        values = objective_values(space, record)
-        if identity in reported or values is None or not record.sampled:
-            continue
-        chooser = _Remembering(record.sampled)
-        space.draw(chooser)
-        study.add_trial(
-            optuna.create_trial(
-                params=record.sampled,
-                distributions=chooser.distributions,
-                values=values,
-                user_attrs={_TRIAL: identity},
-                constraints={f"constraint{i}": v for i, v in enumerate(violations(space, record))},
-            )
-        )
-
-
-class _Remembering:
-    """A chooser that repeats a draw and notes the distributions that it came from."""
-
-    def __init__(self, flat: Flat) -> None:
-        self.flat = flat
-        self.distributions: dict[str, BaseDistribution] = {}
-
-    def choose(self, name: str, options: Sequence[Scalar]) -> Scalar:
-        """Repeat a choice."""
-        self.distributions[name] = CategoricalDistribution(list(options))
-        picked: Scalar = self.flat[name]
-        return picked
-
-    def number(self, name: str, span: Range) -> float | int:
-        """Repeat a number."""
-        if span.integer:
-            self.distributions[name] = IntDistribution(int(span.low), int(span.high), log=span.log)
-        else:
-            self.distributions[name] = FloatDistribution(span.low, span.high, log=span.log)
-        picked: float | int = self.flat[name]
-        return picked
-
-
-def _create(space: Space, backend: Journal, resumed: int) -> optuna.Study:
-    return optuna.create_study(
-        study_name=space.name,
-        storage=JournalStorage(backend),
-        sampler=build_sampler(space.file.search, resumed),
-        directions=[objective.direction for objective in space.objectives],
-        load_if_exists=True,
-    )

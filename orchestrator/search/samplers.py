@@ -8,6 +8,9 @@ import optuna
 from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from orchestrator.search.effects import Effects
+from orchestrator.search.sized import Sized
+from search_spaces import Space
 from search_spaces.schema import SearchSection
 
 _GENERATIONS = 5
@@ -15,22 +18,40 @@ _GENERATIONS = 5
 _POPULATION = (8, 50)
 """Fewest and most trials of a generation; Optuna's own is 50."""
 MOST_FOR_TPE = 250
-"""Finished trials up to which TPE proposes: in the largest space a proposal then takes 0.1 s."""
+"""Finished trials up to which TPE and the model of effects propose: in the largest space a proposal
+then takes 0.1 s."""
+MODELS = ("effects", "tpe")
+"""Searches by a model, which takes the longer the more there is to fit."""
+
+
+def sampler_for(space: Space, finished: int) -> BaseSampler:
+    """Return who proposes whole trials of a space to its study, after so many finished ones."""
+    search = space.file.search
+    if search.algorithm == "effects" and finished < MOST_FOR_TPE:
+        return Effects(space, seed=search.seed + finished)
+    inner = build_sampler(search, finished)
+    # What NSGA has of its parents is as high as they are; TPE fills each slot on its own.
+    shortened = isinstance(inner, TPESampler)
+    return Sized(space, inner, search.seed + finished, shortened=shortened)
+
+
+def successor(sampler: BaseSampler, space: Space, finished: int) -> BaseSampler:
+    """Return who goes on after so many finished trials: nearly always the sampler itself."""
+    if space.file.search.algorithm not in MODELS or finished < MOST_FOR_TPE:
+        return sampler
+    if isinstance(sampler, Sized) and isinstance(sampler.inner, Succeeding):
+        return sampler
+    return sampler_for(space, finished)
 
 
 def build_sampler(search: SearchSection, finished: int) -> BaseSampler:
-    """Return the sampler of a search that begins, or is resumed after so many finished trials."""
+    """Return Optuna's part of a search that begins, or is resumed after so many finished trials."""
+    if search.algorithm in MODELS and finished >= MOST_FOR_TPE:
+        return Succeeding(seed=search.seed + finished)
     with warnings.catch_warnings():
         # Parts of the samplers are called experimental; that is for us to follow, not the user.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return successor(_sampler(search, finished), search, finished)
-
-
-def successor(sampler: BaseSampler, search: SearchSection, finished: int) -> BaseSampler:
-    """Return who goes on after so many finished trials: nearly always the sampler itself."""
-    if search.algorithm != "tpe" or finished < MOST_FOR_TPE or isinstance(sampler, Succeeding):
-        return sampler
-    return Succeeding(seed=search.seed + finished)
+        return _sampler(search, finished)
 
 
 def population(trials: int | None) -> int:
@@ -47,11 +68,11 @@ def describe_sampler(algorithm: str, trials: int) -> str:
     """Return who proposes the trials of a sweep of this size."""
     if algorithm in ("nsga2", "nsga3"):
         return f"{algorithm}, {population(trials)} trials a generation, the first at random"
-    if algorithm != "tpe" or trials <= MOST_FOR_TPE:
+    if algorithm not in MODELS or trials <= MOST_FOR_TPE:
         return algorithm
     return (
-        f"tpe up to {MOST_FOR_TPE:,} finished trials, then nsga2 from the best of them on: tpe "
-        "takes the longer to propose the more there are"
+        f"{algorithm} up to {MOST_FOR_TPE:,} finished trials, then nsga2 from the best of them on: "
+        f"{algorithm} takes the longer to propose the more there are"
     )
 
 

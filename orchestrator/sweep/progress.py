@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.audit.plan import AuditPlan, Planned
-from orchestrator.search.proposals import TrialSource, objective_values
+from orchestrator.search.proposals import TrialSource
+from orchestrator.search.study import objective_values
 from orchestrator.sweep.stateless import Stateless
 from results.records.values import value_text
 from results.statistics.fronts import front, to_losses

@@ -20,7 +20,8 @@ from ray.tune.search import Searcher
 
 from orchestrator import OWN_TOKEN, TOKEN_FILE
 from orchestrator.run.paths import RunPaths
-from orchestrator.search.proposals import Ended, Measures, Proposal, TrialSource
+from orchestrator.search.proposals import Ended, Proposal, TrialSource
+from orchestrator.search.study import Measures
 from orchestrator.sweep.metering import Meter, UntilSpent
 from orchestrator.sweep.packing import Packing
 from orchestrator.sweep.progress import Progress
