@@ -46,7 +46,7 @@ class ObjectiveSection(_Strict):
 class SearchSection(_Strict):
     """How the study proposes trials."""
 
-    algorithm: Literal["grid", "random", "tpe", "nsga2", "nsga3"] = "tpe"
+    algorithm: Literal["grid", "random", "tpe", "effects", "nsga2", "nsga3"] = "effects"
     trials: Count | None = None
     """None, in a grid search alone: all of them."""
     seed: Annotated[int, Field(ge=0, strict=True)] = 0

@@ -131,6 +131,17 @@ def test_canonical_ignores_trials_and_resources_but_nothing_that_changes_a_trial
     assert other.canonical() != plain
 
 
+def test_a_run_that_tpe_began_goes_on_with_the_search_that_replaced_it(tmp_path: Path) -> None:
+    began, now, other = (
+        load_space(str(write_space(tmp_path, search={"algorithm": algorithm, "trials": 6})))
+        for algorithm in ("tpe", "effects", "random")
+    )
+    assert began.canonical() == now.canonical() != other.canonical()
+    assert load_space(str(write_space(tmp_path, search={"trials": 6}))).file.search.algorithm == (
+        "effects"
+    )
+
+
 def test_ranges_of_every_space_lie_within_what_the_parameters_allow() -> None:
     def ranges(domain: Domain) -> list[Range]:
         if isinstance(domain, AnyOf):
