@@ -217,9 +217,9 @@ class _Fitted:
 
     def _beaten(self, losses_MD: Floats) -> Mask:
         """Return which losses (M,) gain nothing: the front has better, or the worst is no worse."""
-        outside_M = (losses_MD >= self.worst).any(axis=1)
-        no_better_MF = (self.front[None] <= losses_MD[:, None]).all(axis=2)
-        beaten: Mask = outside_M | no_better_MF.any(axis=1)
+        outside_M: Mask = np.any(losses_MD >= self.worst, axis=1)
+        no_better_MF: Mask = np.all(self.front[None] <= losses_MD[:, None], axis=2)
+        beaten: Mask = outside_M | np.any(no_better_MF, axis=1)
         return beaten
 
     def _chances(self, points: Points) -> Floats:

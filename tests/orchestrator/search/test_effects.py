@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -70,7 +71,7 @@ def test_effects_of_single_parts_predict_the_stack_of_both() -> None:
 def test_settings_lie_between_0_and_1_under_the_defense_that_has_them(tmp_path: Path) -> None:
     space = load_space(str(write_space(tmp_path)))
     encoding = Encoding(space)
-    flats = [
+    flats: list[dict[str, Any]] = [
         {"slot.labels": "label_smoothing", "label_smoothing.alpha": 0.3, "slot.deployment": "none"},
         {"slot.labels": "none", "slot.deployment": "temperature", "temperature.T": "fit"},
     ]

@@ -54,8 +54,8 @@ def test_draws_of_agreeing_seeds_are_jeffreys_posterior_of_a_share() -> None:
 def test_candidates_share_the_weights_of_the_points() -> None:
     points = np.tile(np.arange(300) < 200, (2, 1)).astype(float)
     drawn = resampled_means([points, points, 1 - points], draws=4000)
-    correlations = np.corrcoef(drawn.T)
-    assert correlations[0, 1] > 0.95 and correlations[0, 2] < -0.95
+    first, same, opposite = drawn.T
+    assert np.corrcoef(first, same)[0, 1] > 0.95 and np.corrcoef(first, opposite)[0, 1] < -0.95
 
 
 def test_metrics_on_the_same_points_share_them_but_not_the_luck_of_seeds() -> None:
@@ -65,11 +65,11 @@ def test_metrics_on_the_same_points_share_them_but_not_the_luck_of_seeds() -> No
     second = resampled_means([stable], draws=4000, metric="robust_accuracy")[:, 0]
     assert np.corrcoef(first, second)[0, 1] > 0.95
     unstable = np.stack([np.full(300, 1.0), points, np.full(300, 0.0)]).astype(float)
-    noises = [
+    one, other = (
         resampled_means([unstable], draws=4000, metric=name)[:, 0]
         for name in ("clean_accuracy", "robust_accuracy")
-    ]
-    assert abs(np.corrcoef(*noises)[0, 1]) < 0.1
+    )
+    assert abs(np.corrcoef(one, other)[0, 1]) < 0.1
     fewer = resampled_means([stable[:, :150]], draws=4000, metric="robust_accuracy")[:, 0]
     assert abs(np.corrcoef(first, fewer)[0, 1]) < 0.1
 
