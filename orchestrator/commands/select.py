@@ -180,8 +180,8 @@ def _against_undefended(pick: Audited, metric: str, selection: Selection) -> str
     if found is None:
         return ""
     moved = found.difference
-    plain = found.told_apart and not found.one_training
-    significance = "" if plain else f", {found.verdict}"
+    sure = found.told_apart and not found.one_training
+    significance = "" if sure else f", {found.verdict}"
     difference = f"{signed_text(moved.value)} {interval_text(moved)}"
     return f"; {difference} against undefended{significance}"
 

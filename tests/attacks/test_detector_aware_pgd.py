@@ -91,7 +91,7 @@ def test_where_the_margin_has_no_gradient_confidence_is_climbed_on(undefended: T
     seen: list[Tensor] = []
 
     def margin_of(images: Tensor) -> Tensor:
-        scores = model(images).detach()
+        scores: Tensor = model(images).detach()
         true = scores.gather(1, y[:, None]).squeeze(1)
         return scores.scatter(1, y[:, None], -torch.inf).amax(1) - true
 

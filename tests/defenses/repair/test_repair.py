@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from tests.conftest import TrainedNet
 from tests.defenses.toys import Rejecting
@@ -73,7 +74,8 @@ def test_a_repair_changes_a_copy_once_and_costs_its_time(name: str, tmp_path: Pa
 def test_pruned_units_stay_pruned_in_the_fine_tuning(undefended: TrainedNet) -> None:
     repair = _repair("fine_pruning", accuracy_drop=0.1, epochs=2)
     predictor = repair.deploy(Predictor(undefended.model), undefended.ctx)
-    layer = predictor.model.stem.layer2[0]  # type: ignore[union-attr, index]
+    layer = dict(predictor.model.named_modules())["stem.layer2.0"]
+    assert isinstance(layer, nn.Conv2d) and layer.bias is not None
     silent = (layer.weight == 0).flatten(1).all(1)
     assert 0 < int(silent.sum()) < len(silent)
     assert bool((layer.bias[silent] == 0).all())

@@ -62,7 +62,8 @@ def test_the_attack_that_the_detector_finds_hardest_is_the_headline(undefended: 
 
     def unsure(x: torch.Tensor) -> torch.Tensor:
         """Suspect what the classifier is not sure of: what crosses the border and stops."""
-        return 1 - model(x).softmax(1).amax(1)
+        scores: torch.Tensor = model(x)
+        return 1 - scores.softmax(1).amax(1)
 
     found = Detection().measure(Rejecting(model, unsure, 0.2), _few(undefended.ctx))
     by_attack = found.notes["by_attack"]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from scipy import special
 
-from trainables.metrics import intervals
 from trainables.records.value import Measured
 from trainables.threats.detection.hardest import Suspects, comparable, hardest, level_of
 
@@ -39,7 +39,7 @@ def test_the_lowest_figure_is_the_headline_and_its_interval_holds_all() -> None:
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_the_interval_covers_the_lowest_of_equal_attacks(shift: float) -> None:
     # Worst for a choice: three attacks that are as hard as each other.
-    truth = float(intervals.special.ndtr(shift / np.sqrt(2)))
+    truth = float(special.ndtr(shift / np.sqrt(2)))
     covered = 0
     for seed in range(200):
         three = {str(part): _suspects(60, shift, 3 * seed + part) for part in range(3)}

@@ -70,12 +70,16 @@ class TwinFindings:
 
 def twin_from_plain(plain: Mapping[str, Any]) -> TwinFindings:
     """Read the findings back from plain JSON values."""
-    pairs = tuple(
-        PairFindings(**{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
-        for row in plain["pairs"]
-    )
+    pairs = tuple(_pair_from_plain(row) for row in plain["pairs"])
     counts = {name: (int(plain[name][0]), int(plain[name][1])) for name in _COUNTS}
     return TwinFindings(**{**plain, "pairs": pairs, **counts})
+
+
+def _pair_from_plain(plain: Mapping[str, Any]) -> PairFindings:
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
+    }
+    return PairFindings(**values)
 
 
 _COUNTS = ("clean", "clean_removed")
