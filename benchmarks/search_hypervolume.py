@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from benchmarks.searches import SEARCHES, Floats, Outcome, compare
+from benchmarks.searches import SEARCHES, USUAL, Floats, Outcome, compare
 from orchestrator.search.encoding import Encoding
 from search_spaces import Overrides, Space, load_space
 from search_spaces.domains import Flat
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=42)
     parser.add_argument("--pairs", type=float, default=0.5)
-    parser.add_argument("--searches", default=",".join(SEARCHES))
+    parser.add_argument("--searches", default=",".join(USUAL), help=f"of {', '.join(SEARCHES)}")
     asked = parser.parse_args()
     space = load_space("full", Overrides(trials=asked.trials))
     landscapes = [Modelled(space, asked.pairs, seed) for seed in range(asked.seeds)]

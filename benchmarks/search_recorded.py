@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.searches import SEARCHES, Floats, Outcome, compare, hypervolume
+from benchmarks.searches import SEARCHES, USUAL, Floats, Outcome, compare, hypervolume
 from orchestrator.search.stacks import filled_slots
 from search_spaces import Overrides, Space, load_space
 from search_spaces.domains import Flat
@@ -156,7 +156,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=30)
-    parser.add_argument("--searches", default=",".join(SEARCHES))
+    parser.add_argument("--searches", default=",".join(USUAL), help=f"of {', '.join(SEARCHES)}")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--store", type=Path, help="folder of the networks, for --record")
     parser.add_argument("--seconds", type=float, default=float("inf"))

@@ -92,6 +92,8 @@ SEARCHES: Mapping[str, Callable[[Space, int], BaseSampler]] = {
 }
 """`random` draws the number of defenses first; those by_slot fill each slot on its own, and are
 told what was cut as well."""
+USUAL = tuple(name for name in SEARCHES if name != "gp")
+"""Those of seconds; Gaussian processes take a minute a search."""
 
 
 def search(space: Space, sampler: BaseSampler, landscape: Landscape, seed: int) -> Searched:
