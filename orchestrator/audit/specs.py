@@ -12,6 +12,7 @@ from trainables.threats import Threat
 from trainables.threats.backdoor.attacks import AUDITED, AUDITED_PAIRS, OWN
 from trainables.threats.backdoor.backdoor import Backdoor
 from trainables.threats.certification import Certification
+from trainables.threats.detection.detection import Detection
 from trainables.threats.evasion.evasion import HEADLINE, Evasion
 from trainables.threats.membership.membership import CHEAP, OF_SHADOWS, Membership
 from trainables.trial.spec import TrialSpec
@@ -65,7 +66,7 @@ def changes(spec: TrialSpec, settings: AuditSettings) -> tuple[str, ...]:
         )
     number = "an audit's own number of" if settings.points is None else f"{settings.points:,}"
     for threat in spec.threats:
-        points = threat.points if isinstance(threat, Evasion | Certification) else None
+        points = threat.points if isinstance(threat, Evasion | Certification | Detection) else None
         if points is not None and points != settings.points:
             found.append(
                 f"{threat.name} takes {number} points instead of {points:,}, which is the number "
@@ -76,7 +77,7 @@ def changes(spec: TrialSpec, settings: AuditSettings) -> tuple[str, ...]:
 
 def _whole(threat: Threat, settings: AuditSettings) -> Threat:
     """Return a threat as the first seed meets it: the search's own number of points is not kept."""
-    if isinstance(threat, Evasion | Certification):
+    if isinstance(threat, Evasion | Certification | Detection):
         return replace(threat, points=settings.points)
     if isinstance(threat, Membership) and threat.shadows is None:
         with_shadows = threat.attacks is None or not set(threat.attacks).isdisjoint(OF_SHADOWS)
@@ -107,6 +108,8 @@ def _headline(threat: Threat, first: int) -> Threat:
         return replace(threat, worst_at=first)
     if isinstance(threat, Evasion):
         return replace(threat, extent=HEADLINE, attacks=None, eps=None, eps_l2=None)
+    if isinstance(threat, Detection):
+        return replace(threat, extent=HEADLINE)
     if isinstance(threat, Membership):
         cheap = tuple(name for name in threat.attacks or () if name in CHEAP)
         return replace(threat, attacks=cheap or None, shadows=0)

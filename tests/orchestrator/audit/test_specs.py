@@ -178,8 +178,12 @@ def test_cheap_attacks_alone_get_no_reference_models() -> None:
 
 def test_the_audits_points_bound_what_is_attacked_and_certified() -> None:
     settings = AuditSettings(shadows=None, points=64)
-    for spec in audits(built(evasion={}, certification={"points": 5}), OBJECTIVES, settings):
-        assert [threat.canonical()["points"] for threat in spec.threats] == [64, 64]
+    threats = built(evasion={}, certification={"points": 5}, detection={})
+    for spec in audits(threats, OBJECTIVES | {"undetected_success_rate"}, settings):
+        # Of evasion's runs on the same points detection makes none again.
+        assert [threat.canonical()["points"] for threat in spec.threats] == [64, 64, 64]
+        first = spec.seed == FIRST_SEED
+        assert spec.threats[2].canonical().get("extent") == (None if first else "headline")
 
 
 def test_without_evasion_what_there_is_is_audited() -> None:

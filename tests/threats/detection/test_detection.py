@@ -96,3 +96,15 @@ def test_what_gets_past_unseen_is_what_evasion_breaks(limit: float, undefended: 
 def test_the_extent_keeps_the_identity_of_detection_without_one() -> None:
     assert Detection().canonical() == {"name": "detection"}
     assert Detection(extent=HEADLINE).canonical() == {"name": "detection", "extent": "headline"}
+    assert Detection(points=9).canonical() == {"name": "detection", "points": 9}
+
+
+def test_the_points_bound_what_is_attacked_and_not_the_clean_images(undefended: TrainedNet) -> None:
+    ctx = _few(undefended.ctx)
+    predictor = Rejecting(undefended.model, lambda x: x.flatten(1).mean(1), 0.5)
+    whole, few = (Detection(points=points).measure(predictor, ctx) for points in (None, 10))
+    assert (whole.notes["points"], few.notes["points"]) == (len(ctx.points()), 10)
+    rejected = [found.metrics["clean_rejection_rate"] for found in (whole, few)]
+    assert rejected[0] == rejected[1]
+    assert isinstance(undetected := few.metrics["undetected_success_rate"], Measured)
+    assert undetected.n == 10

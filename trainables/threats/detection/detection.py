@@ -48,6 +48,10 @@ class Detection(Threat):
     source = "Carlini & Wagner, 2017; Lee et al., 2018; Bryniarski et al., 2022"
     VERSION = 5
 
+    points: int | None = parameter(
+        None, kind="int", low=2, high=1_000_000, unit="images",
+        meaning="points that are attacked, up to the effort's own limit",
+    )  # fmt: skip
     extent: str = parameter(
         WHOLE, kind="word", words=(WHOLE, HEADLINE),
         meaning="attacks that may get past unseen, in an audit: whole: all of evasion's in Linf; "
@@ -55,10 +59,11 @@ class Detection(Threat):
     )  # fmt: skip
 
     def canonical(self) -> dict[str, Any]:
-        """Return name and parameters; the extent only where it says something, so that trials from
-        before there was one keep their identity."""
+        """Return name and parameters; points and extent only where they say something, so that
+        trials from before there were any keep their identity."""
         plain = super().canonical()
-        return {k: v for k, v in plain.items() if k != "extent" or v != WHOLE}
+        usual = {"points": None, "extent": WHOLE}
+        return {k: v for k, v in plain.items() if k not in usual or v != usual[k]}
 
     def metric_names(self) -> tuple[str, ...]:
         """List the detection metrics."""
@@ -70,18 +75,19 @@ class Detection(Threat):
         )
 
     def _measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
-        """Measure at the effort's points and the standard Linf radius."""
-        points = points_for(predictor, ctx)
+        """Attack the effort's points at the standard Linf radius; clean images are all of them."""
+        points = points_for(predictor, ctx, self.points)
         target = target_of(predictor, points, ctx)
         attacker = Attacker(target, points, ctx, settings_of(ctx.spec.effort, target))
         clean = _answers(predictor, points.images(), ctx)
         right = clean.label == points.labels
         undetected = right & self._broken(attacker)
-        rejected = int((clean.label == REFUSED).sum())
+        every = ctx.points()
+        rejected = _answers(predictor, every.images(), ctx).label == REFUSED
         judged = _detected(attacker, clean)
         metrics: dict[str, MetricValue] = {
             "undetected_success_rate": intervals.proportion(int(undetected.sum()), len(points)),
-            "clean_rejection_rate": intervals.proportion(rejected, len(points)),
+            "clean_rejection_rate": intervals.proportion(int(rejected.sum()), len(every)),
             **judged.metrics,
         }
         notes = {
