@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from tests.making import EPS, context_of, spec_of
 from tests.sharing import WholeFiles, ray_last
 from trainables.defenses import build_defense
+from trainables.deployed.predictor import Predictor
+from trainables.threats.evasion.evasion import Evasion
+from trainables.threats.threat import Findings
 from trainables.trial.context import TrialContext
 
 
@@ -73,6 +76,13 @@ def undefended(artefact_folder: Path) -> TrainedNet:
 def hardened(artefact_folder: Path) -> TrainedNet:
     """Train a small_cnn on the digits with FGSM adversarial training."""
     return _trained(artefact_folder, "fgsm_adversarial_training")
+
+
+@pytest.fixture(scope="session")
+def undefended_screen(undefended: TrainedNet) -> Findings:
+    """Attack the undefended net as a screen does, once for all who read what it finds."""
+    torch.set_num_threads(1)
+    return Evasion().measure(Predictor(undefended.model), undefended.ctx)
 
 
 def _trained(folder: Path, *defenses: str) -> TrainedNet:

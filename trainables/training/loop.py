@@ -31,6 +31,7 @@ from trainables.device import accelerated, training_precision
 from trainables.errors import TrainingDivergedError
 from trainables.training.checkpoints import Checkpoints, Moving, remaining_epochs
 from trainables.training.evaluation import loss_and_accuracy
+from trainables.training.optimizers import SGD, Adam
 from trainables.trial.settings import TrainingSpec
 
 VERSION = 2
@@ -288,10 +289,10 @@ def _batches(order: Tensor, size: int) -> list[Tensor]:
 
 def _optimizer(model: nn.Module, settings: TrainingSpec) -> torch.optim.Optimizer:
     if settings.optimizer == "adam":
-        return torch.optim.Adam(
+        return Adam(
             model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-    return torch.optim.SGD(
+    return SGD(
         model.parameters(),
         lr=settings.learning_rate,
         momentum=settings.momentum,

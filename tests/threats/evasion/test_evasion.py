@@ -16,6 +16,8 @@ from trainables.threats.threat import Findings
 
 GRADIENT = ("fgsm", "pgd", "pgd_dlr", "targeted_margin_pgd")
 LINF = (*GRADIENT, "random_noise")
+HEADLINE = Evasion(extent="headline")
+"""Attack in Linf alone, where a test reads nothing else."""
 
 
 def _measure(net: TrainedNet, threat: Evasion, predictor: Predictor | None = None) -> Findings:
@@ -31,8 +33,10 @@ def _value(found: MetricValue) -> float:
 def test_no_attack_leaves_more_than_the_worst_case_does(
     net: str, request: pytest.FixtureRequest
 ) -> None:
-    trained: TrainedNet = request.getfixturevalue(net)
-    found = _measure(trained, Evasion())
+    if net == "undefended":
+        found: Findings = request.getfixturevalue("undefended_screen")
+    else:
+        found = _measure(request.getfixturevalue(net), HEADLINE)
     robust = _value(found.metrics["robust_accuracy"])
     left = {name: _value(found.metrics[f"adversarial_accuracy_{name}"]) for name in LINF}
     assert 0 < robust <= min(left.values())
@@ -43,8 +47,10 @@ def test_no_attack_leaves_more_than_the_worst_case_does(
         assert isinstance(far, Measured) and 0 < far.value <= EPS + 1e-6
 
 
-def test_success_counts_the_images_that_were_right_before(undefended: TrainedNet) -> None:
-    found = _measure(undefended, Evasion(attacks=("pgd",))).metrics
+def test_success_counts_the_images_that_were_right_before(
+    undefended: TrainedNet, undefended_screen: Findings
+) -> None:
+    found = undefended_screen.metrics
     success, left = found["attack_success_rate_pgd"], found["adversarial_accuracy_pgd"]
     assert isinstance(success, Measured) and isinstance(left, Measured)
     model, x, y = undefended.model, undefended.x, undefended.y
@@ -64,8 +70,10 @@ def test_success_counts_the_images_that_were_right_before(undefended: TrainedNet
     assert _value(found["l2_distance_pgd"]) == pytest.approx(float(lengths.mean()), rel=1e-6)
 
 
-def test_what_broke_each_point_is_noted(undefended: TrainedNet) -> None:
-    found = _measure(undefended, Evasion())
+def test_what_broke_each_point_is_noted(
+    undefended: TrainedNet, undefended_screen: Findings
+) -> None:
+    found = undefended_screen
     broken_by = found.notes["broken_by"]
     assert len(broken_by) == found.notes["points"] == len(undefended.x)
     assert set(broken_by) <= {"clean", "none", *LINF}
@@ -83,14 +91,17 @@ def test_further_radii_are_measured_too_and_larger_ones_are_worse(undefended: Tr
     assert left == sorted(left, reverse=True) and left[0] > left[-1]
 
 
-def test_what_an_attack_finds_does_not_hang_on_the_others(undefended: TrainedNet) -> None:
-    more, fewer = (_measure(undefended, Evasion(attacks=a)).metrics for a in (("bim",), None))
+def test_what_an_attack_finds_does_not_hang_on_the_others(
+    undefended: TrainedNet, undefended_screen: Findings
+) -> None:
+    more = _measure(undefended, Evasion(attacks=("bim",))).metrics
+    fewer = undefended_screen.metrics
     assert "adversarial_accuracy_bim" in more
     assert all(more[name] == fewer[name] for name in fewer if "adversarial_accuracy" in name)
 
 
-def test_robust_accuracy_falls_with_the_radius_to_nothing(undefended: TrainedNet) -> None:
-    found = _measure(undefended, Evasion()).metrics
+def test_robust_accuracy_falls_with_the_radius_to_nothing(undefended_screen: Findings) -> None:
+    found = undefended_screen.metrics
     names = ["at_radius_0_5", "at_radius_1_5", "at_radius_2", "at_radius_4", "unbounded"]
     curve = [_value(found[f"robust_accuracy_{name}"]) for name in names]
     curve.insert(1, _value(found["robust_accuracy"]))
@@ -98,8 +109,8 @@ def test_robust_accuracy_falls_with_the_radius_to_nothing(undefended: TrainedNet
     assert curve[0] > curve[1] > curve[2] and curve[-1] == 0.0
 
 
-def test_l2_attacks_have_a_worst_case_of_their_own(undefended: TrainedNet) -> None:
-    found = _measure(undefended, Evasion())
+def test_l2_attacks_have_a_worst_case_of_their_own(undefended_screen: Findings) -> None:
+    found = undefended_screen
     names = ("pgd_l2", "targeted_margin_pgd_l2", "deepfool")
     left = [_value(found.metrics[f"adversarial_accuracy_{name}"]) for name in names]
     assert 0 < _value(found.metrics["robust_accuracy_l2"]) <= min(left)
@@ -117,7 +128,7 @@ def test_without_a_right_answer_there_is_no_success_rate(undefended: TrainedNet)
             found = super().predict(x, generator)
             return replace(found, label=torch.full_like(found.label, REFUSED))
 
-    found = _measure(undefended, Evasion(), AlwaysAbstains(undefended.model)).metrics
+    found = _measure(undefended, HEADLINE, AlwaysAbstains(undefended.model)).metrics
     assert _value(found["robust_accuracy"]) == 0.0
     assert found["attack_success_rate_fgsm"] == Missing(
         "no image is classified correctly before the attack"
@@ -137,16 +148,25 @@ class TwoSurfaces(Predictor):
         return [Surface(kinds[flag], "exact") for flag in self.useful]
 
 
+@pytest.fixture(scope="module")
+def one_surface(undefended: TrainedNet) -> dict[bool, Findings]:
+    """Attack the net through one surface alone: the useful one, and the one without a gradient."""
+    torch.set_num_threads(1)
+    single = Predictor(undefended.model)
+    single.max_screen_points = SLOW_POINTS  # as many as of a model with several surfaces
+    blind = TwoSurfaces(undefended.model, useful=(False,))
+    return {
+        True: _measure(undefended, HEADLINE, single),
+        False: _measure(undefended, HEADLINE, blind),
+    }
+
+
 @pytest.mark.parametrize("useful", [(False, True), (True, False)])
 def test_of_several_surfaces_the_worst_counts_image_by_image(
-    useful: tuple[bool, ...], undefended: TrainedNet
+    useful: tuple[bool, ...], undefended: TrainedNet, one_surface: dict[bool, Findings]
 ) -> None:
-    threat, model = Evasion(), undefended.model
-    single = Predictor(model)
-    single.max_screen_points = SLOW_POINTS  # as many as of a model with several surfaces
-    plain = _measure(undefended, threat, single).metrics
-    blind = _measure(undefended, threat, TwoSurfaces(model, useful=(False,)))
-    both = _measure(undefended, threat, TwoSurfaces(model, useful=useful))
+    plain, blind = one_surface[True].metrics, one_surface[False]
+    both = _measure(undefended, HEADLINE, TwoSurfaces(undefended.model, useful=useful))
     assert _value(blind.metrics["robust_accuracy"]) > _value(plain["robust_accuracy"])
     assert _value(blind.metrics["masking_suspected"]) == 1.0 and not blind.notes["adaptive"]
     # This attack draws nothing: a random start is another one on a second surface.

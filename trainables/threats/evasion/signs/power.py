@@ -5,6 +5,7 @@ the Clopper-Pearson lower bound of that share exceeds a limit. Of n points of wh
 held by a mask alone, the count is Binomial(n, m) if the weaker attacker gets past the mask.
 """
 
+from bisect import bisect_left
 from functools import cache
 
 from scipy import stats
@@ -22,8 +23,12 @@ ENOUGH = 0.8
 @cache
 def count_needed(n: int, limit: float) -> int:
     """Return the fewest of n points whose lower bound exceeds the limit; n + 1: not even all do."""
-    counts = range(1, n + 1)
-    return next((k for k in counts if float(clopper_pearson.lower(k, n, LEVEL)) > limit), n + 1)
+    # The bound rises with the count, so that the counts which show lie at the end.
+    return 1 + bisect_left(
+        range(1, n + 1),
+        True,
+        key=lambda count: float(clopper_pearson.lower(count, n, LEVEL)) > limit,
+    )
 
 
 def power(n: int, limit: float, mask: float = MASK) -> float:
