@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from benchmarks.interval_coverage import scores as normal
 from trainables.metrics import intervals
 from trainables.records.value import Measured
 
@@ -20,12 +21,6 @@ Law = Callable[[float, tuple[int, int], np.random.Generator], tuple[Floats, Floa
 REPEATS = 200
 LEAST = 0.93 - 2 * math.sqrt(0.93 * 0.07 / REPEATS)
 """Coverage that a 95 % interval must show: 0.93, less two standard errors of the simulation."""
-
-
-def normal(area: float, sizes: tuple[int, int], draw: np.random.Generator) -> tuple[Floats, Floats]:
-    """Draw scores of two normals of one spread."""
-    shift = math.sqrt(2) * float(stats.norm.ppf(area)) if area < 1 else 100.0
-    return draw.normal(shift, 1, sizes[0]), draw.normal(0, 1, sizes[1])
 
 
 def outstanding(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     pass
 
 NAME = "tests.orchestrator.planted:Distracting"
-STRENGTH = 3.0
+STRENGTH = 1.5
 """Of the lie beside the true gradient. Much stronger, attacks by gradients break less than random
 noise does, and the screen sees it already."""
 

@@ -95,7 +95,14 @@ def _attacker(net: TrainedNet, score: Callable[[Tensor], Tensor], limit: float) 
 def _run(images: Tensor, broken: Tensor, by_rounding: Tensor | None = None) -> Run:
     no = torch.zeros_like(broken)
     rounding = no if by_rounding is None else by_rounding
-    return Run(images, ~broken, torch.ones_like(broken), no, no.float(), rounding)
+    return Run(
+        adversarial=images,
+        withstood=~broken,
+        fooled=torch.ones_like(broken),
+        disagrees=no,
+        nll=no.float(),
+        by_rounding=rounding,
+    )
 
 
 @pytest.mark.parametrize(

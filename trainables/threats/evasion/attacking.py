@@ -206,10 +206,16 @@ class _OnSurface:
             withstood = withstood | (lengths(attacked - x, "l2") > self.eps)
         nll = -answer.log_probabilities.gather(1, y[:, None]).squeeze(1).clamp_min(SMALLEST_LOG)
         fooled = answer.log_probabilities.argmax(1) != y
-        by_rounding = keywords.get("by_rounding", torch.zeros_like(fooled)) & ~withstood
-        queries = keywords.get("queries")
-        disagrees = surface_fooled & ~fooled
-        return Run(attacked, withstood, fooled, disagrees, nll, by_rounding, queries)
+        rounded = keywords.get("by_rounding", torch.zeros_like(fooled))
+        return Run(
+            adversarial=attacked,
+            withstood=withstood,
+            fooled=fooled,
+            disagrees=surface_fooled & ~fooled,
+            nll=nll,
+            by_rounding=rounded & ~withstood,
+            queries=keywords.get("queries"),
+        )
 
     @property
     def _rounds(self) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from trainables.deployed.predictor import REFUSED, Prediction
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Run:
     """What one attack did: on the surface that suffered most, image by image."""
 
@@ -49,25 +49,25 @@ class Run:
             return before.index_copy(0, rows, after)
 
         return Run(
-            put(self.adversarial, second.adversarial),
-            put(self.withstood, second.withstood),
-            put(self.fooled, second.fooled),
-            put(self.disagrees, self.disagrees[rows] & second.disagrees),
-            put(self.nll, second.nll),
-            put(self.by_rounding, second.by_rounding),
-            self.queries,
+            adversarial=put(self.adversarial, second.adversarial),
+            withstood=put(self.withstood, second.withstood),
+            fooled=put(self.fooled, second.fooled),
+            disagrees=put(self.disagrees, self.disagrees[rows] & second.disagrees),
+            nll=put(self.nll, second.nll),
+            by_rounding=put(self.by_rounding, second.by_rounding),
+            queries=self.queries,
         )
 
     def improved(self, second: Run) -> Run:
         """Take a second run's images where they break what this one's do not."""
         rows = (second.broken & self.withstood).nonzero().flatten()
         chosen = Run(
-            second.adversarial[rows],
-            second.withstood[rows],
-            second.fooled[rows],
-            second.disagrees[rows],
-            second.nll[rows],
-            second.by_rounding[rows],
+            adversarial=second.adversarial[rows],
+            withstood=second.withstood[rows],
+            fooled=second.fooled[rows],
+            disagrees=second.disagrees[rows],
+            nll=second.nll[rows],
+            by_rounding=second.by_rounding[rows],
         )
         return self.with_rows(rows, chosen)
 
@@ -76,13 +76,13 @@ def joined(parts: Sequence[Run]) -> Run:
     """Join the runs of one attack on batches of points."""
     counted = [part.queries for part in parts if part.queries is not None]
     return Run(
-        torch.cat([part.adversarial for part in parts]),
-        torch.cat([part.withstood for part in parts]),
-        torch.cat([part.fooled for part in parts]),
-        torch.cat([part.disagrees for part in parts]),
-        torch.cat([part.nll for part in parts]),
-        torch.cat([part.by_rounding for part in parts]),
-        torch.cat(counted) if counted else None,
+        adversarial=torch.cat([part.adversarial for part in parts]),
+        withstood=torch.cat([part.withstood for part in parts]),
+        fooled=torch.cat([part.fooled for part in parts]),
+        disagrees=torch.cat([part.disagrees for part in parts]),
+        nll=torch.cat([part.nll for part in parts]),
+        by_rounding=torch.cat([part.by_rounding for part in parts]),
+        queries=torch.cat(counted) if counted else None,
     )
 
 

@@ -58,7 +58,15 @@ def _on_rows(attacker: Attacker, name: str, rows: Tensor, eps: float) -> Run:
     clean = attacker.points.images()
     none = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
     queries = torch.zeros(len(clean), dtype=torch.int64, device=clean.device)
-    whole = Run(clean, ~none, none, none, torch.zeros(len(clean), device=clean.device), queries)
+    whole = Run(
+        adversarial=clean,
+        withstood=~none,
+        fooled=none,
+        disagrees=none,
+        nll=torch.zeros(len(clean), device=clean.device),
+        by_rounding=none,
+        queries=queries,
+    )
     if len(rows) == 0:
         return whole
     run = attacker.on(rows).run(name, eps=eps)
