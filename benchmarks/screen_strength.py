@@ -92,7 +92,9 @@ def cases() -> list[Case]:
     first = [(name, raw or {}) for stack in load_space("full").file.first
              for name, raw in stack.items() if len(stack) == 1]  # fmt: skip
     documented = {name for name, _ in first}
-    listed = [(name, {}) for name in DEFENSES if name not in documented] + first
+    listed: list[tuple[str, dict[str, Any]]] = [
+        (name, {}) for name in DEFENSES if name not in documented
+    ] + first
     order = list(DEFENSES)
     return [Case(name, raw) for name, raw in sorted(listed, key=lambda case: order.index(case[0]))]
 
