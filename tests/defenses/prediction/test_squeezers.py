@@ -1,11 +1,14 @@
+import io
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import fft, ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.defenses.prediction import jpeg_model
+from trainables.defenses.prediction import jpeg_model, squeezers
 from trainables.defenses.prediction.jpeg_model import (
     differentiable_jpeg,
     quantisation_table,
@@ -63,6 +66,40 @@ def test_jpeg_is_the_real_one_and_loses_more_at_a_lower_quality(channels: int) -
     torch.testing.assert_close((found * 255).round(), found * 255, atol=1e-4, rtol=0)
     assert torch.equal(jpeg(x[2:3], 50), found[2:3])
     assert jpeg(x[:0], 50).shape == (0, channels, 32, 32)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (8, 8), (9, 17), (28, 28), (30, 27)])
+@pytest.mark.parametrize("quality", [1, 50, 75, 100])
+def test_grey_images_in_one_file_come_out_as_from_files_of_their_own(
+    size: tuple[int, int], quality: int
+) -> None:
+    x = _noise(12, *size)
+    alone = torch.cat([_from_a_file_of_its_own(image, quality) for image in x])
+    assert torch.equal(jpeg(x, quality), alone)
+
+
+def test_more_grey_images_than_one_file_holds_take_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = _noise(5, 9, 6)  # 16 rows each, filled up: two in a file
+    whole = jpeg(x, 50)
+    monkeypatch.setattr(squeezers, "_LONGEST_SIDE", 40)
+    assert torch.equal(jpeg(x, 50), whole)
+
+
+def _noise(count: int, height: int, width: int) -> Tensor:
+    """Return grey images (B, 1, H, W) whose neighbours differ most, in whole 255ths."""
+    generator = torch.Generator().manual_seed(height * width)
+    pixels = torch.randint(0, 256, (count, 1, height, width), generator=generator)
+    return pixels.to(torch.float32) / 255
+
+
+def _from_a_file_of_its_own(image: Tensor, quality: int) -> Tensor:
+    """Compress a grey image (1, H, W) and return it (1, 1, H, W)."""
+    file = io.BytesIO()
+    pixels = (image[0] * 255).round().to(torch.uint8).numpy()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(file))).to(image)[None, None] / 255
 
 
 @pytest.mark.parametrize("quality", [10, 50, 75, 95])

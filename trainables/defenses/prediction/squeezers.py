@@ -13,11 +13,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from trainables.defenses.prediction.jpeg_model import differentiable_jpeg
+from trainables.defenses.prediction.jpeg_model import BLOCK, differentiable_jpeg
 
 Transform = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) in [0, 1] -> images of the same shape, each by itself."""
 JPEG_CHANNELS = (1, 3)
+_LONGEST_SIDE = 65_500
+"""Pixels that libjpeg takes in a row or a column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +72,42 @@ def median_filter(x: Tensor, window: int) -> Tensor:
 
 
 def jpeg(x: Tensor, quality: int) -> Tensor:
-    """Compress to JPEG (libjpeg, 4:2:0) and back, image by image; C must be 1 or 3.
+    """Compress to JPEG (libjpeg, 4:2:0) and back, each image by itself; C must be 1 or 3.
 
     Source: Das et al., 2017; Guo et al., 2018.
     """
     pixels = (x.detach() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
-    decoded = [_through_jpeg(image, quality) for image in pixels]
-    return torch.stack(decoded).to(x) / 255 if decoded else x.detach()
+    if len(pixels) == 0:
+        return x.detach()
+    if x.shape[1] == 1:
+        return _grey_through_jpeg(pixels, quality).to(x) / 255
+    return torch.stack([_colour_through_jpeg(image, quality) for image in pixels]).to(x) / 255
+
+
+def _grey_through_jpeg(pixels: Tensor, quality: int) -> Tensor:
+    """Encode and decode uint8 pixels (B, 1, H, W), many in one file, one below the other.
+
+    Grey blocks of 8x8 know nothing of one another, so that each image comes out as it would alone:
+    with rows repeated up to a whole block, as libjpeg does at the edge.
+    """
+    height = pixels.shape[2]
+    rows = torch.arange(height + -height % BLOCK).clamp_max(height - 1)
+    padded = pixels[:, 0, rows]
+    parts = padded.split(max(1, _LONGEST_SIDE // len(rows)))
+    decoded = [_through_jpeg(part.flatten(0, 1), quality).view_as(part) for part in parts]
+    return torch.cat(decoded)[:, None, :height]
+
+
+def _colour_through_jpeg(pixels: Tensor, quality: int) -> Tensor:
+    """Encode and decode uint8 pixels (3, H, W); their halved chroma is smoothed across blocks."""
+    return _through_jpeg(pixels.permute(1, 2, 0), quality).permute(2, 0, 1)
 
 
 def _through_jpeg(pixels: Tensor, quality: int) -> Tensor:
-    """Encode and decode uint8 pixels (C, H, W)."""
-    grey = len(pixels) == 1
-    image = Image.fromarray(pixels[0].numpy() if grey else pixels.permute(1, 2, 0).numpy())
+    """Encode and decode uint8 pixels, (H, W) or (H, W, 3)."""
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality)
-    found = torch.from_numpy(np.array(Image.open(file)))
-    return found[None] if grey else found.permute(2, 0, 1)
+    Image.fromarray(pixels.numpy()).save(file, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(file)))
 
 
 def bit_depth_squeezer(bits: int) -> Squeezer:
