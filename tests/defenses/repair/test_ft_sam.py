@@ -57,7 +57,7 @@ def test_running_statistics_are_those_at_the_weights_themselves() -> None:
 
     def loss() -> torch.Tensor:
         asked.append(linear.weight.item())
-        return network(x).square().mean() + linear(x).square().mean()
+        return network(x).square().mean() + linear(x).square().mean()  # type: ignore[no-any-return]
 
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     sharpness_aware_step(optimizer, network, 1.0)(loss)

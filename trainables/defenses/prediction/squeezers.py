@@ -93,7 +93,7 @@ def _grey_through_jpeg(pixels: Tensor, quality: int) -> Tensor:
     height = pixels.shape[2]
     rows = torch.arange(height + -height % BLOCK).clamp_max(height - 1)
     padded = pixels[:, 0, rows]
-    parts = padded.split(max(1, _LONGEST_SIDE // len(rows)))
+    parts = torch.split(padded, max(1, _LONGEST_SIDE // len(rows)))
     decoded = [_through_jpeg(part.flatten(0, 1), quality).view_as(part) for part in parts]
     return torch.cat(decoded)[:, None, :height]
 

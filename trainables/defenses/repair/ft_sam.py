@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,7 +103,7 @@ def sharpness_aware_step(optimizer: torch.optim.Optimizer, model: nn.Module, rho
     return taken
 
 
-def _climb(weights: list[Tensor], rho: float) -> None:
+def _climb(weights: Sequence[Tensor], rho: float) -> None:
     """Move the weights, in place, to the worst ones nearby by their gradients."""
     moving = [(weight, weight.grad) for weight in weights if weight.grad is not None]
     squares = [(weight.abs() * gradient).square().sum() for weight, gradient in moving]

@@ -24,6 +24,7 @@ from trainables.errors import TrainingDivergedError
 from trainables.storage.artefacts import Artefact
 from trainables.storage.identity import identity_hash, seed_from
 from trainables.training.modes import seeded
+from trainables.training.optimizers import SGD
 from trainables.training.trained import weights_digest
 
 VERSION = 1
@@ -102,7 +103,7 @@ def fine_tune(
     optimizer. Raises TrainingDivergedError where a loss is not finite.
     """
     model.train().requires_grad_(True)
-    optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=MOMENTUM)
+    optimizer = SGD(model.parameters(), lr=learning_rate, momentum=MOMENTUM)
     per_epoch = len(_batches(torch.arange(len(clean)), batch_size))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * per_epoch)
     taken = step(optimizer)
