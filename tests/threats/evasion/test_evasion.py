@@ -47,6 +47,17 @@ def test_no_attack_leaves_more_than_the_worst_case_does(
         assert isinstance(far, Measured) and 0 < far.value <= EPS + 1e-6
 
 
+def test_the_headline_is_what_the_whole_finds(
+    undefended: TrainedNet, undefended_screen: Findings
+) -> None:
+    found = _measure(undefended, HEADLINE)
+    assert "robust_accuracy" in found.metrics and "robust_accuracy_l2" not in found.metrics
+    whole = undefended_screen
+    assert found.metrics == {name: whole.metrics[name] for name in found.metrics}
+    for name in ("masking", "adaptive", "broken_by"):
+        assert found.notes[name] == whole.notes[name]
+
+
 def test_success_counts_the_images_that_were_right_before(
     undefended: TrainedNet, undefended_screen: Findings
 ) -> None:
