@@ -15,7 +15,7 @@ from trainables.threats.evasion.attacking import Attacker
 from trainables.threats.evasion.efforts import core_attacks, headline_of, settings_of
 from trainables.threats.evasion.target import target_of
 
-POINTS = 40
+POINTS = 20
 
 
 def _inverted(x: Tensor) -> Tensor:
@@ -100,3 +100,15 @@ def test_a_screen_breaks_what_either_backward_pass_leads_to(
     # The second surface starts its attacks from other random points.
     assert both <= by_one + POINTS // 20
     assert misled > both + POINTS // 4
+
+
+def test_a_screen_takes_more_steps_where_a_gradient_is_a_surrogates(
+    undefended: TrainedNet,
+) -> None:
+    points = undefended.ctx.points()
+    steps = [
+        settings_of("screen", target_of(predictor, points, undefended.ctx))[name]["steps"]
+        for predictor in (Predictor(undefended.model), IDENTITY_LEADS.deployed(undefended.model))
+        for name in ("targeted_margin_pgd", "targeted_margin_pgd_l2")
+    ]
+    assert steps == [20, 20, 100, 100]
