@@ -1,0 +1,1 @@
+"""Networks that come trained: checkpoint files, and the architectures of other packages."""
