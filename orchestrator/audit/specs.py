@@ -87,6 +87,7 @@ def _whole(threat: Threat, settings: AuditSettings) -> Threat:
             threat,
             attacks=tuple(dict.fromkeys((*attacks, *AUDITED))),
             pairs=max(threat.pairs, AUDITED_PAIRS),
+            pairs_seen=threat.pairs,
         )
     return threat
 

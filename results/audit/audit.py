@@ -56,6 +56,9 @@ class Audited:
     """What the verdict rests on, in words: the sign of masking, or what the audit lacks."""
     uncovered: tuple[str, ...] = ()
     """Attacks that its audit did not measure, whatever the verdict."""
+    backdoors: tuple[str, ...] = ()
+    """What the first seed found of each backdoor, in words, whatever the verdict; empty where one
+    attack alone was measured."""
     why: str
     """Why it was audited: `front`, `touches the front` or `undefended`."""
     label: str
@@ -141,6 +144,7 @@ def _candidate(
         verdict=verdict,
         because=because,
         uncovered=tuple(covered.spared),
+        backdoors=tuple(_of_backdoors(records)),
         why=str(row["why"]),
         label=known[0].label if known else UNDEFENDED_LABEL,
     )

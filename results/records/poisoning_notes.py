@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.records.record import metric_from_plain
+from trainables.records.record import metric_from_plain, metric_to_plain
 from trainables.records.value import Measured
 
 
@@ -39,6 +39,14 @@ class AttackNotes:
         """Write it on one line, such as `blend .52 (7 to 1: .90, 3 to 8: .14)`."""
         pairs = ", ".join(f"{pair}: {success.value:.2f}" for pair, success in self.pairs)
         return f"{self.name} {self.success.value:.2f} ({pairs})"
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return {
+            "attack": self.name,
+            "success": metric_to_plain(self.success),
+            "pairs": {pair: metric_to_plain(success) for pair, success in self.pairs},
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

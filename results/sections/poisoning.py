@@ -113,7 +113,12 @@ def draw_scores(info: ScoresInfo) -> Figure:
 
 
 def attack_text(record: Record) -> str:
-    """Write what was stamped on whom, such as `patch, 1 to 0, rate 0.1 of the class`."""
+    """Write what was stamped on whom, such as `patch, 1 to 0, rate 0.1 of the class`.
+
+    Of several attacks each with its success, the worst first.
+    """
+    if record.poisoning is not None and record.poisoning.attacks:
+        return "; ".join(attack.text() for attack in record.poisoning.attacks)
     settings = _backdoor(record)
     if settings is None:
         return "not recorded"
@@ -140,6 +145,9 @@ def plain_poisoning(records: Sequence[Record]) -> list[dict[str, Any]]:
             "trial": record.trial,
             "defense": record.label,
             "attack": _backdoor(record),
+            "attacks": [each.plain() for each in record.poisoning.attacks]
+            if record.poisoning
+            else [],
             "poisoned_rows": record.poisoning.poisoned_rows if record.poisoning else None,
             "training_rows": record.poisoning.training_rows if record.poisoning else None,
             "metrics": {

@@ -34,7 +34,7 @@ def test_hooks_are_called_in_the_order_in_which_data_meets_them(tmp_path: Path) 
     ]  # fmt: skip
 
 
-def test_a_filter_drops_rows_and_the_members_are_the_rest(tmp_path: Path) -> None:
+def test_a_filter_drops_rows_and_the_members_are_those_given_to_it(tmp_path: Path) -> None:
     membership = build_threat("membership", {}, radius=0.1)
     spec = spec_of(toys.DropClass(label=3), threats=[membership])
     ctx = context_of(spec, tmp_path)
@@ -44,7 +44,9 @@ def test_a_filter_drops_rows_and_the_members_are_the_rest(tmp_path: Path) -> Non
         assert torch.equal(trained.members.pixels, expected.pixels)
         assert torch.equal(trained.members.labels, expected.labels)
     found = run_trial(spec, ArtefactStore(tmp_path))
-    assert found.notes["membership"]["members"] == len(expected) < len(ctx.pools.train)
+    notes = found.notes["membership"]
+    assert notes["kept_rows"]["members"] == len(expected) < len(ctx.pools.train)
+    assert notes["members"] == len(ctx.pools.train)
 
 
 def test_a_part_is_inserted_trained_and_stored(tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ from trainables.metrics.metric import (
     WILSON,
 )
 from trainables.threats import THREATS
+from trainables.threats.backdoor.attacks import ATTACKS as BACKDOORS
+from trainables.threats.backdoor.attacks import OWN
+from trainables.threats.backdoor.backdoor import Backdoor
 from trainables.threats.clean import METRIC_NAMES
 from trainables.threats.evasion.evasion import Evasion
 from trainables.threats.membership.membership import Membership
@@ -69,6 +72,7 @@ def test_every_attack_has_its_metrics() -> None:
 def test_every_metric_of_a_threat_is_declared_and_every_declared_one_is_measured() -> None:
     given = {name for threat in THREATS.values() for name in threat().metric_names()}
     given |= set(Evasion(attacks=tuple(VARIANTS)).metric_names())
+    given |= set(Backdoor(attacks=(OWN, *BACKDOORS)).metric_names())
     given |= set(Membership(attacks=tuple(MEMBERSHIP_ATTACKS)).metric_names())
     shares = ("certified_accuracy", "certified_precision")
     larger = {at_threshold(share, T) for share in shares for T in (0.1, 0.25, 0.5, 0.75, 1.0, 1.5)}

@@ -6,6 +6,7 @@ stand for the runs of users and are never written again.
 """
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -22,6 +23,11 @@ from trainables.trial.stages import stage_versions
 pytestmark = pytest.mark.slow
 
 PINNED: dict[str, Any] = json.loads(NUMBERS.read_text())
+PAIRED = re.compile(
+    r"(matrix\.audited\[\d+\]\.changes|pairs\[\d+\]\.metrics)"
+    r"\.(clean|robust)_accuracy\.(difference\.)?(low|high)"
+)
+SHARE = re.compile(r"\w*front\.candidates\[\d+\]\.share")
 UNDEFENDED_TRIAL = next(
     trial for trial, row in PINNED["trials"].items() if row["defense"] == "none"
 )
@@ -61,6 +67,23 @@ def assert_same_numbers(found: dict[str, float], recorded: dict[str, float]) -> 
     assert {place: found.get(place) for place in recorded} == pytest.approx(recorded, rel=1e-7)
 
 
+def assert_same_report(found: dict[str, float], recorded: dict[str, float]) -> None:
+    """Hold a report against the recorded one, but for the two statistics that were wrong there.
+
+    The interval of a paired difference of one seed left out what another training would change, and
+    objectives of equal n shared their seed's noise in the draws of a front.
+    """
+    widened = {place for place in recorded if PAIRED.fullmatch(place)}
+    shares = {place for place in recorded if SHARE.fullmatch(place)}
+    assert widened and shares
+    for place in widened:
+        was, now = recorded[place], found[place]
+        assert now < was if place.endswith(".low") else now > was
+    for place in shares:
+        assert found[place] == pytest.approx(recorded[place], abs=0.05)
+    assert_same_numbers(found, {k: v for k, v in recorded.items() if k not in widened | shares})
+
+
 def assert_same_table(folder: Path) -> None:
     """Hold the rows of recorded trials against what was recorded."""
     table = table_numbers(folder / "report")
@@ -95,7 +118,7 @@ def test_select_no_longer_suggests_its_undefended_model(
 def test_report_writes_the_recorded_numbers(old: Path) -> None:
     assert call("report", str(old)) == 0
     assert_same_table(old)
-    assert_same_numbers(report_numbers(old / "report"), PINNED["report"])
+    assert_same_report(report_numbers(old / "report"), PINNED["report"])
 
 
 def test_audit_finds_nothing_left_to_do(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,7 +129,7 @@ def test_audit_finds_nothing_left_to_do(old: Path, capsys: pytest.CaptureFixture
     assert_same_table(old)
     recorded = json.loads((RUN / "manifest.json").read_text())["stage_versions"]
     if stage_versions() == recorded:  # else its records are of an older version, and say so
-        assert_same_numbers(report_numbers(old / "report"), PINNED["report"])
+        assert_same_report(report_numbers(old / "report"), PINNED["report"])
 
 
 def test_a_resume_runs_one_more_trial_and_leaves_the_others(old: Path) -> None:

@@ -82,7 +82,8 @@ def test_the_order_in_which_defenses_are_named_does_not_matter() -> None:
         (lambda: build_threat("evasion", {"attacks": "magic"}, radius=EPS), "unknown attack"),
         (lambda: build_threat("evasion", {"eps": "2"}, radius=EPS), "eps must be within"),
         (lambda: build_threat("evasion", {"attacks": []}, radius=EPS), "attacks is empty"),
-        (lambda: build_threat("detection", {"k": 1}, radius=EPS), "it takes no parameters"),
+        (lambda: build_threat("detection", {"k": 1}, radius=EPS), "unknown parameter .k.; known: "),
+        (lambda: build_threat("cost", {"k": 1}, radius=EPS), "it takes no parameters"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_run_is_refused_in_one_line(build: Any, message: str) -> None:

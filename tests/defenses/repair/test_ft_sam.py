@@ -22,7 +22,7 @@ def test_a_step_follows_the_gradient_at_the_worst_weights_nearby(rho: float) -> 
         asked.append((a.item(), b.item()))
         return (1.5 * a.square() + 0.25 * b.square()).sum()
 
-    value = sharpness_aware_step(optimizer, [a, b], rho)(loss)
+    value = sharpness_aware_step(optimizer, nn.ParameterList([a, b]), rho)(loss)
     moved = (1 + 3 * rho / math.sqrt(13), 2 + 4 * rho / math.sqrt(13))
     assert asked == [(1.0, 2.0), (pytest.approx(moved[0]), pytest.approx(moved[1]))]
     assert float(value) == pytest.approx(2.5)
@@ -43,5 +43,23 @@ def test_the_move_has_the_length_rho_in_shares_of_the_weights() -> None:
         return layer(x).square().mean()  # type: ignore[no-any-return]
 
     optimizer = torch.optim.SGD(weights, lr=0.01)
-    sharpness_aware_step(optimizer, weights, 0.3)(loss)
+    sharpness_aware_step(optimizer, layer, 0.3)(loss)
     assert moves == [0.0, pytest.approx(0.3, rel=1e-4)]
+
+
+def test_running_statistics_are_those_at_the_weights_themselves() -> None:
+    linear, norm = nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1, momentum=1.0)
+    network = nn.Sequential(linear, norm)
+    with torch.no_grad():
+        linear.weight.fill_(2)
+    x = torch.tensor([[1.0], [2.0], [6.0]])  # of mean 3
+    asked: list[float] = []
+
+    def loss() -> torch.Tensor:
+        asked.append(linear.weight.item())
+        return network(x).square().mean() + linear(x).square().mean()
+
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    sharpness_aware_step(optimizer, network, 1.0)(loss)
+    assert asked[1] > 3 and norm.running_mean is not None
+    assert float(norm.running_mean) == 2 * 3 and norm.num_batches_tracked == 1

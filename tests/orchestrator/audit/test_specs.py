@@ -167,6 +167,8 @@ def test_the_backdoor_that_a_user_named_is_audited_besides_the_usual_ones(
     (threat,) = audits(built(backdoor=raw))[0].threats
     assert isinstance(threat, Backdoor)
     assert (threat.attacks, threat.pairs) == (attacks, pairs)
+    # Those that the search drew are left out.
+    assert threat.pairs_seen == raw.get("pairs", 0)
 
 
 def test_cheap_attacks_alone_get_no_reference_models() -> None:

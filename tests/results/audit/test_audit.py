@@ -477,3 +477,11 @@ def test_a_verdict_names_every_backdoor_and_which_defense_no_poison_was_made_aga
     notes = found.records[0].poisoning
     assert notes is not None and notes.adaptive is False
     assert found.verdict == "verified"
+    assert found.backdoors[0] in found.because
+    # A verdict that rests on something else hides none of it.
+    (folder / "audit" / "records" / "audit0seed1.json").unlink()
+    (short,) = audited(load(folder))
+    assert short.verdict == "unverified" and "backdoors" not in short.because
+    assert short.backdoors == found.backdoors
+    page = write_report(folder).read_text()
+    assert "cover 0.50 (7 to 1: 0.90, all to 8: 0.10)" in page

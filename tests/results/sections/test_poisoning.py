@@ -10,7 +10,13 @@ import pytest
 from results import write_report
 from results.records.record import Record
 from results.records.run import load
-from results.sections.poisoning import attack_text, poisoned, rows_text, scores_info
+from results.sections.poisoning import (
+    attack_text,
+    plain_poisoning,
+    poisoned,
+    rows_text,
+    scores_info,
+)
 from tests.results.run_folders import EVIL, Json, manifest, record, share, write_run
 
 COUNTS = {"edges": [0.0, 1.0, 2.0], "clean": [80, 9], "poisoned": [1, 8]}
@@ -112,6 +118,23 @@ def test_an_attack_is_written_in_words(settings: Json, words: str, tmp_path: Pat
     (row,) = records(tmp_path, attacked("a", settings=BACKDOOR | settings))
     assert attack_text(row) == words
     assert rows_text(row) == "9 of 897 (9.18 % of the target class)"
+
+
+def test_each_of_several_attacks_is_written_with_its_pairs(tmp_path: Path) -> None:
+    row = attacked("a")
+    row["notes"]["backdoor"]["attacks"] = [
+        {"attack": name, "success": share(mean, 54),
+         "pairs": [{"source": 7, "target": 1, "success": share(first, 27)},
+                   {"source": 3, "target": 8, "success": share(second, 27)}]}
+        for name, mean, first, second in (("blend", 0.5, 0.9, 0.1), ("patch", 0.25, 0.5, 0.0))
+    ]  # fmt: skip
+    (found,) = records(tmp_path, row)
+    words = ("blend 0.50 (7 to 1: 0.90, 3 to 8: 0.10); "
+             "patch 0.25 (7 to 1: 0.50, 3 to 8: 0.00)")  # fmt: skip
+    assert attack_text(found) == words
+    first, second = plain_poisoning([found])[0]["attacks"]
+    assert (first["attack"], second["attack"]) == ("blend", "patch")
+    assert second["pairs"]["7 to 1"]["value"] == 0.5 and first["success"]["n"] == 54
 
 
 @pytest.mark.parametrize(

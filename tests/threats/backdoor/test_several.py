@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def test_every_attack_has_a_metric_and_every_defense_a_known_one() -> None:
 def test_old_trials_keep_their_identity_and_new_settings_change_it() -> None:
     plain = Backdoor().canonical()
     assert not {"covers", "grid", "warp", "amplitude", "frequency", "attacks", "pairs",
-                "worst_at"} & set(plain)  # fmt: skip
+                "pairs_seen", "worst_at"} & set(plain)  # fmt: skip
     assert Backdoor(attacks=("patch",), pairs=4, worst_at=1001).canonical() == {
         **plain, "attacks": "patch", "pairs": 4, "worst_at": 1001,
     }  # fmt: skip
@@ -185,6 +186,48 @@ def test_rows_that_allow_no_further_pair_are_said(tmp_path: Path) -> None:
     assert "no pair of classes besides" in none.foreseen(one)
     with pytest.raises(InputError, match="no pair of classes besides"):
         none.measure(Predictor(torch.nn.Identity()), one)
+
+
+def _pairs(threat: Backdoor, ctx: TrialContext) -> set[tuple[int, int]]:
+    return set(chain.from_iterable(threat._groups(ctx)))
+
+
+def test_no_pair_that_a_search_has_measured_is_drawn(tmp_path: Path) -> None:
+    ctx = context_of(spec_of(), tmp_path)
+    searched = _pairs(Backdoor(pairs=3), ctx)
+    audited = _pairs(Backdoor(pairs=4, pairs_seen=3), ctx)
+    assert (len(searched), len(audited)) == (3, 4)
+    assert searched.isdisjoint(audited) and (1, 0) not in searched | audited
+    # All that there are: the target of every other class was measured, whichever the source.
+    every = _pairs(Backdoor(pairs=1000, source_class="all", target=3), ctx)
+    assert len(every) == 10 * 9 - 9 and all(target != 3 for _, target in every)
+
+
+def _with_few(ctx: TrialContext, label: int, rows: int) -> TrialContext:
+    """Return the context with so many training rows of a class."""
+    labels = ctx.pools.train.labels
+    kept = (labels != label) | ((labels == label).cumsum(0) <= rows)
+    train = ctx.pools.train.select(kept.nonzero().flatten())
+    return replace(ctx, pools=replace(ctx.pools, train=train))
+
+
+def test_a_pair_is_drawn_where_every_attack_finds_rows(tmp_path: Path) -> None:
+    # One row of class 5: clean-label poison is of the target, but a patch is of the source.
+    ctx = _with_few(context_of(spec_of(), tmp_path), 5, 1)
+    kept = Backdoor(pairs=1000, labels="kept")
+    assert 5 in {source for source, _ in _pairs(kept, ctx)}
+    assert 5 not in {s for s, _ in _pairs(replace(kept, attacks=("own", "patch")), ctx)}
+
+
+def test_pairs_whose_rate_is_not_met_are_said(tmp_path: Path) -> None:
+    # 3 of the 3 rows of class 5 would be the rate of 0.15 of another's 20; half of them is 1.
+    ctx = _with_few(context_of(spec_of(), tmp_path), 5, 3)
+    threat = Backdoor(pairs=1000, rate=0.15, attacks=("patch", "blend"))
+    said = threat._short_of(threat._groups(ctx), ctx)
+    capped = [words for words in said if "asks for" in words]
+    assert len(capped) == 9 and all(words.startswith("5 to ") for words in capped)
+    assert "the rate asks for 3 of 3 rows of the stamped classes" in capped[0]
+    assert all(words in threat.foreseen(ctx) for words in capped)
 
 
 def test_pairs_of_a_twin_change_no_rows_of_each_other(tmp_path: Path) -> None:

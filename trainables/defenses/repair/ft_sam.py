@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -63,7 +63,6 @@ class FtSam(Defense):
         def repair(
             model: nn.Module, clean: LabelledImages, generator: torch.Generator
         ) -> dict[str, float]:
-            weights = list(model.parameters())
             fine_tune(
                 model,
                 clean,
@@ -71,36 +70,35 @@ class FtSam(Defense):
                 epochs=self.epochs,
                 batch_size=batch_size,
                 learning_rate=self.learning_rate,
-                step=lambda optimizer: sharpness_aware_step(optimizer, weights, self.rho),
+                step=lambda optimizer: sharpness_aware_step(optimizer, model, self.rho),
             )
             return {}
 
         return repaired(self, predictor, ctx, repair)
 
 
-def sharpness_aware_step(
-    optimizer: torch.optim.Optimizer, weights: Iterable[Tensor], rho: float
-) -> Step:
+def sharpness_aware_step(optimizer: torch.optim.Optimizer, model: nn.Module, rho: float) -> Step:
     """Make a step by the gradient at w + rho T^2 g / ||T g||, T = |w|, g the gradient at w.
 
     That is where a loss that is linear near w is largest, over moves m with ||m / T|| <= rho.
+    Running statistics of a normalisation are those at w: no weights stay where the step looks.
     """
-    weights = list(weights)
+    weights, buffers = list(model.parameters()), list(model.buffers())
 
     def taken(loss: Callable[[], Tensor]) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        value = loss()
-        value.backward()  # type: ignore[no-untyped-call]
-        before = [weight.detach().clone() for weight in weights]
+        found = loss()
+        found.backward()  # type: ignore[no-untyped-call]
+        before = [value.detach().clone() for value in (*weights, *buffers)]
         with torch.no_grad():
             _climb(weights, rho)
         optimizer.zero_grad(set_to_none=True)
         loss().backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            for weight, earlier in zip(weights, before, strict=True):
-                weight.copy_(earlier)
+            for value, earlier in zip((*weights, *buffers), before, strict=True):
+                value.copy_(earlier)
         optimizer.step()
-        return value.detach()
+        return found.detach()
 
     return taken
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from trainables.storage.identity import seed_from
 from trainables.threats.backdoor.adaptive import adaptive_attacks, clean_rows
 from trainables.threats.backdoor.attacks import ATTACKS, OWN, WORST
 from trainables.threats.backdoor.clean_label import obscured
-from trainables.threats.backdoor.pairs import Pair, draw_pairs
+from trainables.threats.backdoor.pairs import Pair, attackable, draw_pairs, rates_not_met
 from trainables.threats.backdoor.poison import Disguise, Poisoned, Recipe
 from trainables.threats.backdoor.summary import by_success, pairs_of, plain_attacks, summarized
 from trainables.threats.backdoor.triggers import KINDS, PLACES, Trigger
@@ -35,7 +36,8 @@ ALL = "all"
 COVERS: Mapping[str, float] = {"wanet": 2.0, "adaptive_blend": 1.0}
 """Trigger -> covers for each poisoned row, where its paper has any."""
 _LATER = (
-    "covers", "grid", "warp", "amplitude", "frequency", "attacks", "pairs", "worst_at",
+    "covers", "grid", "warp", "amplitude", "frequency", "attacks", "pairs", "pairs_seen",
+    "worst_at",
 )  # fmt: skip
 
 
@@ -125,6 +127,10 @@ class Backdoor(Threat):
         meaning="pairs of classes that are drawn instead of source_class and target, as far as "
         "there are any others",
     )  # fmt: skip
+    pairs_seen: int = parameter(
+        0, kind="int", low=0, high=1000,
+        meaning="pairs that are drawn first and left out, as many as a search has measured",
+    )  # fmt: skip
     worst_at: int | None = parameter(
         None, kind="int", low=0, high=10**9,
         meaning="seed whose two most successful attacks are measured alone",
@@ -178,7 +184,7 @@ class Backdoor(Threat):
         """Return why the rows of the pools do not allow the attack, or not at its rate."""
         try:
             if self.pairs:
-                return self._too_few(self._groups(ctx))
+                return "; ".join(self._short_of(self._groups(ctx), ctx))
             recipe = self.recipe()
             victims_of(ctx, recipe)
             return recipe.portion(ctx.pools.train.labels).capped
@@ -224,7 +230,7 @@ class Backdoor(Threat):
         notes = {
             **_row_notes(found[worst], ctx),
             "patch_side": self.recipe().trigger.side(*ctx.dataset.shape[1:]),
-            "remarks": self._remarks([self._too_few(groups)] if self.pairs else [], metrics),
+            "remarks": self._remarks(self._short_of(groups, ctx), metrics),
             "worst_attack": worst,
             "attacks": plain_attacks(found),
             "adaptive": not adaptive.lacking,
@@ -261,23 +267,25 @@ class Backdoor(Threat):
         alone = replace(self, attacks=None, pairs=0, worst_at=None)
         return alone if attack == OWN else replace(alone, labels="changed", **ATTACKS[attack])
 
+    @property
+    def _recipes(self) -> list[Recipe]:
+        return [self._of(name).recipe() for name in self.attacks or (OWN,)]
+
     def _groups(self, ctx: TrialContext) -> list[list[Pair]]:
         """Draw the pairs; InputError where the rows allow none."""
         labels, held_out = ctx.pools.train.labels, set(ctx.held_out.labels.tolist())
-        recipe = self.recipe()
+        seen: set[Pair] = set()
 
         def allowed(pair: Pair) -> bool:
-            source, target = pair
-            if pair == (self.source_class, self.target) or source not in held_out:
-                return False
-            try:
-                replace(recipe, source=source, target=target).portion(labels)
-            except InputError:
-                return False
-            return True
+            unseen = pair not in seen and not self._is_own(pair)
+            return unseen and pair[0] in held_out and attackable(pair, self._recipes, labels)
 
-        seed = seed_from("backdoor pairs", ctx.dataset.fingerprint)
-        groups = draw_pairs(ctx.dataset.num_classes, self.pairs, seed=seed, allowed=allowed)
+        def drawn(number: int) -> list[list[Pair]]:
+            seed = seed_from("backdoor pairs", ctx.dataset.fingerprint)
+            return draw_pairs(ctx.dataset.num_classes, number, seed=seed, allowed=allowed)
+
+        seen.update(chain.from_iterable(drawn(self.pairs_seen)))
+        groups = drawn(self.pairs)
         if not groups:
             raise InputError(
                 f"{self.name}: no pair of classes besides {self.source_class} to {self.target} has "
@@ -285,11 +293,18 @@ class Backdoor(Threat):
             )
         return groups
 
-    def _too_few(self, groups: Sequence[Sequence[Pair]]) -> str:
-        drawn = sum(len(group) for group in groups)
-        if drawn >= self.pairs:
-            return ""
-        return f"{drawn} pairs of classes are attacked, not {self.pairs}: there are no more"
+    def _is_own(self, pair: Pair) -> bool:
+        source, target = pair
+        return target == self.target and self.source_class in (source, ALL)
+
+    def _short_of(self, groups: Sequence[Sequence[Pair]], ctx: TrialContext) -> list[str]:
+        """Return in words what is not as it was asked for: pairs that lack, rates not met."""
+        pairs, labels = list(chain.from_iterable(groups)), ctx.pools.train.labels
+        if not self.pairs:
+            return [recipe.portion(labels).capped for recipe in self._recipes]
+        few = f"{len(pairs)} pairs of classes are attacked, not {self.pairs}: there are no more"
+        said = [few] if len(pairs) < self.pairs else []
+        return [*said, *rates_not_met(pairs, self._recipes, labels)]
 
     def _attacked(
         self, ctx: TrialContext, attack: str, groups: Iterable[Sequence[Pair]]
@@ -326,7 +341,7 @@ class Backdoor(Threat):
 
     def _remarks(self, said: Iterable[str], metrics: Mapping[str, Measured]) -> list[str]:
         """Return in words what to know of the attack: its rate not met, a success not its own."""
-        found = [words for words in said if words]
+        found = [words for words in dict.fromkeys(said) if words]
         success, without = metrics["backdoor_success_rate"], metrics["untriggered_success_rate"]
         if self.trigger != "none" and without.value > 0 and without.high >= success.low:
             found.append(

@@ -1,14 +1,19 @@
 """Which pairs of classes are attacked, and which of them share a twin.
 
-Axes: K classes.
+Axes: N rows, K classes.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import permutations
 
+from torch import Tensor
+
+from trainables.errors import InputError
+from trainables.threats.backdoor.poison import Recipe
 from trainables.threats.backdoor.triggers import PLACES
 
 Pair = tuple[int, int]
@@ -38,3 +43,30 @@ def draw_pairs(
         number -= len(group)
         groups.append(group)
     return groups
+
+
+def attackable(pair: Pair, recipes: Iterable[Recipe], labels: Tensor) -> bool:
+    """Return whether every recipe finds rows to poison for a pair among rows of labels (N,)."""
+    try:
+        for recipe in recipes:
+            _of(pair, recipe).portion(labels)
+    except InputError:
+        return False
+    return True
+
+
+def rates_not_met(
+    pairs: Iterable[Pair], recipes: Sequence[Recipe], labels: Tensor
+) -> tuple[str, ...]:
+    """Return in words for each pair whose rate is not met why; recipes of one rate say it once."""
+    found = (
+        f"{pair[0]} to {pair[1]}: {words}"
+        for pair in pairs
+        for recipe in recipes
+        if (words := _of(pair, recipe).portion(labels).capped)
+    )
+    return tuple(dict.fromkeys(found))
+
+
+def _of(pair: Pair, recipe: Recipe) -> Recipe:
+    return replace(recipe, source=pair[0], target=pair[1])
