@@ -50,6 +50,9 @@ def launch(
     resize: options.ResizeOption = None,
     skip_bad_images: options.SkipBadOption = False,
     model: options.ModelOption = None,
+    weights: options.WeightsOption = None,
+    trained_on: options.SeenOption = None,
+    not_trained_on_these: options.UnseenOption = False,
     trials: Annotated[
         int | None, typer.Option(help="Total number of trials; a larger number extends a run.")
     ] = None,
@@ -92,14 +95,14 @@ def launch(
     ] = False,
 ) -> None:
     """Run a sweep, resume it, or extend it, and write a report."""
-    _check_counts(
+    options.check_counts(
         ("--trials", trials),
         ("--max-concurrent", max_concurrent),
         ("--image-size", image_size),
         ("--audit-candidates", audit_candidates),
         ("--audit-seeds", audit_seeds),
     )
-    _check_seed(seed)
+    options.check_seed(seed)
     from orchestrator.arguments import parse_duration, parse_gpus, parse_resize
     from orchestrator.request import LaunchRequest
     from orchestrator.run.finished import found_finished
@@ -113,6 +116,8 @@ def launch(
             resize=None if resize is None else parse_resize(resize),
             skip_bad_images=skip_bad_images or None,
             model=model,
+            weights=weights,
+            trained_on=options.seen_by_weights(trained_on, not_trained_on_these),
             trials=trials,
             seed=seed,
             budget=budget,
@@ -153,6 +158,9 @@ def trial(
     ] = ["none"],  # noqa: B006 - typer reads it as the default
     dataset: options.DatasetOption = None,
     model: options.ModelOption = None,
+    weights: options.WeightsOption = None,
+    trained_on: options.SeenOption = None,
+    not_trained_on_these: options.UnseenOption = False,
     threats: Annotated[str | None, typer.Option(help="a,b or clean (default: all).")] = None,
     effort: Annotated[str, typer.Option(help="screen or audit.")] = "screen",
     seed: Annotated[int, typer.Option(help="Random seed for training.")] = 0,
@@ -165,7 +173,7 @@ def trial(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """Run one trial here, without Ray, and print its results."""
-    _check_seed(seed)
+    options.check_seed(seed)
     from orchestrator.arguments import parse_resize
     from orchestrator.commands.trial import TrialRequest, print_record, run_single
 
@@ -174,6 +182,8 @@ def trial(
             defenses=tuple(defense),
             dataset=dataset or "digits",
             model=model,
+            weights=weights,
+            trained_on=options.seen_by_weights(trained_on, not_trained_on_these),
             threats=threats,
             effort=effort,
             seed=seed,
@@ -226,7 +236,7 @@ def audit(
     lpips_weights: options.LpipsOption = None,
 ) -> None:
     """Retrain a run's best trials with new seeds, run every attack and write a report."""
-    _check_counts(
+    options.check_counts(
         ("--candidates", candidates), ("--seeds", seeds), ("--max-concurrent", max_concurrent)
     )
     from orchestrator.arguments import parse_gpus
@@ -325,7 +335,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check a bundle's hashes and answers, attack it again and compare with its card."""
-    _check_seed(seed)
+    options.check_seed(seed)
     from orchestrator.commands.verify import VerifyRequest
     from orchestrator.commands.verify import verify as run
 
@@ -383,14 +393,3 @@ def doctor(
         word = "ok" if check.good else "missing" if not check.needed else "BROKEN"
         console.print(Text(f"{word:8}{check.what}: {check.found}"), soft_wrap=True)
     raise typer.Exit(0 if healthy else 1)
-
-
-def _check_counts(*counts: tuple[str, int | None]) -> None:
-    for option, value in counts:
-        if value is not None and value < 1:
-            raise InputError(f"{option} must be at least 1, but got {value}")
-
-
-def _check_seed(seed: int | None) -> None:
-    if seed is not None and seed < 0:
-        raise InputError(f"--seed must be at least 0, but got {seed}")

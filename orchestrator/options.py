@@ -4,11 +4,36 @@ from typing import Annotated
 
 import typer
 
+from trainables.declared import NOTHING
+from trainables.errors import InputError
+
 DatasetOption = Annotated[
     str | None, typer.Option("--dataset", help="digits, mnist, cifar10 or folder:PATH.")
 ]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="A model's name, or package.module:factory.")
+    str | None,
+    typer.Option(
+        "--model",
+        help="A model's name, torchvision:NAME, timm:NAME, or package.module:factory.",
+    ),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        help="Weights of --model that are kept as they are: safetensors or a state_dict, file or "
+        "URI.",
+    ),
+]
+UnseenOption = Annotated[
+    bool,
+    typer.Option("--not-trained-on-these", help="The weights were trained on none of the images."),
+]
+SeenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--trained-on", help="What the weights were trained on: a folder, or a list of files."
+    ),
 ]
 DataDirOption = Annotated[
     str | None,
@@ -53,3 +78,26 @@ GpusOption = Annotated[
 DownloadOption = Annotated[
     bool, typer.Option("--download", help="Fetch MNIST or CIFAR-10 into the data folder first.")
 ]
+
+
+def check_counts(*counts: tuple[str, int | None]) -> None:
+    """Raise InputError for an option's number that is below 1."""
+    for option, value in counts:
+        if value is not None and value < 1:
+            raise InputError(f"{option} must be at least 1, but got {value}")
+
+
+def check_seed(seed: int | None) -> None:
+    """Raise InputError for a negative seed."""
+    if seed is not None and seed < 0:
+        raise InputError(f"--seed must be at least 0, but got {seed}")
+
+
+def seen_by_weights(trained_on: str | None, nothing: bool) -> str | None:
+    """Return what given weights saw, as specs hold it; None where nothing was said.
+
+    Raises InputError for both at once.
+    """
+    if nothing and trained_on is not None:
+        raise InputError("--trained-on and --not-trained-on-these exclude each other")
+    return NOTHING if nothing else trained_on

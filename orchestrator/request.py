@@ -54,6 +54,8 @@ class LaunchRequest:
         for part in (overrides.dataset, overrides.model, overrides.budget):
             if part is not None:
                 parts.append(re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-."))
+        if overrides.weights is not None:
+            parts.append(re.sub(r"[^A-Za-z0-9._-]+", "-", Path(overrides.weights).stem).strip("-."))
         if overrides.image_size is not None:
             parts.append(str(overrides.image_size))
         if overrides.seed is not None:

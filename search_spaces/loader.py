@@ -11,7 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 from search_spaces.schema import SpaceFile
+from trainables.declared import NOTHING
 from trainables.errors import InputError
+from trainables.storage.folders import absolute_place, redacted
 
 if TYPE_CHECKING:  # it needs the defenses, and so torch; what a file says can be read without
     from search_spaces.space import Space
@@ -35,6 +37,9 @@ class Overrides:
     resize: str | None = None
     skip_bad_images: bool | None = None
     model: str | None = None
+    weights: str | None = None
+    """A checkpoint's file or URI, for the model."""
+    trained_on: str | None = None
     trials: int | None = None
     seed: int | None = None
     budget: str | None = None
@@ -159,15 +164,31 @@ def _overridden(file: SpaceFile, overrides: Overrides) -> SpaceFile:
     for scenario in plain["scenarios"]:
         if overrides.model is not None:
             scenario["model"] = overrides.model
-        for name in ("image_size", "resize", "skip_bad_images"):
+        scenario["model"] = _with_weights(scenario["model"], overrides.weights)
+        for name in ("image_size", "resize", "skip_bad_images", "trained_on"):
             if (value := getattr(overrides, name)) is not None:
                 scenario[name] = value
+        if scenario["trained_on"] not in (None, NOTHING):
+            scenario["trained_on"] = absolute_place(scenario["trained_on"])
     if overrides.trials is not None:
         plain["search"]["trials"] = overrides.trials
     if overrides.seed is not None:
         plain["search"]["seed"] = overrides.seed
         plain["seeds"] = [overrides.seed + i for i in range(len(plain["seeds"]))]
     return SpaceFile.model_validate(plain)
+
+
+def _with_weights(model: str | dict[str, Any] | None, weights: str | None) -> Any:
+    """Return a scenario's model with the weights that are given, at an absolute place: a run is
+    resumed from wherever."""
+    if weights is not None and model is None:
+        raise InputError(f"--weights {redacted(weights)}: name their network with --model")
+    if weights is not None:
+        model = {"name": model} if isinstance(model, str) else dict(model or {})
+        model["weights"] = weights
+    if isinstance(model, dict) and model.get("weights"):
+        model["weights"] = absolute_place(model["weights"])
+    return model
 
 
 def _apply_budget(plain: dict[str, Any], budget: Mapping[str, Any]) -> None:

@@ -1,11 +1,11 @@
 """What a search optimises and the bounds that it keeps."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from search_spaces.schema import ObjectiveSection
+from search_spaces.schema import ObjectiveSection, SpaceFile
 from trainables.errors import InputError
 from trainables.metrics import metric
 
@@ -79,6 +79,15 @@ def build_constraint(text: str, measured: set[str]) -> Constraint:
         return Constraint(match["metric"], match["sign"], float(match["bound"]))
     except ValueError:
         raise InputError(f"constraints: {text!r}: {match['bound']!r} is not a number") from None
+
+
+def check_allowed(file: SpaceFile, unmeasured: Mapping[str, str]) -> None:
+    """Raise InputError where an objective or a constraint is of a metric that is never measured."""
+    asked = [o if isinstance(o, str) else o.metric for o in file.objectives]
+    asked += [match["metric"] for text in file.constraints if (match := _CONSTRAINT.match(text))]
+    for name in asked:
+        if name in unmeasured:
+            raise InputError(f"{name} cannot be searched by: {unmeasured[name]}")
 
 
 def _check_measured(name: str, measured: set[str], place: str) -> None:

@@ -18,10 +18,12 @@ class _Strict(BaseModel):
 
 
 class ModelSection(_Strict):
-    """A network by name, with its normalisation layers."""
+    """A network by name, its normalisation layers, and weights that are kept as they are."""
 
     name: str
     norm: str = "default"
+    weights: str | None = None
+    """A checkpoint's file or URI; None: the network is trained."""
 
 
 class ScenarioSection(_Strict):
@@ -32,6 +34,9 @@ class ScenarioSection(_Strict):
     resize: Literal["crop", "squash"] = "crop"
     skip_bad_images: bool = False
     model: str | ModelSection | None = None
+    trained_on: str | None = None
+    """What given weights were trained on: nothing of it, or a folder or a list of files; None: the
+    data set's own training images."""
     training: dict[str, Any] = {}
 
 

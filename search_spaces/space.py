@@ -1,7 +1,7 @@
 """A space: which trials there are, drawn as flat names and read back as specs."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -9,9 +9,15 @@ from search_spaces.choosers import StudyChooser
 from search_spaces.domains import Chooser, Domain, Flat, flat_names, parse_domain
 from search_spaces.enumeration import NotEnumerableError, check_points, enumerate_draws
 from search_spaces.extremes import check_extremes
-from search_spaces.objectives import Constraint, Objective, build_constraint, build_objectives
-from search_spaces.schema import NONE, ModelSection, ScenarioSection, SpaceFile
-from trainables.datasets import Resize, absolute_name, dataset_entry
+from search_spaces.objectives import (
+    Constraint,
+    Objective,
+    build_constraint,
+    build_objectives,
+    check_allowed,
+)
+from search_spaces.scenario import Scenario, build_scenario, left_out_of, unmeasured
+from search_spaces.schema import NONE, SpaceFile
 from trainables.defenses import (
     SLOTS,
     Defense,
@@ -27,21 +33,8 @@ from trainables.parameters import build, declared_parameters, plain_parameters
 from trainables.storage.identity import seed_from
 from trainables.threats import Threat, build_threat
 from trainables.threats.clean import METRIC_NAMES as CLEAN_METRICS
-from trainables.trial.settings import DataSpec, ModelSpec, TrainingSpec
+from trainables.trial.settings import DataSpec, TrainingSpec
 from trainables.trial.spec import TrialSpec
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
-    """A data set, a network and the domains of a training."""
-
-    dataset: str
-    image_size: int | None
-    resize: Resize
-    skip_bad_images: bool
-    model: ModelSection
-    training: Mapping[str, Domain]
-    radius: float
 
 
 @dataclass(frozen=True)
@@ -60,11 +53,18 @@ class Space:
     constraints: tuple[Constraint, ...]
     accepted: str = ""
     """Hash of images and code that have replaced those that a run began with: other trials."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Defense of the file that cannot be put on its given weights -> why."""
 
     @property
     def name(self) -> str:
         """The space's name."""
         return self.file.name
+
+    @property
+    def given_weights(self) -> bool:
+        """Whether the networks come with weights that are kept as they are."""
+        return any(scenario.weights for scenario in self.scenarios)
 
     @cached_property
     def slots(self) -> dict[Slot, list[str]]:
@@ -135,7 +135,7 @@ class Space:
         }
         return TrialSpec(
             data=self._data(scenario),
-            model=ModelSpec(name=scenario.model.name, norm=scenario.model.norm),
+            model=scenario.model_spec(),
             training=build(TrainingSpec, raw_training, owner="training", radius=scenario.radius),
             stack=build_stack(self._stack(flat, scenario)),
             threats=self.threats(scenario.radius),
@@ -158,6 +158,7 @@ class Space:
             self._locate(stack, scenario, f"first[{number}]")
             for scenario in self.scenarios
             for number, stack in enumerate(self.file.first)
+            if self.left_out.keys().isdisjoint(stack)
         ]
 
     def enumerate(self) -> Iterator[Flat]:
@@ -205,6 +206,10 @@ class Space:
                 del scenario["resize"]
             if not scenario["skip_bad_images"]:
                 del scenario["skip_bad_images"]
+            if scenario["trained_on"] is None:
+                del scenario["trained_on"]
+            if isinstance(scenario["model"], dict) and scenario["model"]["weights"] is None:
+                del scenario["model"]["weights"]
         return plain
 
     def published_rows(self) -> list[dict[str, Any]]:
@@ -235,6 +240,7 @@ class Space:
             image_size=scenario.image_size,
             resize=scenario.resize,
             skip_bad_images=scenario.skip_bad_images,
+            trained_on=scenario.trained_on,
             accepted=self.accepted,
             pools=self.file.pools,
             train_images=self.file.train_images,
@@ -326,7 +332,7 @@ class Space:
 
 def build_space(file: SpaceFile) -> Space:
     """Check what a space file means; InputError says what is wrong, and where."""
-    scenarios = tuple(_scenario(section) for section in file.scenarios)
+    scenarios = tuple(build_scenario(section) for section in file.scenarios)
     domains = {
         name: _domains(name, raw or {}) for name, raw in file.defenses.items() if name != NONE
     }
@@ -334,13 +340,17 @@ def build_space(file: SpaceFile) -> Space:
         build_threat(name, raw or {}, radius=scenarios[0].radius)
         for name, raw in file.threats.items()
     ]
+    left_out = left_out_of(scenarios, domains)
+    domains = {name: own for name, own in domains.items() if name not in left_out}
     measured = {*CLEAN_METRICS, *(name for threat in threats for name in threat.metric_names())}
+    check_allowed(file, unmeasured(scenarios, threats))
     space = Space(
         file=file,
         scenarios=scenarios,
         domains=domains,
         objectives=build_objectives(file.objectives, measured),
         constraints=tuple(build_constraint(text, measured) for text in file.constraints),
+        left_out=left_out,
     )
     space.first_draws()
     space.published_rows()
@@ -349,32 +359,6 @@ def build_space(file: SpaceFile) -> Space:
     if file.search.algorithm == "grid":
         space.check_enumerable()
     return space
-
-
-def _scenario(section: ScenarioSection) -> Scenario:
-    entry = dataset_entry(section.dataset)
-    model = section.model or entry.default_model
-    model = ModelSection(name=model) if isinstance(model, str) else model
-    ModelSpec(name=model.name, norm=model.norm)
-    declared = declared_parameters(TrainingSpec)
-    raw = {**entry.training, **section.training}
-    unknown = sorted(set(raw) - set(declared))
-    if unknown:
-        raise InputError(
-            f"training: unknown parameter {unknown[0]!r}; known: {', '.join(declared)}"
-        )
-    training = {
-        name: parse_domain(value, declared[name], f"training.{name}") for name, value in raw.items()
-    }
-    return Scenario(
-        dataset=absolute_name(section.dataset),
-        image_size=section.image_size,
-        resize=section.resize,
-        skip_bad_images=section.skip_bad_images,
-        model=model,
-        training=training,
-        radius=entry.radius,
-    )
 
 
 def _domains(name: str, raw: Mapping[str, Any]) -> dict[str, Domain]:

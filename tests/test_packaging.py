@@ -104,7 +104,7 @@ def test_ci_is_executable_and_runs_what_pre_commit_runs() -> None:
 
 def test_every_dependency_names_the_files_that_need_it() -> None:
     declared = _declared()
-    assert {canonicalize_name(r.name) for r, _ in declared} == _requirements("test")
+    assert {canonicalize_name(r.name) for r, _ in declared} == _requirements("test", "timm")
     for requirement, comment in declared:
         paths = _named_paths(comment)
         assert paths, f"{requirement.name}: {comment!r} names no file"

@@ -156,9 +156,15 @@ def audit_options(
 ) -> AuditOptions:
     """Settle how much is audited: as asked, else as the space says."""
     declared = space.file.audit
+    if space.given_weights and (seeds or 1) > 1:
+        raise InputError(
+            f"{seeds} seeds were asked for, but given weights are one network: they are audited on "
+            "one"
+        )
+    own = 1 if space.given_weights else declared.seeds
     return AuditOptions(
         candidates=declared.candidates if candidates is None else candidates,
-        seeds=declared.seeds if seeds is None else seeds,
+        seeds=own if seeds is None else seeds,
         points=None if on_gpu else declared.points,
         shadows=None if on_gpu else SHADOWS_ON_CPU,
     )

@@ -60,7 +60,7 @@ def estimated_hours(
         progress = loop.train(model, plan, generator)
     # The first epoch also pays for what torch sets up once.
     per_image = progress.epoch_seconds[-1] / images
-    trained = len(pools.train) * settings.epochs * DEFENSE_FACTOR
+    trained = 0 if scenario.weights else len(pools.train) * settings.epochs * DEFENSE_FACTOR
     held_out = pools.test if pools.validation is None else pools.validation
     attacked = min(SCREEN_POINTS, len(held_out)) if "evasion" in space.file.threats else 0
     slower = CONTENTION if resources.concurrent > 1 else 1.0

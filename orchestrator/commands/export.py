@@ -110,6 +110,11 @@ def _spec(run: Run, chosen: Audited) -> TrialSpec:
             f"{chosen.label} was trained on the published pools, which reproduce a paper and have "
             "no calibration; export from a sweep with pools: search"
         )
+    if found.model.weights:
+        raise InputError(
+            f"{chosen.label} is put on given weights, of which no bundle is written yet; deploy "
+            "the checkpoint itself"
+        )
     data = replace(found.data, pools="deployment", train_images=None, measured_images=None)
     return replace(
         found,

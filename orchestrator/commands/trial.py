@@ -1,7 +1,7 @@
 """`trial`: one trial in this process, without Ray."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,11 +11,14 @@ from rich.text import Text
 
 from orchestrator.arguments import parse_named, parse_stack, parse_threats
 from trainables.datasets import Resize, absolute_name, dataset_entry, load_dataset
+from trainables.declared import NOTHING
 from trainables.errors import InputError
+from trainables.models.given.checkpoint import given_place, sha256_of
 from trainables.parameters import build
 from trainables.records.record import TrialRecord
 from trainables.records.value import Missing
 from trainables.storage.artefacts import ArtefactStore
+from trainables.storage.folders import absolute_place, redacted
 from trainables.trial.settings import EFFORTS, DataSpec, ModelSpec, TrainingSpec
 from trainables.trial.spec import TrialSpec
 from trainables.trial.stages import run_trial
@@ -28,6 +31,8 @@ class TrialRequest:
     defenses: tuple[str, ...]
     dataset: str
     model: str | None
+    weights: str | None
+    trained_on: str | None
     threats: str | None
     effort: str
     seed: int
@@ -65,20 +70,29 @@ def spec_of(request: TrialRequest) -> TrialSpec:
         raise InputError(f"--effort {request.effort!r}: known: {', '.join(EFFORTS)}")
     entry = dataset_entry(request.dataset)
     model, raw_model = parse_named(request.model or entry.default_model)
+    if request.weights is not None and request.model is None:
+        raise InputError(f"--weights {redacted(request.weights)}: name their network with --model")
+    weights = "" if request.weights is None else given_place(request.weights)
+    named = build(ModelSpec, {"name": model, **raw_model}, owner="model", radius=entry.radius)
     return TrialSpec(
         data=DataSpec(
             name=absolute_name(request.dataset),
             image_size=request.image_size,
             resize=request.resize,
             skip_bad_images=request.skip_bad_images,
+            trained_on=_seen(request.trained_on),
         ),
-        model=build(ModelSpec, {"name": model, **raw_model}, owner="model", radius=entry.radius),
+        model=replace(named, weights=weights, weights_sha256=sha256_of(weights) if weights else ""),
         training=build(TrainingSpec, entry.training, owner="training", radius=entry.radius),
         stack=parse_stack(request.defenses, entry.radius),
         threats=parse_threats(request.threats, entry.radius),
         effort=effort,
         seed=request.seed,
     )
+
+
+def _seen(trained_on: str | None) -> str:
+    return trained_on if trained_on == NOTHING else absolute_place(trained_on) or ""
 
 
 def print_record(record: TrialRecord, console: Console) -> None:
@@ -96,6 +110,8 @@ def print_record(record: TrialRecord, console: Console) -> None:
     console.print(table)
     for line in missing:
         console.print(Text(line, style="dim"), soft_wrap=True)
+    for note in record.notes.get("model", ()):
+        console.print(Text(f"model: {note}", style="dim"), soft_wrap=True)
     for note in record.notes.get("data", ()):
         console.print(Text(f"data: {note}", style="dim"), soft_wrap=True)
     timings = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in record.timings.items())

@@ -131,7 +131,13 @@ def _state(request: LaunchRequest, paths: RunPaths) -> dict[str, Any] | None:
 
 
 def _own_code(file: SpaceFile) -> bool:
-    """Return whether a space names a model or a defense by its import path."""
+    """Return whether a space names a model or a defense by its import path, or a checkpoint."""
+    if any(
+        scenario.model.weights
+        for scenario in file.scenarios
+        if scenario.model is not None and not isinstance(scenario.model, str)
+    ):
+        return True
     models = [
         scenario.model if isinstance(scenario.model, str) else scenario.model.name
         for scenario in file.scenarios

@@ -13,6 +13,7 @@ from orchestrator.run.paths import MANIFEST, RunPaths
 from trainables.datasets import Dataset
 from trainables.errors import InputError
 from trainables.imports import code_fingerprint
+from trainables.models import is_own
 from trainables.storage.folders import Folder
 from trainables.storage.identity import identity_hash
 from trainables.trial.context import TrialContext
@@ -47,7 +48,8 @@ class Inputs:
     data: Mapping[str, DataFound] = field(default_factory=dict)
     """Data set and size of its images -> what was found there."""
     code: Mapping[str, str] = field(default_factory=dict)
-    """Import path of a user's model or defense -> fingerprint of its code and weights."""
+    """Import path of a user's model or defense, or place of a checkpoint -> fingerprint of its code
+    and weights."""
     accepted: str = ""
     """Hash of data and code, once a resume has accepted others than the run began with."""
 
@@ -91,8 +93,10 @@ def found_inputs(datasets: Iterable[Dataset], contexts: Iterable[TrialContext]) 
     """Take the fingerprints of data sets and of the user's code in some stacks."""
     code: dict[str, str] = {}
     for ctx in contexts:
-        if ":" in ctx.spec.model.name:
+        if is_own(ctx.spec.model.name):
             code[ctx.spec.model.name] = ctx.model_code
+        if ctx.spec.model.weights:
+            code[ctx.spec.model.weights] = ctx.spec.model.weights_sha256
         for defense in ctx.spec.stack:
             if ":" in defense.name:
                 code[defense.name] = code_fingerprint(defense.name, "defense")

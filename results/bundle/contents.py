@@ -18,6 +18,7 @@ from trainables.deployed.fits import Fitted
 from trainables.deployed.noting import context_without_data
 from trainables.deployed.predictor import PREDICTION_SEED, Predictor
 from trainables.imports import code_fingerprint
+from trainables.models import is_own
 from trainables.storage.artefacts import Artefact
 from trainables.trial.context import TrialContext
 from trainables.trial.spec import TrialSpec, spec_from_canonical
@@ -112,8 +113,8 @@ def restore(
 
 def _own_code(spec: TrialSpec) -> dict[str, str]:
     """Return the import paths that a spec names, with what each is."""
-    named = {spec.model.name: "model"} | {defense.name: "defense" for defense in spec.stack}
-    return {name: kind for name, kind in named.items() if ":" in name}
+    named = {spec.model.name: "model"} if is_own(spec.model.name) else {}
+    return named | {d.name: "defense" for d in spec.stack if ":" in d.name}
 
 
 def _check_code(index: Mapping[str, Any], own_code: bool) -> None:
@@ -126,7 +127,7 @@ def _check_code(index: Mapping[str, Any], own_code: bool) -> None:
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"its index lacks {error}") from None
     for name, kind in names.items():
-        if ":" not in name:
+        if not (is_own(name) if kind == "model" else ":" in name):
             continue
         if not own_code:
             raise BundleError(

@@ -30,6 +30,8 @@ from tests.datasets.making import write_images
 from tests.docs.pages import ROOT, blocks, calls, example, shell_lines
 from tests.golden.run_numbers import RUN
 from tests.making import EPS
+from trainables.models import MODELS
+from trainables.models.contract import ModelArguments
 
 USERS_FILES = ("mine/models.py", "mine/defenses.py", "mine/space.yaml", "with_tune.py",
                "read_run.py", "load_bundle.py")  # fmt: skip
@@ -72,7 +74,23 @@ def write_examples(folder: Path) -> Path:
         (folder / path).write_text(example(path))
     for name in ("cat", "dog"):
         write_images(folder / "photos" / name, 40)
+    _write_weights(folder / "small_cnn.pt")
     return folder
+
+
+def _write_weights(path: Path) -> None:
+    """Save a network for the photos, as a user brings one."""
+    arguments = ModelArguments(
+        channels=3,
+        height=8,
+        width=8,
+        num_classes=2,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        norm="none",
+        activation="relu",
+    )
+    torch.save(MODELS["small_cnn"].build(arguments).state_dict(), path)
 
 
 @pytest.fixture(scope="module")

@@ -82,6 +82,8 @@ class LoadOptions:
     """How images that are not square become so."""
     skip_bad_images: bool = False
     """Whether images that cannot be read are left out."""
+    trained_on: Path | None = None
+    """The folder, or the list of files, that given weights were trained on."""
     download: bool = False
     device: torch.device
 

@@ -29,6 +29,7 @@ from trainables.datasets.image_files import (
     read_header,
 )
 from trainables.datasets.images import LabelledImages
+from trainables.datasets.seen import with_seen_first
 from trainables.errors import InputError
 
 RADIUS = 8 / 255
@@ -56,7 +57,9 @@ def load_folder(options: LoadOptions) -> Dataset:
     """
     assert options.path is not None
     path = options.path.expanduser()
-    listing = list_folder(path)
+    listing, seen = list_folder(path), list[str]()
+    if options.trained_on is not None:
+        listing, seen = with_seen_first(listing, path, options.trained_on)
     labels = torch.tensor(listing.labels, dtype=torch.int64)
     # Here too, so that too small a class is reported before a large folder is decoded.
     check_class_sizes(labels, listing.num_train, listing.num_validation, listing.classes, str(path))
@@ -75,7 +78,7 @@ def load_folder(options: LoadOptions) -> Dataset:
         radius_l2=RADIUS_L2,
         augmentation="none",
         device=options.device,
-        notes=(*listing.passed_over.words(), *read.notes),
+        notes=(*seen, *listing.passed_over.words(), *read.notes),
     )
 
 
@@ -211,7 +214,8 @@ def _bad_images(path: Path, bad: Mapping[Path, str], number: int) -> InputError:
 
 
 def _listed(bad: Mapping[Path, str], path: Path) -> str:
-    rows = [f"{file.relative_to(path)} ({why})" for file, why in sorted(bad.items())]
+    named = {f: f.relative_to(path) if f.is_relative_to(path) else f for f in bad}
+    rows = [f"{named[file]} ({why})" for file, why in sorted(bad.items())]
     more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
     return f"{len(rows)} bad: {', '.join(rows[:_NAMED])}{more}"
 

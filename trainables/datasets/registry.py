@@ -12,6 +12,7 @@ import torch
 from trainables.datasets import cifar10, digits, folder, mnist
 from trainables.datasets.dataset import Dataset, LoadOptions, Resize
 from trainables.datasets.torchvision_files import DATA_DIR_VARIABLE
+from trainables.declared import NOTHING
 from trainables.errors import InputError
 from trainables.storage.folders import absolute_place, is_uri, redacted, staged_folder
 
@@ -114,15 +115,25 @@ def load_dataset(
     device: torch.device,
     resize: Resize = "crop",
     skip_bad_images: bool = False,
+    trained_on: str = "",
     download: bool = False,
 ) -> Dataset:
     """Load a data set onto a device; the same arguments return the same object.
+
+    `trained_on` is the folder, or the list of files, that given weights were trained on: a folder's
+    own images alone are told apart by it; NOTHING and "" say nothing.
 
     `data_dir` falls back on $DEFENSE_SWEEP_DATA; where it is a URI, the data set's files are
     brought to this node first. Raises InputError for whatever the user must mend.
     """
     entry = dataset_entry(name)
     folder.check_image_size(image_size)
+    named = Path(trained_on) if trained_on not in ("", NOTHING) else None
+    if named is not None and entry.name != "folder":
+        raise InputError(
+            f"--trained-on {trained_on}: it is for folder:PATH, and {name} is none: its own "
+            "training images are what counts"
+        )
     local_dir = _local_data_dir(entry, find_data_dir(data_dir), download)
     options = LoadOptions(
         path=Path(name.removeprefix(FOLDER_PREFIX)) if entry.name == "folder" else None,
@@ -130,6 +141,7 @@ def load_dataset(
         image_size=image_size,
         resize=resize,
         skip_bad_images=skip_bad_images,
+        trained_on=named,
         download=download,
         device=device,
     )

@@ -14,7 +14,7 @@ from trainables.datasets.dataset import Dataset
 from trainables.datasets.images import LabelledImages
 from trainables.errors import InputError
 
-Protocol = Literal["search", "published", "deployment"]
+Protocol = Literal["search", "published", "deployment", "given"]
 
 POOL_SEED = 0
 """Fixed: every trial of every sweep sees the same pools."""
@@ -61,11 +61,14 @@ def split_pools(
     'deployment' trains what is shipped: on train, validation and auxiliary together, with
     calibration and test as they are in 'search'. An official validation or test set is the pool of
     that name; the other pools are taken from the training rows.
+    'given' is for weights that have seen the whole official training set: the other pools are taken
+    from the official validation and test sets, so that nothing is fitted, chosen or measured on
+    what the weights saw.
     `train_images` and `measured_images` keep a stratified subset of train, and of validation and
     test; a number larger than the pool keeps all of it. Raises InputError for a number below one.
     """
     labels = dataset.images.labels.cpu()
-    rows = _search_rows(labels, dataset)
+    rows = _given_rows(labels, dataset) if protocol == "given" else _search_rows(labels, dataset)
     if protocol == "published":
         trained = torch.ones(len(labels), dtype=torch.bool)
         trained[rows["test"]] = False
@@ -118,6 +121,40 @@ def _search_rows(labels: Tensor, dataset: Dataset) -> dict[str, Tensor]:
         cap = max(POOL_CAP, dataset.num_classes)
         sizes = {name: size if name == "test" else min(cap, size) for name, size in sizes.items()}
     return {**_partition(labels[:trained], sizes), **official}
+
+
+def _given_rows(labels: Tensor, dataset: Dataset) -> dict[str, Tensor]:
+    """Return the rows of every pool where all official training rows were trained on before.
+
+    An official test set stays whole where there is a validation set for the other pools.
+    """
+    official = _official_rows(dataset)
+    if len(official) == 2:
+        source, shared = official.pop("validation"), ("calibration", "validation", "auxiliary")
+    else:
+        (source,) = official.values()
+        official, shared = {}, ("calibration", "validation", "auxiliary", "test")
+    *taken, rest = shared
+    _check_enough(labels[source], len(shared), dataset)
+    whole = sum(POOL_PERCENT[name] for name in shared)
+    cap = max(POOL_CAP, dataset.num_classes)
+    sizes = {name: min(cap, _rounded(len(source) * POOL_PERCENT[name], whole)) for name in taken}
+    parts = _partition(labels[source], sizes)
+    parts[rest] = parts.pop("train")
+    assert dataset.num_train is not None
+    trained = {"train": torch.arange(dataset.num_train)}
+    return {**trained, **{name: source[index] for name, index in parts.items()}, **official}
+
+
+def _check_enough(labels: Tensor, pools: int, dataset: Dataset) -> None:
+    counts = torch.bincount(labels, minlength=dataset.num_classes)
+    if int(counts.min()) < pools:
+        name = dataset.classes[int(counts.argmin())]
+        raise InputError(
+            f"{dataset.name}: class {name!r} has {int(counts.min())} images that the weights were "
+            f"not trained on, but needs {pools}: they are split into {pools} pools; add some to "
+            "val/ or test/"
+        )
 
 
 def _official_rows(dataset: Dataset) -> dict[str, Tensor]:

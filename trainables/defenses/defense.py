@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.datasets import Dataset, LabelledImages, Pools
-from trainables.defenses.stack import Slot, Stack
+from trainables.defenses.stack import REPAIR, Slot, Stack
 from trainables.deployed.predictor import Predictor
 from trainables.parameters import check_parameters, plain_parameters
 from trainables.storage.artefacts import Artefact, ArtefactStore
@@ -207,6 +207,9 @@ class Defense:
     """Parameters that no training depends on, so that a new value of theirs retrains nothing."""
     refuses: ClassVar[Mapping[str, str]] = {}
     """Name of another defense -> why the two cannot be stacked."""
+    trains: ClassVar[str | None] = None
+    """What it changes or adds of the network by training, in words, empty where nothing: why it
+    cannot be put on given weights. None: it trains where it has a part in the training."""
 
     def __post_init__(self) -> None:
         check_parameters(self, self.name)
@@ -284,6 +287,18 @@ class Defense:
         """Whether the defense has a part in the training, and so in the model's identity."""
         own, plain = type(self), Defense
         return any(getattr(own, hook) is not getattr(plain, hook) for hook in TRAINING_HOOKS)
+
+    @classmethod
+    def on_given_weights(cls) -> str:
+        """Return why it cannot be put on a network whose weights are given; empty where it can."""
+        if cls.trains is not None:
+            return cls.trains
+        if cls.slot == REPAIR:
+            return "it fine-tunes the network, and they are kept as they are"
+        hooks = [
+            name for name in TRAINING_HOOKS if getattr(cls, name) is not getattr(Defense, name)
+        ]
+        return "it takes part in the training, and they are kept as they are" if hooks else ""
 
     def canonical(self) -> dict[str, Any]:
         """Return name and parameters as plain JSON values: the defense's part of an identity."""

@@ -6,6 +6,7 @@ from trainables.models.registry import (
     MODELS,
     ModelEntry,
     build_model,
+    is_own,
     model_code_fingerprint,
     model_fingerprint,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "Norm",
     "activation",
     "build_model",
+    "is_own",
     "missing_parts",
     "model_code_fingerprint",
     "model_fingerprint",

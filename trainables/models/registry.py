@@ -12,6 +12,7 @@ from trainables.errors import InputError
 from trainables.imports import code_fingerprint
 from trainables.models.cnn_bn import cnn_bn
 from trainables.models.contract import Classifier, ModelArguments
+from trainables.models.given.adapters import build_adapted, is_adapted
 from trainables.models.lenet5 import lenet5
 from trainables.models.norms import ACTIVATIONS, Norm
 from trainables.models.own_model import build_own, given_weights
@@ -19,7 +20,7 @@ from trainables.models.pixeldp_cnn import pixeldp_cnn
 from trainables.models.resnet18 import resnet18
 from trainables.models.small_cnn import small_cnn
 
-IMPORT_HINT = "or package.module:factory for your own"
+IMPORT_HINT = "torchvision:NAME, timm:NAME, or package.module:factory for your own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +80,17 @@ def build_model(
     """Build an untrained model for a data set, its weights from torch's global generator.
 
     A name with a colon is an import path `package.module:factory`, called as
-    factory(channels=, height=, width=, num_classes=, mean=, std=). Raises InputError for an
+    factory(channels=, height=, width=, num_classes=, mean=, std=); torchvision:NAME and timm:NAME
+    are networks of those packages, with their own preprocessing inside. Raises InputError for an
     unknown name, norm or activation, for images that are too small and for a factory that does
     not return a classifier of this data set.
     """
     if ":" in name:
-        return _build_own(name, dataset, norm, activation)
+        _check_given_layers(name, norm, activation)
+        if is_adapted(name):
+            channels, classes = dataset.shape[0], dataset.num_classes
+            return build_adapted(name, num_classes=classes, channels=channels)
+        return build_own(name, dataset)
     entry = _model_entry(name)
     _check_word("norm", norm, ("default", *get_args(Norm)))
     _check_word("activation", activation, tuple(ACTIVATIONS))
@@ -111,13 +117,19 @@ def build_model(
     return model
 
 
+def is_own(name: str) -> bool:
+    """Return whether a model's name is the import path of a user's own factory."""
+    return ":" in name and not is_adapted(name)
+
+
 def model_code_fingerprint(name: str) -> str:
     """Return the sha256 of the code of a user's factory, so that a change is another model.
 
     Our own models give "": their code is versioned. Raises InputError where there is no such file.
     """
-    if ":" not in name:
-        _model_entry(name)
+    if not is_own(name):
+        if not is_adapted(name):
+            _model_entry(name)
         return ""
     return code_fingerprint(name, "model")
 
@@ -125,7 +137,7 @@ def model_code_fingerprint(name: str) -> str:
 def model_fingerprint(name: str, dataset: Dataset) -> str:
     """Return what makes a user's model another one: its code, and the weights that it loads."""
     code = model_code_fingerprint(name)
-    weights = given_weights(name, dataset) if ":" in name else ""
+    weights = given_weights(name, dataset) if is_own(name) else ""
     return f"{code}+{weights}" if weights else code
 
 
@@ -140,10 +152,9 @@ def _check_word(what: str, word: str, known: tuple[str, ...]) -> None:
         raise InputError(f"unknown {what} {word!r}; known: {', '.join(known)}")
 
 
-def _build_own(name: str, dataset: Dataset, norm: str, activation: str) -> nn.Module:
+def _check_given_layers(name: str, norm: str, activation: str) -> None:
     if norm != "default" or activation != "relu":
         raise InputError(
-            f"model {name!r} is your own, so norm ({norm}) and activation ({activation}) cannot be "
+            f"model {name!r} is not ours, so norm ({norm}) and activation ({activation}) cannot be "
             "chosen here; leave them out"
         )
-    return build_own(name, dataset)

@@ -55,10 +55,8 @@ def measure_clean(
     labels = held_out.labels.cpu()
     nll = -log_probabilities.cpu()[torch.arange(len(labels)), labels].clamp_min(SMALLEST_LOG)
     accuracy = intervals.proportion(int(right.sum()), len(right))
-    on_members = _right(predictor, _affordable(predictor, members, len(held_out)), ctx)
     with full_precision(ctx.device):
         gradient_norm = _gradient_norm(predictor, ctx)
-    on_members_share = intervals.proportion(int(on_members.sum()), len(on_members))
     metrics: dict[str, MetricValue] = {
         "clean_accuracy": accuracy,
         "balanced_accuracy": balanced_accuracy(right, labels),
@@ -68,7 +66,7 @@ def measure_clean(
         ),
         "nll": intervals.mean(nll.double().numpy(), low=0.0, high=-SMALLEST_LOG),
         "mean_confidence": intervals.mean(confidence.double().numpy(), low=0.0, high=1.0),
-        "generalization_gap": intervals.difference(on_members_share, accuracy),
+        "generalization_gap": _gap(predictor, members, ctx, accuracy),
         "input_gradient_norm": gradient_norm,
         "dp_epsilon": Missing("the training is not differentially private"),
     }
@@ -78,6 +76,16 @@ def measure_clean(
         metrics["dp_epsilon"] = intervals.exact(curves[EPSILON_CURVE][-1])
         notes["dp_delta"] = curves[DELTA_CURVE][-1]
     return Findings(metrics=metrics, notes=notes, outcomes={"clean_accuracy": right})
+
+
+def _gap(
+    predictor: Predictor, members: LabelledImages, ctx: TrialContext, accuracy: Measured
+) -> MetricValue:
+    """Compare with the accuracy on the rows that were trained on."""
+    if not ctx.members_known:
+        return Missing("the given weights were trained on none of these images")
+    right = _right(predictor, _affordable(predictor, members, len(ctx.held_out)), ctx)
+    return intervals.difference(intervals.proportion(int(right.sum()), len(right)), accuracy)
 
 
 def _affordable(predictor: Predictor, members: LabelledImages, most: int) -> LabelledImages:

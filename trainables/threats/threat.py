@@ -11,6 +11,7 @@ from torch import Tensor
 from trainables.datasets import Dataset
 from trainables.deployed.predictor import Predictor
 from trainables.device import full_precision
+from trainables.errors import InputError
 from trainables.parameters import check_parameters, plain_parameters
 from trainables.records.value import MetricValue
 from trainables.trial.context import TrialContext
@@ -57,12 +58,25 @@ class Threat:
         del ctx
         return ""
 
+    def on_given_weights(self, *, members_known: bool) -> str:
+        """Return why it is not measured of a model whose weights are given; empty where it is.
+
+        `members_known` says whether the training pool is what they were trained on.
+        """
+        del members_known
+        return ""
+
     def measure(self, predictor: Predictor, ctx: TrialContext) -> Findings:
         """Measure the predictor at the context's effort, in float32 whatever stands around.
 
         torch's global generators are seeded meanwhile: a user's network may draw from them even in
-        eval mode, and its figures are to repeat.
+        eval mode, and its figures are to repeat. Raises InputError for what the trial does not
+        allow.
         """
+        if ctx.spec.model.weights:
+            reason = self.on_given_weights(members_known=ctx.members_known)
+            if reason:
+                raise InputError(f"{self.name}: {reason}")
         with full_precision(ctx.device), ctx.seeded(self.name):
             return self._measure(predictor, ctx)
 

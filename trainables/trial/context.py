@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trainables.datasets import Dataset, LabelledImages, Pools, split_pools, stratified_subset
 from trainables.datasets.images import content_hash
 from trainables.datasets.splits import Protocol
+from trainables.declared import NOTHING
 from trainables.defenses.defense import Defense
 from trainables.defenses.stack import Stack
 from trainables.deployed.fits import Fits
@@ -83,6 +84,11 @@ class TrialContext:
         if self.spec.effort == "screen" and self.pools.validation is not None:
             return self.pools.validation
         return self.pools.test
+
+    @property
+    def members_known(self) -> bool:
+        """Whether the pool `train` holds what the deployed model was trained on."""
+        return self.spec.data.trained_on != NOTHING
 
     @property
     def curve_pool(self) -> LabelledImages:
@@ -205,9 +211,19 @@ class TrialContext:
         Defenses that only change the deployment have no part in the identity, so a new
         temperature trains nothing. Whoever trains a further model (an ensemble's member, a
         surrogate) sets a `role` of its own; a threat's models are not `deployed`, so that their
-        time is not a cost of the defense.
+        time is not a cost of the defense. Where the trial's weights are given, they are what is
+        deployed; other models are trained from scratch.
         """
-        return trainer.train(self, stack, data, seed, role=role, deployed=deployed)
+        ctx = self if deployed else self.training_anew()
+        return trainer.train(ctx, stack, data, seed, role=role, deployed=deployed)
+
+    def training_anew(self) -> "TrialContext":
+        """Return the context of networks that are trained from scratch, as an attacker trains his
+        own where the trial's weights are given."""
+        if not self.spec.model.weights:
+            return self
+        spec, data = self.spec, replace(self.spec.data, trained_on="")
+        return replace(self, spec=replace(spec, model=spec.model.untrained, data=data))
 
     def with_weights(self, stack: Stack[Defense], weights: Mapping[str, Tensor]) -> nn.Module:
         """Build the network that a stack trains, with the weights of such a training.
@@ -231,8 +247,11 @@ class TrialContext:
         seed.
 
         What the twin uses, trains and answers is not part of the deployed model: neither its
-        artefacts nor its training time.
+        artefacts nor its training time. Raises InputError where the weights are given: nothing
+        trains their like.
         """
+        if self.spec.model.weights:
+            raise InputError(trainer.KEPT)
         pools = self.pools if train is None else replace(self.pools, train=train)
         spec = self.spec if seed is None else replace(self.spec, seed=seed)
         return replace(
@@ -283,7 +302,7 @@ def build_context(
     spec.check_data(dataset)
     pools = _pools(
         dataset,
-        cast(Protocol, spec.data.pools),
+        _protocol(spec, dataset),
         train_images=spec.data.train_images,
         measured_images=spec.data.measured_images,
     )
@@ -304,6 +323,25 @@ def build_context(
                 "use pools: search"
             )
     return ctx
+
+
+def _protocol(spec: DeploymentSpec, dataset: Dataset) -> Protocol:
+    """Return how the data set is split; InputError where nothing says what given weights saw."""
+    asked = cast(Protocol, spec.data.pools)
+    if not spec.model.weights:
+        return asked
+    if asked == "deployment":
+        raise InputError("data: pools: deployment trains a network, and given weights are kept")
+    if spec.data.trained_on == NOTHING:
+        return asked
+    if dataset.num_train is None:
+        raise InputError(
+            f"{dataset.name} has no training and test images of its own, so nothing says which of "
+            "them the weights were trained on, and a test on those would flatter; put them into "
+            "train/ and test/, name what they saw with --trained-on FILE|DIR, or pass "
+            "--not-trained-on-these where they saw none of them"
+        )
+    return "given" if asked == "search" else asked
 
 
 # A worker runs many trials on one data set: its pools are made, and hashed, once.

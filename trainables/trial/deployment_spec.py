@@ -26,6 +26,13 @@ class DeploymentSpec:
     def __post_init__(self) -> None:
         if self.effort not in EFFORTS:
             raise InputError(f"unknown effort {self.effort!r}; known: {', '.join(EFFORTS)}")
+        if not self.model.weights:
+            if self.data.trained_on:
+                raise InputError("data: trained_on says what given weights saw; give some")
+            return
+        for defense in self.stack:
+            if reason := defense.on_given_weights():
+                raise InputError(f"{defense.name} cannot be put on given weights: {reason}")
 
     def check_data(self, dataset: Dataset) -> None:
         """Raise InputError where it names what the data set lacks; a trial's threats may."""
@@ -34,7 +41,7 @@ class DeploymentSpec:
         """Return the spec as plain JSON values, those of a trial without threats."""
         return {
             "data": self.data.canonical(),
-            "model": asdict(self.model),
+            "model": self.model.canonical(),
             "training": asdict(self.training),
             "stack": [defense.canonical() for defense in self.stack],
             "threats": [],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from trainables.datasets import RESIZES, Resize, dataset_entry
+from trainables.declared import NOTHING
 from trainables.errors import InputError
 from trainables.models import ACTIVATIONS, MODELS
 from trainables.parameters import check_parameters, parameter
@@ -36,10 +38,18 @@ class DataSpec:
     """Whether a folder's images that cannot be read are left out."""
     accepted: str = ""
     """Hash of the images and the user's code that have replaced those that a run began with."""
+    trained_on: str = ""
+    """What given weights were trained on: NOTHING of it, the absolute path of a folder or of a list
+    of files; "": the official training set."""
 
     def __post_init__(self) -> None:
         check_parameters(self, "data")
         dataset_entry(self.name)
+        if self.trained_on not in ("", NOTHING) and not Path(self.trained_on).is_absolute():
+            raise InputError(
+                f"data: trained_on {self.trained_on!r}: write {NOTHING}, or the path of a folder "
+                "or of a list of files on this machine"
+            )
         if self.resize not in RESIZES:
             raise InputError(f"data: unknown resize {self.resize!r}; known: {', '.join(RESIZES)}")
         for name in ("image_size", "train_images", "measured_images"):
@@ -57,7 +67,7 @@ class DataSpec:
         Later fields stand in it only where they are not the default: identities outlive them.
         """
         plain = asdict(self)
-        later = {"resize": "crop", "skip_bad_images": False, "accepted": ""}
+        later = {"resize": "crop", "skip_bad_images": False, "accepted": "", "trained_on": ""}
         return {name: v for name, v in plain.items() if name not in later or v != later[name]}
 
 
@@ -70,14 +80,30 @@ class ModelSpec:
         "default", kind="word", words=("default", "batch", "group", "none"),
         meaning="normalisation layers",
     )  # fmt: skip
+    weights: str = ""
+    """Checkpoint, as an absolute path or a URI, whose weights are kept as they are; "": trained."""
+    weights_sha256: str = ""
+    """Of the checkpoint's file, in hex: another file is another model."""
 
     def __post_init__(self) -> None:
         check_parameters(self, "model")
+        if bool(self.weights) != bool(self.weights_sha256):
+            raise InputError("model: weights and weights_sha256 go together")
         if self.name not in MODELS and ":" not in self.name:
             raise InputError(
                 f"unknown model {self.name!r}; known: {', '.join(MODELS)}, "
-                "or package.module:factory"
+                "torchvision:NAME, timm:NAME, or package.module:factory"
             )
+
+    @property
+    def untrained(self) -> ModelSpec:
+        """The same network without given weights, as whoever trains one of his own has it."""
+        return replace(self, weights="", weights_sha256="")
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values; without given weights, the two first alone."""
+        plain = asdict(self)
+        return plain if self.weights else {name: plain[name] for name in ("name", "norm")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

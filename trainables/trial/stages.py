@@ -34,6 +34,7 @@ from trainables.storage.artefacts import Artefact, ArtefactStore
 from trainables.threats import THREATS, Findings, Threat
 from trainables.threats import clean as clean_stage
 from trainables.training import loop
+from trainables.training.trained import Trained, weights_digest
 from trainables.trial.context import TrialContext, build_context
 from trainables.trial.deployment_spec import DeploymentSpec
 from trainables.trial.gpu import GpuUse, gpu_use
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 MISSING = "missing"
 """In a record's notes: threat -> why none of its metrics has a value."""
 _RANDOM = "its answers are random in eval mode: each stage is seeded"
+_GIVEN = "its weights were given and are kept as they are: nothing was trained"
 _PACKAGES = ("defense-sweep", "torch", "torchvision", "numpy", "scikit-learn")
 
 
@@ -74,6 +76,7 @@ def prepare_trial(
         image_size=spec.data.image_size,
         resize=spec.data.resize,
         skip_bad_images=spec.data.skip_bad_images,
+        trained_on=spec.data.trained_on,
         device=device,
     )
     return build_context(spec, dataset, store, device, find_weights(lpips_weights))
@@ -204,8 +207,11 @@ def _run_stages(spec: TrialSpec, ctx: TrialContext, found: _Found) -> None:
     found.notes["training"] = {"weights_sha256": trained.weights_sha256}
     with found.clock.stage("deployment"):
         predictor = ctx.deploy(spec.stack, trained.model)
-    if _answers_randomly(trained.model, ctx):
-        found.notes["model"] = [_RANDOM]
+    said = [_RANDOM] if _answers_randomly(trained.model, ctx) else []
+    if spec.model.weights:
+        said.append(_GIVEN)
+    if said:
+        found.notes["model"] = said
     with found.clock.stage("clean"), ctx.seeded("clean"):
         clean = _finite(
             "clean",
@@ -225,6 +231,8 @@ def _run_stages(spec: TrialSpec, ctx: TrialContext, found: _Found) -> None:
             continue
         found.take(threat.name, findings)
         outcomes |= findings.outcomes
+    if spec.model.weights:
+        _check_kept(trained)
     if spec.effort == "audit":
         found.notes["outcomes"] = _marks(outcomes)
 
@@ -234,6 +242,14 @@ def _answers_randomly(model: nn.Module, ctx: TrialContext) -> bool:
     if ":" not in ctx.spec.model.name:
         return False
     return answers_randomly(model, ctx.held_out.images(slice(0, 2)))
+
+
+def _check_kept(trained: Trained) -> None:
+    """Raise RuntimeError where given weights are no longer what they were: no figure would be
+    theirs.
+    """
+    if weights_digest(trained.model.state_dict()) != trained.weights_sha256:
+        raise RuntimeError("a defense or an attack changed the weights that were given")
 
 
 def _measured(threat: Threat, ctx: TrialContext, predictor: Predictor) -> Findings:

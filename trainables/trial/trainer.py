@@ -15,7 +15,10 @@ from trainables.datasets.images import content_hash
 from trainables.defenses.defense import Defense, DefenseContext
 from trainables.defenses.stack import Stack
 from trainables.device import full_precision
+from trainables.errors import InputError
 from trainables.models import build_model
+from trainables.models.given.fitting import Fitted
+from trainables.models.given.loading import given_state
 from trainables.storage.artefacts import Artefact
 from trainables.storage.identity import identity_hash, seed_from
 from trainables.training import loop
@@ -24,6 +27,13 @@ from trainables.training.modes import seeded
 from trainables.training.trained import Trained, weights_digest
 from trainables.trial.deployment_spec import DeploymentSpec
 from trainables.trial.usage import UsageLog
+
+VERSION_OF_GIVEN = 1
+"""Raised when a checkpoint is read as other weights than before."""
+KEPT = (
+    "it takes further trainings of the network, and given weights are kept as they are: nothing "
+    "trains another network like theirs"
+)
 
 
 class TrainingContext(DefenseContext, Protocol):
@@ -72,8 +82,10 @@ def train(
     """Train the trial's network under a stack on some rows, or return what was trained before.
 
     Defenses that only change the deployment have no part in the identity, so a new
-    temperature trains nothing.
+    temperature trains nothing. Given weights are returned as they are.
     """
+    if ctx.spec.model.weights:
+        return _given(ctx, stack, data, seed, role=role, deployed=deployed)
     identity = _identity(ctx, stack, data, seed)
     # What a training measures, and what its defenses fit or craft before it, is in float32; the
     # forward pass of its steps alone is in `training_precision`.
@@ -100,6 +112,66 @@ def train(
         key=ctx.log.used[role],
         weights_sha256=weights_digest(weights),
     )
+
+
+def _given(
+    ctx: TrainingContext,
+    stack: Stack[Defense],
+    data: LabelledImages,
+    seed: int,
+    *,
+    role: str,
+    deployed: bool,
+) -> Trained:
+    """Return the network with the weights that the spec gives, on whatever it was trained.
+
+    Raises InputError where another network than that is asked for.
+    """
+    own = content_hash(ctx.pools.train)
+    if seed != ctx.spec.seed or content_hash(data) != own:
+        raise InputError(KEPT)
+    artefact = ctx.cached(
+        "model", _given_identity(ctx), lambda: _read(ctx), role=role, deployed=deployed
+    )
+    return Trained(
+        model=with_weights(ctx, stack, artefact.tensors),
+        members=data,
+        kept=torch.arange(len(data), device=ctx.device),
+        curves={},
+        seconds=(),
+        key=ctx.log.used[role],
+        weights_sha256=weights_digest(artefact.tensors),
+    )
+
+
+def _given_identity(ctx: TrainingContext) -> dict[str, Any]:
+    """Return what a network of given weights is identified by: wherever the file lies."""
+    model = ctx.spec.model
+    return {
+        "version": VERSION_OF_GIVEN,
+        "given": model.weights_sha256,
+        "model": {**model.untrained.canonical(), "code": ctx.model_code},
+        "activation": ctx.spec.training.activation,
+        "shape": list(ctx.dataset.shape),
+        "classes": ctx.dataset.num_classes,
+    }
+
+
+def read_given(ctx: TrainingContext) -> Fitted:
+    """Read the weights that the spec gives, by the names of its network.
+
+    Raises InputError where they do not fit it, or the file is another one.
+    """
+    model, classes = ctx.spec.model, ctx.dataset.num_classes
+    with seeded(0, ctx.device):
+        network = new_model(ctx, Stack())
+    return given_state(model.weights, model.weights_sha256, network, classes)
+
+
+def _read(ctx: TrainingContext) -> Artefact:
+    found = read_given(ctx)
+    # No epoch was trained here: what the weights cost before is not known.
+    return Artefact(dict(found.state), {"epoch_seconds": [], "words": list(found.words)})
 
 
 def with_weights(
@@ -150,7 +222,7 @@ def _identity(
         if any(d.needs_calibration for d in stack.training) and ctx.pools.calibration
         else None,
         "model": {
-            **asdict(ctx.spec.model),
+            **ctx.spec.model.canonical(),
             "code": ctx.model_code,
         },
         "training": asdict(ctx.spec.training),

@@ -69,6 +69,7 @@ class RandomizedSmoothing(Defense):
         "its certificates vanish as images grow.",
     )
     deployment_only = ("n0", "n", "alpha", "draws")
+    trains = ""  # a network that saw no noise can be smoothed too
     refuses: ClassVar[Mapping[str, str]] = {
         "randomized_network": "a randomised step under smoothing: its certificate is about the "
         "Gaussian noise alone, and its draws are dear enough",

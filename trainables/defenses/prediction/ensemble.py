@@ -46,6 +46,8 @@ class Ensemble(Defense):
         "Tramer et al., 2020: ensembles made to be diverse fall to attacks adapted to them.",
     )
 
+    trains = "its further members are trained, and nothing trains a network like the given one"
+
     size: int = parameter(5, kind="int", meaning="models, the trial's own included", low=1, high=50)
 
     def deploy(self, predictor: Predictor, ctx: DefenseContext) -> Predictor:

@@ -79,6 +79,7 @@ class RandomizedNetwork(Defense):
         "best of the ten, is broken by an attack that knows it.",
     )
     needs = ("points",)
+    trains = ""  # dropout can be put into a network that was trained without
 
     p: float = parameter(
         0.3, kind="float", meaning="probability that an activation is dropped", low=0.0, high=0.95

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from trainables.errors import InputError
-from trainables.storage.folders import is_uri, redacted, staged_file
+from trainables.storage.folders import absolute_place, is_uri, redacted, staged_file
 
 SAVE_HINT = "save model.state_dict() with torch.save or safetensors"
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
@@ -48,6 +48,18 @@ class Checkpoint:
     state: Mapping[str, Tensor]
     words: tuple[str, ...]
     """What was taken out of what, a sentence each."""
+
+
+def given_place(text: str) -> str:
+    """Return a checkpoint's place as specs hold it: an absolute path, or a URI.
+
+    Raises InputError for a URI with credentials in it: specs stand in records.
+    """
+    place = absolute_place(text)
+    assert place is not None
+    if place != redacted(place):
+        raise InputError(f"--weights {redacted(place)}: give credentials by the environment")
+    return place
 
 
 def local_file(place: str) -> Path:

@@ -34,11 +34,14 @@ class Fitted:
     words: tuple[str, ...]
 
 
-def fit(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> Fitted:
+def fit(
+    checkpoint: Checkpoint, expected: Mapping[str, Tensor], *, classes: int | None = None
+) -> Fitted:
     """Return the checkpoint's tensors by the names that a network expects.
 
     Raises InputError, listing the names, where one is missing, is not expected or has another
-    shape, and where a value is not finite.
+    shape, and where a value is not finite. Where `classes` says how many the network answers, and
+    the checkpoint differs from it by that alone, the error says so.
     """
     state, words = _renamed(checkpoint.state, set(expected))
     missing = [name for name in expected if name not in state]
@@ -47,12 +50,18 @@ def fit(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> Fitted:
     unexpected = [name for name in state if name not in expected]
     if missing or unexpected:
         raise InputError(_mismatch(checkpoint.place, missing, unexpected, len(expected)))
-    shapes = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(target.shape)}"
+    others = {
+        name: (tuple(state[name].shape), tuple(target.shape))
         for name, target in expected.items()
         if name in state and state[name].shape != target.shape
-    ]
-    if shapes:
+    }
+    if (outputs := _other_outputs(others, classes)) is not None:
+        raise InputError(
+            f"--weights {checkpoint.place}: it answers {outputs} classes, but the data set has "
+            f"{classes}; take a data set of its classes"
+        )
+    if others:
+        shapes = [f"{name} {found} instead of {asked}" for name, (found, asked) in others.items()]
         raise InputError(
             f"--weights {checkpoint.place}: other shapes than the model's: {_listed(shapes)}; "
             "name the model that it was saved from"
@@ -92,6 +101,17 @@ def _renamed(
     if taken:
         words.append(f"took the prefix {taken!r} off the names")
     return found, words
+
+
+def _other_outputs(
+    others: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]], classes: int | None
+) -> int | None:
+    """Return the checkpoint's number of outputs, where its last layer alone has other shapes."""
+    numbers = {found[0] for found, _ in others.values() if found}
+    last = all(
+        asked[:1] == (classes,) and found[1:] == asked[1:] for found, asked in others.values()
+    )
+    return numbers.pop() if last and len(numbers) == 1 else None
 
 
 def _known(state: Iterable[str], expected: set[str]) -> int:

@@ -31,6 +31,7 @@ from trainables.threats.backdoor.triggers import KINDS, PLACES, Trigger
 from trainables.threats.backdoor.twin import TwinFindings, cached_twin, measure_twin, victims_of
 from trainables.threats.threat import Findings, Threat
 from trainables.trial.context import TrialContext
+from trainables.trial.trainer import KEPT
 
 ALL = "all"
 COVERS: Mapping[str, float] = {"wanet": 2.0, "adaptive_blend": 1.0}
@@ -179,6 +180,10 @@ class Backdoor(Threat):
             recipe = self._of(name).recipe()
             recipe.check(dataset.num_classes)
             recipe.trigger.check(*dataset.shape[1:])
+
+    def on_given_weights(self, *, members_known: bool) -> str:
+        """Return why no twin of given weights is there."""
+        return KEPT
 
     def foreseen(self, ctx: TrialContext) -> str:
         """Return why the rows of the pools do not allow the attack, or not at its rate."""

@@ -132,17 +132,18 @@ def _unseen(ctx: TrialContext) -> tuple[LabelledImages, LabelledImages, str]:
 
 def _network(name: str, data: LabelledImages, ctx: TrialContext) -> nn.Module:
     epochs = max(_LEAST_EPOCHS, round(_STEPS * _BATCH / len(data)))
-    twin = ctx.twin(train=data, seed=_SEED)
     plain = type(ctx.spec.training)  # nothing of the trial's own training
+    anew = ctx.training_anew()
     spec = replace(
-        twin.spec,
-        model=replace(ctx.spec.model, name=name, norm="default"),
+        anew.spec,
+        model=replace(anew.spec.model, name=name, norm="default"),
         training=plain(
             epochs=epochs, batch_size=_BATCH, learning_rate=_LEARNING_RATE, optimizer="adam"
         ),
         stack=Stack(),
     )
-    trained = replace(twin, spec=spec).train(Stack(), data, _SEED, role="evaluator", deployed=False)
+    twin = replace(anew, spec=spec).twin(train=data, seed=_SEED)
+    trained = twin.train(Stack(), data, _SEED, role="evaluator", deployed=False)
     ctx.log.note("evaluator", trained.key)
     return trained.model.requires_grad_(False)
 

@@ -56,6 +56,10 @@ _MOST = 5000
 """Rows of each side that are asked by default."""
 _SHADOWS = 16
 """Shadow models of an audit, or of a named attack, by default."""
+_NO_MEMBERS = (
+    "the given weights were trained on none of these images: nobody's membership can be told"
+)
+_NO_SHADOWS = "it compares with shadow models, and nothing is trained like given weights"
 _RATES = {"tpr_at_fpr_0_01": 0.01, "tpr_at_fpr_0_001": 0.001}
 
 
@@ -160,7 +164,7 @@ class Membership(Threat):
         """Run the effort's attacks on the same members and non-members."""
         sides = sides_of(ctx, self.points or _MOST)
         answers = sides.log_probabilities(predictor, ctx)
-        names = self.attacks_at(ctx.spec.effort)
+        names, left_out = self._possible(ctx)
         scored = {
             name: sides.split(OF_ANSWERS[name](answers, sides.labels))
             for name in names
@@ -197,7 +201,26 @@ class Membership(Threat):
         metrics[KEPT_ROWS], of_kept = _of_kept(
             kept_rows(trained, ctx), ordered, generator, (train, held_out)
         )
+        metrics |= {auc_metric(name): Missing(_NO_SHADOWS) for name in left_out}
         return Findings(metrics=metrics, notes=notes | of_kept | _notes_of(ordered))
+
+    def on_given_weights(self, *, members_known: bool) -> str:
+        """Return why there is nobody to tell apart."""
+        return "" if members_known else _NO_MEMBERS
+
+    def foreseen(self, ctx: TrialContext) -> str:
+        """Return which of its attacks given weights do not allow."""
+        return _NO_SHADOWS if ctx.spec.model.weights else ""
+
+    def _possible(self, ctx: TrialContext) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the effort's attacks, and those of them that given weights do not allow."""
+        names = self.attacks_at(ctx.spec.effort)
+        if not ctx.spec.model.weights:
+            return names, ()
+        left_out = tuple(name for name in names if name in OF_SHADOWS)
+        if len(left_out) == len(names):
+            raise InputError(_NO_SHADOWS)
+        return tuple(name for name in names if name not in left_out), left_out
 
 
 def _by_labels(predictor: Predictor, sides: Sides, work: Work, ctx: TrialContext) -> Scored:
