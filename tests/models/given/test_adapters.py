@@ -1,10 +1,12 @@
 """Networks of other packages: named, with their own preprocessing, behind our models' contract."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.transforms._presets import ImageClassification
 
 from tests.models.making import dataset_of
 from trainables.errors import InputError
@@ -52,6 +54,17 @@ def test_images_are_scaled_cropped_and_normalised() -> None:
     assert SMALL.how(8) == "images of 8x8 are seen as they are"
     assert SMALL.how(10) == "images of 10x10 are cropped to 8x8"
     assert SMALL.how(32) == "images of 32x32 are scaled to 10x10 and cropped to 8x8"
+
+
+@pytest.mark.parametrize(("resize", "crop"), [(11, 8), (10, 8), (13, 8), (20, 8)])
+def test_it_is_what_torchvisions_own_transforms_do(resize: int, crop: int) -> None:
+    settings = replace(SMALL, resize=resize, crop=crop)
+    theirs = ImageClassification(
+        crop_size=crop, resize_size=resize, mean=SMALL.mean, std=SMALL.std, antialias=True
+    )
+    for side in (resize, 30):
+        x = images(side)
+        assert torch.allclose(Preprocess(settings)(x), theirs(x), atol=1e-5)
 
 
 def test_the_last_linear_layer_is_the_head_and_its_input_the_features() -> None:

@@ -40,11 +40,12 @@ def build_adapted(name: str, *, num_classes: int, channels: int) -> Adapted:
     if channels not in (1, RGB):
         raise InputError(f"{name} takes grey or colour images, but these have {channels} channels")
     adapter, own = _looked_up(name)
+    preprocessing = adapter.preprocessing(own)
     network = adapter.build(own, num_classes)
     for layer in network.modules():
         if getattr(layer, "inplace", False):
             layer.inplace = False  # type: ignore[assignment] # hooks do not bear it
-    return adapt(network, adapter.preprocessing(own))
+    return adapt(network, preprocessing)
 
 
 def preprocessing_of(name: str) -> Preprocessing:

@@ -69,7 +69,7 @@ class Preprocess(nn.Module):
         if side != settings.crop:
             if side != settings.resize:
                 x = self._scaled(x)
-            start = (settings.resize - settings.crop) // 2
+            start = round((settings.resize - settings.crop) / 2)  # as torchvision's center_crop
             end = start + settings.crop
             x = x[:, :, start:end, start:end]
         return (x - self.mean) / self.std
