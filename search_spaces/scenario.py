@@ -96,7 +96,7 @@ def left_out_of(scenarios: Iterable[Scenario], names: Iterable[str]) -> dict[str
 def unmeasured(scenarios: Iterable[Scenario], threats: Iterable[Threat]) -> dict[str, str]:
     """Return the metrics that the scenarios' given weights do not allow, each with the reason."""
     given = [scenario for scenario in scenarios if scenario.weights]
-    found = {}
+    found: dict[str, str] = {}
     for known in {scenario.trained_on != NOTHING for scenario in given}:
         for threat in threats:
             if reason := threat.on_given_weights(members_known=known):

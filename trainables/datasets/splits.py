@@ -30,6 +30,10 @@ POOL_CAP = 5_000
 """Most rows that calibration, validation and auxiliary each take from an official training set."""
 
 
+_FROM_VALIDATION: tuple[str, ...] = ("calibration", "validation", "auxiliary")
+"""Pools that a validation set is split into where the training set was trained on before."""
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Pools:
     """Disjoint parts of a data set; 'published' has a train and a test pool only."""
@@ -130,10 +134,10 @@ def _given_rows(labels: Tensor, dataset: Dataset) -> dict[str, Tensor]:
     """
     official = _official_rows(dataset)
     if len(official) == 2:
-        source, shared = official.pop("validation"), ("calibration", "validation", "auxiliary")
+        source, shared = official.pop("validation"), _FROM_VALIDATION
     else:
         (source,) = official.values()
-        official, shared = {}, ("calibration", "validation", "auxiliary", "test")
+        official, shared = {}, (*_FROM_VALIDATION, "test")
     *taken, rest = shared
     _check_enough(labels[source], len(shared), dataset)
     whole = sum(POOL_PERCENT[name] for name in shared)
