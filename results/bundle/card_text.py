@@ -24,8 +24,14 @@ _COSTS = (
 _USE = """```python
 from results.bundle import load
 model = load("DIR")
-model.probabilities(x)
-```"""
+answers = model.predict("photo.jpg")
+answers.names, answers.probability, answers.rejected
+```
+
+`predict` takes paths, Pillow's images, and arrays of bytes or of floats in [0, 1], of any size. It
+turns them upright by their EXIF orientation, composes them on white and resizes them as the
+training images of a folder were (to grey where the model is). `probabilities(x)` takes the pixels
+as they are."""
 
 
 def card_markdown(card: Mapping[str, Any]) -> str:

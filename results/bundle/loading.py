@@ -5,7 +5,7 @@ Axes: B batch, C channels, H, W, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
+from results.bundle.answers import Answers
 from results.bundle.contents import restore
 from results.bundle.errors import BundleError
 from results.bundle.members import CARD, REFERENCE, WEIGHTS, from_json, read_members
+from results.bundle.photos import Picture, pixels_of
 from results.bundle.reference import Reference, reference_of
 from trainables.datasets import Dataset
-from trainables.deployed.predictor import PREDICTION_SEED, Prediction, Predictor
+from trainables.deployed.predictor import PREDICTION_SEED, Predictor
 from trainables.device import full_precision, indexed
 from trainables.trial.spec import TrialSpec
 
@@ -48,10 +50,39 @@ class Bundle:
         with full_precision(self.device):
             return self.predictor.probabilities(self._checked(x))
 
-    def predict(self, x: Tensor, generator: torch.Generator | None = None) -> Prediction:
-        """Return labels (B,), -1 where it rejects or abstains, and log-probabilities (B, K)."""
+    def predict(
+        self,
+        images: Picture | Sequence[Picture],
+        generator: torch.Generator | None = None,
+        *,
+        radius: bool = False,
+    ) -> Answers:
+        """Return labels (B,), -1 where it rejects or abstains, names and log-probabilities (B, K).
+
+        Images are paths, Pillow's images, or arrays of bytes or of floats in [0, 1], of any size:
+        they are prepared as the training images were. With `radius`, each is certified too, where
+        the stack certifies, which takes many forward passes. Raises ValueError for other images.
+        """
+        x = self.prepare(images)
+        drawing = self._drawing(generator)
         with full_precision(self.device):
-            return self.predictor.predict(self._checked(x), self._drawing(generator))
+            found = self.predictor.predict(x, drawing)
+            proven = self.predictor.certify(x, drawing) if radius else None
+        return Answers(
+            found.label,
+            found.log_probabilities,
+            found.reject_score,
+            classes=self.dataset.classes,
+            radius=proven,
+        )
+
+    def prepare(self, images: Picture | Sequence[Picture]) -> Tensor:
+        """Return images as the model takes them: float32 (B, C, H, W) in [0, 1]."""
+        shape = self.dataset.shape
+        fits = isinstance(images, Tensor) and tuple(images.shape[1:]) == shape
+        if isinstance(images, Tensor) and fits and images.dtype == torch.float32:
+            return self._checked(images)
+        return self._checked(pixels_of(images, shape, self.spec.data.resize))
 
     def certify(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor | None:
         """Return the certified L2 radius of each image (B,), or None where nothing is certified."""

@@ -96,6 +96,12 @@ def decode(file: Path, side: int, *, grey: bool, resize: Resize) -> Decoded:
     corrupt or of floating-point or negative pixels.
     """
     with _opened(file) as stored:
+        return decode_image(stored, side, grey=grey, resize=resize)
+
+
+def decode_image(stored: Image.Image, side: int, *, grey: bool, resize: Resize) -> Decoded:
+    """Do what `decode` does, to an image that Pillow has opened."""
+    with _reading():
         if stored.mode == "F":
             raise BadImageError("floating-point pixels; save it as an 8-bit or 16-bit image")
         declared = _declared_peak(stored)
@@ -186,8 +192,13 @@ def _identified(file: Path) -> bool:
 def _opened(file: Path) -> Iterator[Image.Image]:
     """Open an image; a file that is none, or breaks off while it is decoded, is a
     BadImageError."""
+    with _reading(), Image.open(file) as image:
+        yield image
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
     try:
-        with Image.open(file) as image:
-            yield image
+        yield
     except _READ_ERRORS as error:
         raise BadImageError(f"not an image, or truncated or corrupt: {one_line(error)}") from error
