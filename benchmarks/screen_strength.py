@@ -1,7 +1,7 @@
 """How much kinder the screen's attacks are than AutoAttack, under every registered defense.
 
-    python -m benchmarks.screen_strength [--defenses none,input_transformation] [--seeds 2]
-        [--points N] [--epochs 30] [--effort screen|audit]
+    python -m benchmarks.screen_strength [--defenses "none; input_transformation:kind=jpeg"]
+        [--seeds 2] [--points N] [--epochs 30] [--effort screen|audit] [--store FOLDER]
 
 Prints robust accuracy on the embedded digits at the standard Linf radius, on the same points and
 nets: the effort's worst case against AutoAttack through every surface, judged by the deployed
@@ -28,6 +28,7 @@ from torch import Tensor
 from search_spaces import load_space
 from trainables.defenses import DEFENSES, build_defense, build_stack
 from trainables.deployed.predictor import Predictor, ask
+from trainables.records.value import Measured
 from trainables.storage.artefacts import ArtefactStore
 from trainables.threats.evasion.attacking import Attacker
 from trainables.threats.evasion.efforts import settings_of
@@ -72,21 +73,6 @@ class Outcome:
     reference_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """By how much one robust accuracy is above another on the same points, with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def verdict(self, allowance: float) -> str:
-        """Return how it compares with what is allowed."""
-        if self.low > allowance:
-            return "TOO KIND"
-        return "fine" if self.value <= allowance + 1e-9 else "above, within noise"
-
-
 def cases() -> list[Case]:
     """List every registered defense alone: as the space `full` starts with it, or by default."""
     first = [(name, raw or {}) for stack in load_space("full").file.first
@@ -99,7 +85,7 @@ def cases() -> list[Case]:
     return [Case(name, raw) for name, raw in sorted(listed, key=lambda case: order.index(case[0]))]
 
 
-def paired_difference(outcomes: Sequence[Outcome]) -> Difference:
+def paired_difference(outcomes: Sequence[Outcome]) -> Measured:
     """Return the mean difference over all points of some nets, with its 95 % interval.
 
     Half a point is added to each of the four kinds of pairs. Source: Agresti and Min, 2005.
@@ -111,7 +97,14 @@ def paired_difference(outcomes: Sequence[Outcome]) -> Difference:
     centre = (kinder - harder) / (n + 2)
     variance = (kinder + harder + 1) / (n + 2) - centre**2
     half = _Z * math.sqrt(variance / (n + 2))
-    return Difference((kinder - harder) / n, centre - half, centre + half)
+    return Measured((kinder - harder) / n, centre - half, centre + half, n)
+
+
+def verdict(difference: Measured, allowance: float) -> str:
+    """Return how a difference compares with what is allowed."""
+    if difference.low > allowance:
+        return "TOO KIND"
+    return "fine" if difference.value <= allowance + 1e-9 else "above, within noise"
 
 
 def compare(ctx: TrialContext, points: int | None = None) -> Outcome:
@@ -144,7 +137,7 @@ def _by_autoattack(predictor: Predictor, ctx: TrialContext, asked: int | None) -
 def main() -> None:
     """Train the nets, attack each both ways and print a line a defense."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--defenses", help="names or lines of the table, separated by blanks or ;")
+    parser.add_argument("--defenses", help="names or lines of the table, separated by ;")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--points", type=int)
     parser.add_argument("--epochs", type=int, default=30)
@@ -168,7 +161,7 @@ def main() -> None:
 def _chosen(asked: str | None) -> list[Case]:
     if asked is None:
         return cases()
-    wanted = set(asked.replace(";", " ").split())
+    wanted = {word.strip() for word in asked.split(";")}
     known = {word for case in cases() for word in (case.defense, case.label)}
     if wanted - known:
         raise SystemExit(f"unknown: {', '.join(sorted(wanted - known))}")
@@ -195,9 +188,9 @@ def _line(case: Case, outcomes: Sequence[Outcome], allowance: float) -> str:
     first = sum(outcome.effort_seconds for outcome in outcomes)
     second = sum(outcome.reference_seconds for outcome in outcomes)
     return (
-        f"{case.label:60} {len(effort):4}  {float(effort.mean()):7.4f}  "
+        f"{case.label:60} {found.n:4}  {float(effort.mean()):7.4f}  "
         f"{float(reference.mean()):10.4f}  {by:19}  {first:6.1f} {second:7.1f}  "
-        f"{found.verdict(allowance)}"
+        f"{verdict(found, allowance)}"
     )
 
 
